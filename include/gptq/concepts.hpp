@@ -1,0 +1,165 @@
+// THE page: every concept of the library, what a model of it must do, and what it costs.
+//
+// Everything is customized by passing an object of a plain type. Nothing is inherited, registered or specialized.
+// examples/ holds a grid, a backend and a layout of a user's own in about 30 lines each, and
+// <gptq/testing/conformance.hpp> checks a model of yours against the numbered sentences below.
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include <gptq/grids/params.hpp>
+#include <gptq/matrix_view.hpp>
+
+namespace gptq {
+
+// ---------------------------------------------------------------------------------------------------------------------
+// QuantGrid<G, Bits>: the values that a group of weights can take.
+//  1. fit<Bits>(w) returns parameters for the weights of one group; the scale is positive, finite and a half can hold
+//  it.
+//  2. encode<Bits>(x, p) returns a code in [0, 2^Bits), that of a value nearest to x.
+//  3. encode<Bits>(decode<Bits>(c, p), p) == c for every code c that encode can return.
+//  4. Nothing depends on anything but the arguments; all three may run concurrently.
+//  5. G::sym tells whether every zero point is 2^(Bits-1), as symmetric kernels and files assume.
+// Cost: fit once a group, encode and decode once a weight.
+// ---------------------------------------------------------------------------------------------------------------------
+template <class G, int Bits>
+concept QuantGrid = requires(const G& grid, std::span<const float> w, float x, std::uint8_t code, grid_params p) {
+    { G::sym } -> std::convertible_to<bool>;
+    { grid.template fit<Bits>(w) } -> std::same_as<grid_params>;
+    { grid.template encode<Bits>(x, p) } -> std::same_as<std::uint8_t>;
+    { grid.template decode<Bits>(code, p) } -> std::same_as<float>;
+};
+
+// ---------------------------------------------------------------------------------------------------------------------
+// GroupPolicy<G>: how many input features share their parameters.
+//  1. features(in_features, requested) is in [1, in_features] for in_features > 0. `requested` is the run-time group
+//  size;
+//     policies that know theirs ignore it.
+// ---------------------------------------------------------------------------------------------------------------------
+template <class G>
+concept GroupPolicy = requires(std::size_t in_features, int requested) {
+    { G::features(in_features, requested) } -> std::same_as<std::size_t>;
+};
+
+// ---------------------------------------------------------------------------------------------------------------------
+// OrderingPolicy<O>: in which order the columns are quantized.
+//  1. order(diag, group_features) is a permutation of 0 .. diag.size()-1; the same arguments give the same permutation.
+//  2. If O::groups_follow_order, group j holds the columns order[j*g], order[j*g+1], ... and the result needs its
+//  g_idx.
+//     Otherwise group j holds the original columns j*g .. (j+1)*g-1.
+//  3. If O::static_groups, grids are fitted to the original weights before the loop. Otherwise they are fitted when the
+//     loop arrives, and then the columns of a group must be neighbours in the order, a short last group last.
+// ---------------------------------------------------------------------------------------------------------------------
+template <class O>
+concept OrderingPolicy = requires(const O& order, std::span<const float> diag, std::size_t group_features) {
+    { O::groups_follow_order } -> std::convertible_to<bool>;
+    { O::static_groups } -> std::convertible_to<bool>;
+    { order(diag, group_features) } -> std::same_as<std::vector<std::size_t>>;
+};
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Backend<B>: where matrices live and who multiplies them. All matrices given to 3-9 are views of the backend's memory.
+//  1. make_matrix<T>(r, c) owns r x c zeroed elements and has view().
+//  2. upload(host, mine) and download(mine, host) copy between host memory and the backend's; shapes are equal.
+//  3. for_each_row(n, f) calls f(r) exactly once for every r in [0, n), possibly concurrently; f touches row r only.
+//  4. gram_update(H, X, alpha, beta): H = beta H + alpha X'X, in the upper triangle (row-major) only.      H [K,K], X
+//  [T,K]
+//  5. factor_upper(H): overwrites H, of which the upper triangle is read, by the upper triangular A with H = A A',
+//  zeros
+//     below. Returns false, H then being unspecified, where H is not positive definite or a result is not finite. [K,K]
+//  6. inverse_factor_upper(H): likewise by the upper triangular U with U'U = H^-1 (the paper's "Cholesky of the
+//  inverse").
+//  7. multiply(C, A, B, alpha, beta): C = beta C + alpha A B; no argument overlaps C; beta = 0 ignores what C held.
+//  8. solve_upper_right(B, A): B = B A^-1 for an upper triangular A whose lower part is not read.            B [N,K], A
+//  [K,K]
+//  9. A call's results are visible to the next call. Calls throw only for resources that ran out.
+// Cost: 4, 7 and 8 carry almost all arithmetic; 3 carries the loop over columns.
+// ---------------------------------------------------------------------------------------------------------------------
+namespace detail {
+struct row_operation {
+    void operator()(std::size_t) const noexcept {}
+};
+}  // namespace detail
+
+template <class B>
+concept Backend = requires(const B& b, std::size_t n, matrix_view<float> m, matrix_view<const float> c, float s) {
+    { b.template make_matrix<float>(n, n).view() } -> std::same_as<matrix_view<float>>;
+    b.upload(c, m);
+    b.download(c, m);
+    b.for_each_row(n, detail::row_operation{});
+    b.gram_update(m, c, s, s);
+    { b.factor_upper(m) } -> std::same_as<bool>;
+    { b.inverse_factor_upper(m) } -> std::same_as<bool>;
+    b.multiply(m, c, c, s, s);
+    b.solve_upper_right(m, c);
+};
+
+// ---------------------------------------------------------------------------------------------------------------------
+// FactorPath<P, B>: how the solver gets the inverse Hessian's Cholesky factor U (U'U = H^-1) and what it does with it.
+// W [N,K] is the solver's working copy: columns that are already quantized hold D = W - Q, later ones what the path
+// left.
+//  1. factor(b, H): prepares H in place; false where it is not positive definite.
+//  2. current(b, F, W, first, last, T): T [N, last-first] = columns [first, last) with all errors before `first` fed
+//  back.
+//  3. diagonal_block(b, F, first, last, U): U [last-first, last-first] = the diagonal block of U.
+//  4. spread(b, F, W, Err, first, last): called once the block is quantized with Err = (w - q)/U[k,k].   Err [N,
+//  last-first]
+// ---------------------------------------------------------------------------------------------------------------------
+template <class P, class B>
+concept FactorPath = Backend<B> &&
+    requires(const P& path, const B& b, matrix_view<float> m, matrix_view<const float> c, std::size_t n) {
+    { path.factor(b, m) } -> std::same_as<bool>;
+    path.current(b, c, c, n, n, m);
+    path.diagonal_block(b, c, n, n, m);
+    path.spread(b, c, m, c, n, n);
+};
+
+// ---------------------------------------------------------------------------------------------------------------------
+// PackLayout<L>: how codes and zero points lie in 32-bit words.
+//  1. code_words<Bits>(N, K) and zero_words<Bits>(N, G) are the exact shapes of the packed matrices.
+//  2. pack_codes<Bits>(codes, words) and unpack_codes<Bits>(words, codes) are inverse; every bit that holds no code is
+//  0.
+//     codes [N,K]: one byte a code, row = output feature
+//  3. pack_zeros<Bits>(zeros, words) and unpack_zeros<Bits>(words, zeros) likewise, for the zero points in
+//     [min_zero, 2^Bits) ; min_zero is 1 for formats that store zero - 1.                                  zeros [N,G]
+//  4. supports(bits) tells which numbers of bits the layout defines; check_shape(N, K) throws shape_error, naming the
+//     numbers, for layers that the layout cannot hold.
+//  5. scales_by_group tells how scales lie in the file: [G,N] if true, [N,G] if false.
+// ---------------------------------------------------------------------------------------------------------------------
+struct extent2 {
+    std::size_t rows = 0;
+    std::size_t cols = 0;
+    friend bool operator==(const extent2&, const extent2&) = default;
+};
+
+template <class L>
+concept PackLayout = requires(std::size_t n, int bits, matrix_view<const std::uint8_t> codes,
+                              matrix_view<std::uint8_t> out, matrix_view<const std::uint32_t> packed,
+                              matrix_view<std::uint32_t> words) {
+    { L::scales_by_group } -> std::convertible_to<bool>;
+    { L::min_zero } -> std::convertible_to<int>;
+    { L::supports(bits) } -> std::same_as<bool>;
+    L::check_shape(n, n);
+    { L::template code_words<4>(n, n) } -> std::same_as<extent2>;
+    { L::template zero_words<4>(n, n) } -> std::same_as<extent2>;
+    L::template pack_codes<4>(codes, words);
+    L::template unpack_codes<4>(packed, out);
+    L::template pack_zeros<4>(codes, words);
+    L::template unpack_zeros<4>(packed, out);
+};
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Observer<O>: is told how far the solver has come, and may stop it.
+//  1. on_columns(done, total) is called from the calling thread after each block of columns. What it throws leaves
+//     quantize() unchanged; gptq::cancelled is the exception for "the user wants to stop".
+// ---------------------------------------------------------------------------------------------------------------------
+template <class O>
+concept Observer = requires(O& observer, std::size_t n) {
+    observer.on_columns(n, n);
+};
+
+}  // namespace gptq

@@ -1,0 +1,56 @@
+// Every exception the library throws. Each message names the tensor or file, what was found, and what to do.
+#pragma once
+
+#include <stdexcept>
+#include <string>
+
+namespace gptq {
+
+/// Base of everything the library throws on its own account.
+class error : public std::runtime_error {
+ public:
+    using std::runtime_error::runtime_error;
+};
+
+/// Matrices whose shapes do not fit together, or a size that a format cannot hold.
+class shape_error : public error {
+ public:
+    using error::error;
+};
+
+/// A NaN or an infinity where only finite numbers make sense; the message says at which row and column.
+class non_finite_error : public error {
+ public:
+    using error::error;
+};
+
+/// A file that is not what it claims to be: truncated, lying about its sizes, or not of the expected kind.
+class format_error : public error {
+ public:
+    using error::error;
+};
+
+/// The operating system refused to read or write; the message carries the path and the system's reason.
+class io_error : public error {
+ public:
+    using error::error;
+};
+
+/// A well-formed request for something that the library does not do (an architecture, a number of bits, a layout).
+class unsupported_error : public error {
+ public:
+    using error::error;
+};
+
+/// Thrown out of a long operation when its observer asked to stop; nothing half written is left behind.
+class cancelled : public error {
+ public:
+    using error::error;
+};
+
+/// A shape as it appears in messages: "[2, 3]".
+inline std::string shape_string(std::size_t rows, std::size_t cols) {
+    return "[" + std::to_string(rows) + ", " + std::to_string(cols) + "]";
+}
+
+}  // namespace gptq

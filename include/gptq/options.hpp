@@ -1,0 +1,22 @@
+// What a caller of quantize() can choose at run time.
+#pragma once
+
+#include <cstddef>
+
+#include <gptq/groups.hpp>
+
+namespace gptq {
+
+/// Options of quantize(); the defaults are the paper's.
+struct quantize_options {
+    /// Added to the diagonal of H, as a fraction of the mean of the diagonal.
+    double damp_percent = 0.01;
+    /// Where the factorization fails, damping is multiplied by this and tried again, up to a damping of 1.
+    double damp_growth = 4.0;
+    /// Columns whose errors are applied to the rest of the layer at once. Changes the result only by rounding noise.
+    std::size_t block_size = 128;
+    /// Read by schemes with group_size<dynamic> only: input features per group, or per_channel.
+    int group_size = dynamic;
+};
+
+}  // namespace gptq

@@ -1,0 +1,50 @@
+// The result of quantization as views, and what can be computed from it without knowing where it lives.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <type_traits>
+
+#include <gptq/concepts.hpp>
+#include <gptq/matrix_view.hpp>
+
+namespace gptq {
+
+/// Where a quantized layer of N output and K input features lies in host memory; G groups.
+/// weight(n, k) = grid.decode(codes(n, k), {scales(n, g_idx[k]), zeros(n, g_idx[k])}).
+template <bool Const>
+struct basic_quantized_view {
+    template <class T>
+    using element = std::conditional_t<Const, const T, T>;
+
+    matrix_view<element<std::uint8_t>> codes;  // [N, K], one code a byte, original order of the columns
+    matrix_view<element<float>> scales;        // [N, G], each one a number that a half holds
+    matrix_view<element<std::uint8_t>> zeros;  // [N, G]
+    std::span<element<std::int32_t>> g_idx;    // [K], the group of each input feature
+};
+using quantized_view = basic_quantized_view<false>;
+using const_quantized_view = basic_quantized_view<true>;
+
+/// What happened while a layer was quantized.
+struct solve_report {
+    double damp_percent = 0.0;        ///< the damping that the factorization succeeded with
+    int failed_factorizations = 0;    ///< how many smaller dampings were tried before
+    bool rounded_to_nearest = false;  ///< true if no damping helped and the layer was rounded to nearest instead
+    std::size_t dead_inputs = 0;      ///< input features that were 0 in every calibration sample
+    double loss = 0.0;                ///< sum of squared errors fed back = tr(D H_damped D') exactly; 0 if rounded
+};
+
+/// out = the float weights that the codes stand for.                                                      out [N, K]
+template <class Grid, int Bits>
+requires QuantGrid<Grid, Bits>
+void dequantize_into(const_quantized_view q, matrix_view<float> out, const Grid& grid = {}) {
+    for (std::size_t n = 0; n < out.rows; ++n)
+        for (std::size_t k = 0; k < out.cols; ++k) {
+            const auto g = static_cast<std::size_t>(q.g_idx[k]);
+            out(n, k) = grid.template decode<Bits>(q.codes(n, k), {q.scales(n, g), q.zeros(n, g)});
+        }
+}
+
+}  // namespace gptq

@@ -1,0 +1,77 @@
+// quantized: the owning result of quantize() and round_to_nearest().
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include <gptq/groups.hpp>
+#include <gptq/half.hpp>
+#include <gptq/quantized.hpp>
+#include <gptq/scheme.hpp>
+#include <gptq/xtensor/adapt.hpp>
+
+namespace gptq {
+
+/// A quantized layer of N output and K input features in G groups, whatever its scheme: what files, runtimes and
+/// programs pass around. All grids of the file formats decode as scale * (code - zero).
+struct quantized_layer {
+    int bits = 4;
+    bool sym = true;                 ///< every zero point is 2^(bits-1)
+    std::size_t group_features = 0;  ///< input features per (full) group; K for one group per row
+    tensor2<std::uint8_t> codes;     ///< [N, K], one code a byte, original order of the columns
+    tensor2<float> scales;           ///< [N, G], each one a number that a half holds
+    tensor2<std::uint8_t> zeros;     ///< [N, G]
+    tensor1<std::int32_t> g_idx;     ///< [K], the group of each input feature
+    solve_report report;             ///< what happened on the way
+
+    std::size_t out_features() const { return codes.shape()[0]; }
+    std::size_t in_features() const { return codes.shape()[1]; }
+    std::size_t groups() const { return scales.shape()[1]; }
+
+    quantized_view view() { return {view_of(codes), view_of(scales), view_of(zeros), {g_idx.data(), g_idx.size()}}; }
+    const_quantized_view view() const {
+        return {view_of(codes), view_of(scales), view_of(zeros), {g_idx.data(), g_idx.size()}};
+    }
+};
+
+/// A layer quantized by scheme S. Converts to quantized_layer, which forgets S.
+template <Scheme S>
+struct quantized : quantized_layer {
+    using scheme_type = S;
+};
+
+/// Room for a layer of `out_features` x `in_features` in groups of `group_features`; g_idx is k / group_features,
+/// codes, scales and zeros are not set.
+inline void allocate(quantized_layer& q, int bits, bool sym, std::size_t out_features, std::size_t in_features,
+                     std::size_t group_features) {
+    q.bits = bits;
+    q.sym = sym;
+    q.group_features = group_features;
+    const std::size_t groups = group_count(in_features, group_features);
+    q.codes = make_tensor2<std::uint8_t>(out_features, in_features);
+    q.scales = make_tensor2<float>(out_features, groups);
+    q.zeros = make_tensor2<std::uint8_t>(out_features, groups);
+    q.g_idx = make_tensor1<std::int32_t>(in_features);
+    for (std::size_t k = 0; k < in_features; ++k) q.g_idx(k) = static_cast<std::int32_t>(k / group_features);
+}
+
+/// A layer packed as a checkpoint holds it. Shapes are those of its layout (see gptq/layouts/).
+struct packed_layer {
+    int bits = 4;
+    bool sym = true;
+    std::size_t out_features = 0;
+    std::size_t in_features = 0;
+    std::size_t group_features = 0;
+    tensor2<std::int32_t> qweight;  ///< packed codes
+    tensor2<std::int32_t> qzeros;   ///< packed zero points
+    tensor2<half> scales;           ///< [G, N] or [N, G], as the layout says
+    tensor1<std::int32_t> g_idx;    ///< [K]
+};
+
+/// packed_layer that remembers its layout.
+template <PackLayout L>
+struct packed : packed_layer {
+    using layout_type = L;
+};
+
+}  // namespace gptq
