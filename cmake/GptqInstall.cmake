@@ -1,0 +1,18 @@
+# find_package(gptq) gives gptq::gptq; find_package(gptq COMPONENTS model) gives gptq::model as well.
+include(CMakePackageConfigHelpers)
+
+set(gptq_cmake_dir ${CMAKE_INSTALL_DATADIR}/cmake/gptq)
+configure_package_config_file(cmake/gptqConfig.cmake.in ${PROJECT_BINARY_DIR}/gptqConfig.cmake
+    INSTALL_DESTINATION ${gptq_cmake_dir})
+write_basic_package_version_file(${PROJECT_BINARY_DIR}/gptqConfigVersion.cmake
+    COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
+
+install(EXPORT gptqTargets NAMESPACE gptq:: DESTINATION ${gptq_cmake_dir})
+if(TARGET gptq_model)
+    install(EXPORT gptqModelTargets NAMESPACE gptq:: DESTINATION ${gptq_cmake_dir})
+endif()
+install(FILES
+    ${PROJECT_BINARY_DIR}/gptqConfig.cmake
+    ${PROJECT_BINARY_DIR}/gptqConfigVersion.cmake
+    ${PROJECT_SOURCE_DIR}/cmake/FindPCRE2.cmake
+    DESTINATION ${gptq_cmake_dir})

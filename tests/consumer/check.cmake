@@ -1,0 +1,12 @@
+# cmake -DCONSUMER=... -DWORK=... ... -P: installs gptq into WORK/prefix, then configures, builds and runs CONSUMER.
+# The project add_subdirectory does not look at the prefix: it gets the source tree.
+function(run)
+    execute_process(COMMAND ${ARGN} COMMAND_ECHO STDOUT COMMAND_ERROR_IS_FATAL ANY)
+endfunction()
+
+file(REMOVE_RECURSE ${WORK})
+run(${CMAKE_COMMAND} --install ${GPTQ_BINARY} --prefix ${WORK}/prefix)
+run(${CMAKE_COMMAND} -S ${CONSUMER} -B ${WORK}/build -G ${GENERATOR} -DCMAKE_CXX_COMPILER=${CXX}
+    -DCMAKE_BUILD_TYPE=Release -DCMAKE_PREFIX_PATH=${WORK}/prefix -DGPTQ_SOURCE=${GPTQ_SOURCE})
+run(${CMAKE_COMMAND} --build ${WORK}/build)
+run(${WORK}/build/consumer)
