@@ -1,9 +1,9 @@
 // Quantizes a small layer as any user would, and ends with 0 if what comes back is close to the original.
 #include <cmath>
 #include <cstddef>
-#include <cstdio>
 #include <gptq/gptq.hpp>
 #include <gptq/version.hpp>
+#include <iostream>
 
 int main() {
     constexpr std::size_t outputs = 4, inputs = 64, tokens = 128;
@@ -19,6 +19,6 @@ int main() {
 
     for (std::size_t i = 0; i < W.size(); ++i)
         if (!(std::abs(restored.data()[i] - W.data()[i]) < 0.1f)) return 1;
-    std::printf("gptq %s: quantized [%zu, %zu]\n", gptq::version, outputs, inputs);
+    std::cout << "gptq " << gptq::version_string << ": quantized " << gptq::shape_string(outputs, inputs) << '\n';
     return 0;
 }

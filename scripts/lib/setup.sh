@@ -1,0 +1,46 @@
+# Shared by the scripts, which source it from the root of the repository: what a Debian machine needs, and the build.
+
+# What building everything and running the tests takes.
+build_packages=(
+    cmake g++ ninja-build
+    libxtensor-dev libopenblas-dev nlohmann-json3-dev libpcre2-dev libcli11-dev
+    catch2 libxtensor-blas-dev
+)
+
+# install_missing PACKAGE...: installs with apt-get those that are not there; does nothing, and needs no rights, if all
+# are.
+install_missing() {
+    if ! command -v dpkg-query > /dev/null || ! command -v apt-get > /dev/null; then
+        echo "This is no Debian system: taking it that these, or what they are called here, are installed: $*" >&2
+        return
+    fi
+    local package missing=()
+    for package in "$@"; do
+        if [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2> /dev/null)" != installed ]; then
+            missing+=("$package")
+        fi
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+
+    local as_root=()
+    if [ "$(id -u)" -ne 0 ]; then
+        if ! command -v sudo > /dev/null; then
+            echo "Missing packages, and no right to install them. As root: apt-get install ${missing[*]}" >&2
+            exit 1
+        fi
+        as_root=(sudo)
+    fi
+    echo "Installing ${missing[*]}" >&2
+    "${as_root[@]}" apt-get update -q < /dev/null >&2
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -q -y --no-install-recommends "${missing[@]}" < /dev/null >&2
+}
+
+# build PRESET [TARGET]: configures and builds, through ccache where there is one.
+build() {
+    if command -v ccache > /dev/null; then
+        export CMAKE_CXX_COMPILER_LAUNCHER=ccache
+    fi
+    cmake --preset "$1"
+    cmake --build --preset "$1" ${2:+--target "$2"}
+}
