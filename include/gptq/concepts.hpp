@@ -64,7 +64,9 @@ concept OrderingPolicy = requires(const O& order, std::span<const float> diag, s
 // ---------------------------------------------------------------------------------------------------------------------
 // Backend<B>: where matrices live and who multiplies them. All matrices given to 3-9 are views of the backend's memory.
 //  1. make_matrix<T>(r, c) owns r x c zeroed elements and has view().
-//  2. upload(host, mine) and download(mine, host) copy between host memory and the backend's; shapes are equal.
+//  2. lend(host).view() shows a host matrix in the backend's memory, for as long as both live (a host backend lends the
+//     elements themselves); download(mine, host) copies a matrix of equal shape out. Both for float, std::uint8_t and
+//     std::size_t.
 //  3. for_each_row(n, f) calls f(r) exactly once for every r in [0, n), possibly concurrently; f touches row r only.
 //  4. gram_update(H, X, alpha, beta): H = beta H + alpha X'X, in the upper triangle (row-major) only.      H [K,K], X
 //  [T,K]
@@ -88,7 +90,7 @@ struct row_operation {
 template <class B>
 concept Backend = requires(const B& b, std::size_t n, matrix_view<float> m, matrix_view<const float> c, float s) {
     { b.template make_matrix<float>(n, n).view() } -> std::same_as<matrix_view<float>>;
-    b.upload(c, m);
+    { b.lend(c).view() } -> std::same_as<matrix_view<const float>>;
     b.download(c, m);
     b.for_each_row(n, detail::row_operation{});
     b.gram_update(m, c, s, s);

@@ -19,6 +19,10 @@ concept MatrixLike = requires(const X& x, std::size_t i) {
     { x(i, i) } -> std::convertible_to<float>;
 };
 
+/// What the surface accepts as a matrix of float: a view, or anything MatrixLike.
+template <class X>
+concept ReadableMatrix = MatrixLike<X> || std::is_convertible_v<const X&, matrix_view<const float>>;
+
 namespace detail {
 
 template <class X>

@@ -27,6 +27,17 @@ struct basic_quantized_view {
 using quantized_view = basic_quantized_view<false>;
 using const_quantized_view = basic_quantized_view<true>;
 
+/// The grids of a layer while they are being fitted: row n, group g.
+struct group_parameters {
+    matrix_view<float> scales;        // [N, G]
+    matrix_view<std::uint8_t> zeros;  // [N, G]
+    grid_params get(std::size_t n, std::size_t g) const noexcept { return {scales(n, g), zeros(n, g)}; }
+    void set(std::size_t n, std::size_t g, grid_params p) const noexcept {
+        scales(n, g) = p.scale;
+        zeros(n, g) = p.zero;
+    }
+};
+
 /// What happened while a layer was quantized.
 struct solve_report {
     double damp_percent = 0.0;        ///< the damping that the factorization succeeded with

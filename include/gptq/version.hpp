@@ -1,9 +1,11 @@
-// The version of the library; CMakeLists.txt reads it from here.
+// The version of the library, in one place.
 #pragma once
+
+#include <string_view>
 
 namespace gptq {
 
-/// Semantic version: major.minor.patch. While the major number is 0, a new minor number may break callers.
-inline constexpr const char* version = "0.1.0";
+/// As it appears in `meta.quantizer` of the checkpoints that are written ("gptq:<version>").
+inline constexpr std::string_view version_string = "0.1.0";
 
 }  // namespace gptq

@@ -1,0 +1,75 @@
+// The CPU backend: BLAS and LAPACK for what is cubic, rows in parallel where the user's build has OpenMP.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+
+#include <gptq/backends/cpu/blas.hpp>
+#include <gptq/concepts.hpp>
+#include <gptq/host_memory.hpp>
+
+namespace gptq {
+
+/// The default backend. Needs a BLAS and a LAPACK at link time; uses as many threads as they and OpenMP are set to.
+struct cpu_backend : host_memory {
+    template <class F>
+    void for_each_row(std::size_t n, const F& f) const {
+#ifdef _OPENMP
+#pragma omp parallel for schedule(static)
+#endif
+        for (std::ptrdiff_t r = 0; r < static_cast<std::ptrdiff_t>(n); ++r) f(static_cast<std::size_t>(r));
+    }
+
+    void gram_update(matrix_view<float> H, matrix_view<const float> X, float alpha, float beta) const {
+        blas::syrk_upper(X, H, alpha, beta);
+    }
+
+    /// With J the reversal of rows and columns, J H J = L L' gives H = (J L J)(J L J)', and J L J is upper triangular.
+    /// The reversal also turns the upper triangle, which holds H, into the lower one, which the factorization reads.
+    bool factor_upper(matrix_view<float> H) const {
+        reverse(H);
+        const bool positive_definite = blas::potrf(H, blas::triangle::lower);
+        reverse(H);
+        return positive_definite && finish_factor(H);
+    }
+
+    /// The paper's way: Cholesky, inverse, Cholesky.
+    bool inverse_factor_upper(matrix_view<float> H) const {
+        constexpr auto upper = blas::triangle::upper;
+        return blas::potrf(H, upper) && blas::potri(H, upper) && blas::potrf(H, upper) && finish_factor(H);
+    }
+
+    void multiply(matrix_view<float> C, matrix_view<const float> A, matrix_view<const float> B, float alpha,
+                  float beta) const {
+        blas::gemm(A, B, C, alpha, beta);
+    }
+
+    void solve_upper_right(matrix_view<float> B, matrix_view<const float> A) const { blas::trsm_right_upper(A, B); }
+
+ private:
+    /// H(i, j) <-> H(n-1-i, n-1-j).
+    static void reverse(matrix_view<float> H) {
+        for (std::size_t r = 0; 2 * r < H.rows; ++r) {
+            const auto front = H.row(r), back = H.row(H.rows - 1 - r);
+            if (front.data() == back.data())
+                std::reverse(front.begin(), front.end());
+            else
+                std::swap_ranges(front.begin(), front.end(), back.rbegin());
+        }
+    }
+
+    /// Zeroes what lies below the diagonal; false if the factor holds a diagonal that is no positive finite number, as
+    /// it does wherever a NaN or an infinity went in.
+    static bool finish_factor(matrix_view<float> H) {
+        for (std::size_t i = 0; i < H.rows; ++i) {
+            if (!(H(i, i) > 0.0f) || !std::isfinite(H(i, i))) return false;
+            std::fill_n(H.row(i).begin(), i, 0.0f);
+        }
+        return true;
+    }
+};
+
+static_assert(Backend<cpu_backend>);
+
+}  // namespace gptq

@@ -1,0 +1,208 @@
+// From the Hessian to what the solver's loop needs: columns in their order, damping, and the two Cholesky paths.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <numeric>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <gptq/concepts.hpp>
+#include <gptq/error.hpp>
+#include <gptq/finite.hpp>
+#include <gptq/groups.hpp>
+#include <gptq/matrix_view.hpp>
+#include <gptq/options.hpp>
+#include <gptq/orders.hpp>
+
+namespace gptq {
+
+namespace detail {
+
+struct copy_row {
+    matrix_view<const float> from;
+    matrix_view<float> to;
+    void operator()(std::size_t r) const noexcept {
+        for (std::size_t c = 0; c < to.cols; ++c) to(r, c) = from(r, c);
+    }
+};
+
+struct add_row {
+    matrix_view<const float> from;
+    matrix_view<float> to;
+    void operator()(std::size_t r) const noexcept {
+        for (std::size_t c = 0; c < to.cols; ++c) to(r, c) += from(r, c);
+    }
+};
+
+struct copy_diagonal {
+    matrix_view<const float> H;  // [K, K]
+    matrix_view<float> diag;     // [1, K]
+    void operator()(std::size_t k) const noexcept { diag(0, k) = H(k, k); }
+};
+
+/// The diagonal of a matrix in the backend's memory, on the host.                                         H [K, K]
+template <Backend B>
+std::vector<float> download_diagonal(const B& backend, matrix_view<const float> H) {
+    auto diag = backend.template make_matrix<float>(1, H.rows);
+    backend.for_each_row(H.rows, copy_diagonal{H, diag.view()});
+    std::vector<float> out(H.rows);
+    backend.download(diag.view(), matrix_view<float>(out.data(), 1, out.size()));
+    return out;
+}
+
+struct identity_row {
+    matrix_view<float> to;
+    void operator()(std::size_t r) const noexcept {
+        for (std::size_t c = 0; c < to.cols; ++c) to(r, c) = r == c ? 1.0f : 0.0f;
+    }
+};
+
+}  // namespace detail
+
+/// The default path: H = A A' with A upper triangular, one Cholesky and no inverse. U = A^-1 is never formed; with
+/// D = W - Q, a block of columns g sees the errors before it as  W_g + (D_<g A_<g,g) A_gg^-1,  and U_gg = A_gg^-1.
+/// K^3/3 flops to factor; stands a nearly singular H with far less damping than the paper's path.
+struct inverse_free_path {
+    template <Backend B>
+    bool factor(const B& backend, matrix_view<float> H) const {
+        return backend.factor_upper(H);
+    }
+    template <Backend B>
+    void current(const B& backend, matrix_view<const float> A, matrix_view<const float> W, std::size_t first,
+                 std::size_t last, matrix_view<float> T) const {
+        if (first == 0) return backend.for_each_row(W.rows, detail::copy_row{W.columns(first, last), T});
+        const std::size_t width = last - first;
+        backend.multiply(T, W.columns(0, first), A.block(0, first, first, width), 1.0f, 0.0f);  // D_<g A_<g,g
+        backend.solve_upper_right(T, A.block(first, width, first, width));
+        backend.for_each_row(W.rows, detail::add_row{W.columns(first, last), T});
+    }
+    template <Backend B>
+    void diagonal_block(const B& backend, matrix_view<const float> A, std::size_t first, std::size_t last,
+                        matrix_view<float> U) const {
+        backend.for_each_row(U.rows, detail::identity_row{U});
+        backend.solve_upper_right(U, A.block(first, last - first, first, last - first));
+    }
+    template <Backend B>
+    void spread(const B&, matrix_view<const float>, matrix_view<float>, matrix_view<const float>, std::size_t,
+                std::size_t) const {}  // W keeps D = W - Q, from which `current` computes when it is asked
+};
+
+/// The paper's path: Cholesky of H, its inverse, Cholesky of that: U with U'U = H^-1. 4/3 K^3 flops to factor.
+struct paper_path {
+    template <Backend B>
+    bool factor(const B& backend, matrix_view<float> H) const {
+        return backend.inverse_factor_upper(H);
+    }
+    template <Backend B>
+    void current(const B& backend, matrix_view<const float>, matrix_view<const float> W, std::size_t first,
+                 std::size_t last, matrix_view<float> T) const {
+        backend.for_each_row(W.rows, detail::copy_row{W.columns(first, last), T});
+    }
+    template <Backend B>
+    void diagonal_block(const B& backend, matrix_view<const float> F, std::size_t first, std::size_t last,
+                        matrix_view<float> U) const {
+        backend.for_each_row(U.rows, detail::copy_row{F.block(first, last - first, first, last - first), U});
+    }
+    /// W[:, last:) -= Err U[first:last, last:)
+    template <Backend B>
+    void spread(const B& backend, matrix_view<const float> F, matrix_view<float> W, matrix_view<const float> Err,
+                std::size_t first, std::size_t last) const {
+        const std::size_t rest = W.cols - last;
+        if (rest == 0) return;
+        backend.multiply(W.columns(last, W.cols), Err, F.block(first, last - first, last, rest), -1.0f, 1.0f);
+    }
+};
+
+/// A Hessian made ready for a layer's solver: shared by every layer with this input, order and group size.
+template <Backend B, FactorPath<B> P>
+struct factored_hessian {
+    using memory = decltype(std::declval<const B&>().template make_matrix<float>(0, 0));
+
+    B backend;
+    P path;
+    memory factor;                      ///< [K, K], as the path left it; columns in `order`
+    column_order order;                 ///< [K], position -> original column
+    std::vector<std::size_t> group_at;  ///< [K], position -> group
+    std::vector<std::uint8_t> dead;     ///< [K], position -> 1 for an input that was always 0
+    std::size_t group_features = 0;     ///< input features per full group
+    bool static_groups = false;         ///< fit grids before the loop
+    bool positive_definite = false;     ///< false: no damping helped, round to nearest instead
+    double damp_percent = 0.0;          ///< the damping that it was factored with
+    int failed_factorizations = 0;      ///< the smaller dampings that did not do
+
+    std::size_t in_features() const { return order.size(); }
+};
+
+namespace detail {
+
+/// Row p of the permuted Hessian's upper triangle, damping added to the diagonal; dead inputs get 1 there.
+struct permute_hessian {
+    matrix_view<const float> H;            // [K, K], upper triangle
+    matrix_view<float> F;                  // [K, K]
+    matrix_view<const std::size_t> order;  // [1, K]
+    float damp;
+    void operator()(std::size_t p) const noexcept {
+        const std::size_t i = order(0, p);
+        const float live = H(i, i) == 0.0f ? 1.0f : H(i, i);
+        F(p, p) = live + damp;
+        for (std::size_t s = p + 1; s < F.cols; ++s) {
+            const std::size_t j = order(0, s);
+            F(p, s) = i < j ? H(i, j) : H(j, i);
+        }
+    }
+};
+
+inline void check_options(const quantize_options& options) {
+    if (!(options.damp_percent >= 0.0 && options.damp_percent <= 1.0))
+        throw shape_error("damp_percent: " + std::to_string(options.damp_percent) + " is not between 0 and 1");
+    if (!(options.damp_growth > 1.0))
+        throw shape_error("damp_growth: " + std::to_string(options.damp_growth) + " is not more than 1");
+    if (options.block_size == 0) throw shape_error("block_size: 0 columns a block; the usual size is 128");
+}
+
+}  // namespace detail
+
+/// Orders the columns of H, damps and factors it. Where it is not positive definite, damping grows by
+/// options.damp_growth up to 1; the result says what it took, and whether nothing helped. `group_features` is the size
+/// of a full group. H: [K, K] in the backend's memory, upper triangle. Throws shape_error for options out of range,
+/// non_finite_error where the Hessian's sums overflowed.
+template <OrderingPolicy Order, Backend B, FactorPath<B> P = inverse_free_path>
+factored_hessian<B, P> factor_hessian(const B& backend, matrix_view<const float> H, std::size_t group_features,
+                                      const quantize_options& options = {}, const P& path = {}) {
+    detail::check_options(options);
+    const std::size_t K = H.rows;
+    std::vector<float> diag = detail::download_diagonal(backend, H);
+    require_finite({diag.data(), 1, K}, "hessian: the sum of squares overflowed", "row", "feature");
+    std::vector<std::uint8_t> dead(K);
+    for (std::size_t k = 0; k < K; ++k) dead[k] = diag[k] == 0.0f;
+    for (std::size_t k = 0; k < K; ++k) diag[k] = dead[k] ? 1.0f : diag[k];
+    const double mean = std::accumulate(diag.begin(), diag.end(), 0.0) / static_cast<double>(K);
+
+    factored_hessian<B, P> f{.backend = backend,
+                             .path = path,
+                             .factor = backend.template make_matrix<float>(K, K),
+                             .order = Order{}(diag, group_features),
+                             .group_at = std::vector<std::size_t>(K),
+                             .dead = std::vector<std::uint8_t>(K),
+                             .group_features = group_features,
+                             .static_groups = Order::static_groups};
+    for (std::size_t p = 0; p < K; ++p) {
+        f.group_at[p] = (Order::groups_follow_order ? p : f.order[p]) / group_features;
+        f.dead[p] = dead[f.order[p]];
+    }
+    const auto order = backend.lend(matrix_view<const std::size_t>(f.order.data(), 1, K));
+    for (double damp = options.damp_percent; damp <= 1.0; damp = std::max(damp, 1e-4) * options.damp_growth) {
+        f.damp_percent = damp;
+        backend.for_each_row(
+            K, detail::permute_hessian{H, f.factor.view(), order.view(), static_cast<float>(damp * mean)});
+        f.positive_definite = path.factor(backend, f.factor.view());
+        if (f.positive_definite) break;
+        ++f.failed_factorizations;
+    }
+    return f;
+}
+
+}  // namespace gptq

@@ -1,0 +1,59 @@
+// The Hessian of a layer's squared error, accumulated over calibration inputs: H = (2/T) X'X.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <utility>
+
+#include <gptq/concepts.hpp>
+#include <gptq/error.hpp>
+#include <gptq/finite.hpp>
+#include <gptq/matrix_like.hpp>
+#include <gptq/matrix_view.hpp>
+
+namespace gptq {
+
+/// Running mean of 2 x x' over every token added, in the memory of backend B. One per layer input: layers that share
+/// their input (q/k/v, gate/up) share it too. Memory: K x K floats.
+template <Backend B>
+class basic_hessian {
+ public:
+    /// For layers of `in_features` = K inputs. Throws shape_error for K = 0.
+    explicit basic_hessian(std::size_t in_features, const B& backend = {})
+        : backend_(backend), H_(backend.template make_matrix<float>(in_features, in_features)) {
+        if (in_features == 0) throw shape_error("hessian: a layer has at least one input feature");
+    }
+
+    /// Adds tokens. X: [T, K], any matrix that can be read element by element (an xtensor container, view or
+    /// expression, a matrix_view); read in place where it lies row by row in memory. Cost: T K^2 flops. Throws
+    /// shape_error where K differs, non_finite_error (naming the token and the feature) for NaN and infinity.
+    template <class X>
+    void add(const X& x) {
+        const readable_matrix<float, X> readable(x, "hessian: the inputs");
+        const auto inputs = readable.view();  // [T, K]
+        if (inputs.cols != in_features())
+            throw shape_error("hessian: inputs are [tokens, in_features] = " + shape_string(inputs.rows, inputs.cols) +
+                              ", but in_features is " + std::to_string(in_features()));
+        if (inputs.rows == 0) return;
+        require_finite(inputs, "hessian: the inputs", "token", "feature");
+        const double before = static_cast<double>(samples_), added = static_cast<double>(inputs.rows);
+        const auto lent = backend_.lend(inputs);
+        backend_.gram_update(H_.view(), lent.view(), static_cast<float>(2.0 / (before + added)),
+                             static_cast<float>(before / (before + added)));
+        samples_ += inputs.rows;
+    }
+
+    std::size_t in_features() const { return H_.view().rows; }
+    /// How many tokens were added.
+    std::size_t samples() const { return samples_; }
+    /// H in the backend's memory; the upper triangle (row-major) holds it, the rest is unspecified.           [K, K]
+    matrix_view<const float> upper() const { return H_.view(); }
+    const B& backend() const { return backend_; }
+
+ private:
+    B backend_;
+    decltype(std::declval<const B&>().template make_matrix<float>(0, 0)) H_;
+    std::size_t samples_ = 0;
+};
+
+}  // namespace gptq

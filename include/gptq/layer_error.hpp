@@ -1,0 +1,60 @@
+// The error that quantization leaves in a layer's outputs, measured on its calibration inputs.
+#pragma once
+
+#include <cstddef>
+#include <numeric>
+#include <vector>
+
+#include <gptq/concepts.hpp>
+#include <gptq/error.hpp>
+#include <gptq/hessian.hpp>
+#include <gptq/matrix_view.hpp>
+
+namespace gptq {
+
+namespace detail {
+
+/// Row i of the strict upper triangle of H plus half its diagonal: M with M + M' = H.
+struct half_row {
+    matrix_view<const float> H;  // [K, K], upper triangle
+    matrix_view<float> M;        // [K, K]
+    void operator()(std::size_t i) const noexcept {
+        for (std::size_t j = 0; j < i; ++j) M(i, j) = 0.0f;
+        M(i, i) = 0.5f * H(i, i);
+        for (std::size_t j = i + 1; j < M.cols; ++j) M(i, j) = H(i, j);
+    }
+};
+
+struct dot_row {
+    matrix_view<const float> a, b;  // [N, K]
+    matrix_view<double> out;        // [N, 1]
+    void operator()(std::size_t r) const noexcept {
+        double sum = 0.0;
+        for (std::size_t c = 0; c < a.cols; ++c) sum += double{a(r, c)} * double{b(r, c)};
+        out(r, 0) = sum;
+    }
+};
+
+}  // namespace detail
+
+/// tr(D H D'), H undamped: the mean over the calibration tokens of twice the squared error of the layer's outputs.
+/// D: the difference of the weights, [N, K] in host memory. Cost: 2 N K^2 flops. Throws shape_error where K differs.
+template <Backend B>
+double output_error(matrix_view<const float> D, const basic_hessian<B>& h) {
+    const B& backend = h.backend();
+    if (D.cols != h.in_features())
+        throw shape_error("layer_error: weights " + shape_string(D.rows, D.cols) + " and a Hessian of " +
+                          std::to_string(h.in_features()) + " features");
+    const auto lent = backend.lend(D);
+    auto M = backend.template make_matrix<float>(D.cols, D.cols);   // [K, K]
+    auto DM = backend.template make_matrix<float>(D.rows, D.cols);  // [N, K]
+    auto sums = backend.template make_matrix<double>(D.rows, 1);    // [N, 1]
+    backend.for_each_row(D.cols, detail::half_row{h.upper(), M.view()});
+    backend.multiply(DM.view(), lent.view(), M.view(), 1.0f, 0.0f);
+    backend.for_each_row(D.rows, detail::dot_row{lent.view(), DM.view(), sums.view()});
+    std::vector<double> rows(D.rows);
+    backend.download(sums.view(), matrix_view<double>(rows.data(), rows.size(), 1));
+    return 2.0 * std::accumulate(rows.begin(), rows.end(), 0.0);
+}
+
+}  // namespace gptq

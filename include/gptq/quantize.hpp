@@ -1,0 +1,134 @@
+// GPTQ: algorithm 1 of Frantar, Ashkboos, Hoefler, Alistarh, "GPTQ: Accurate Post-Training Quantization for Generative
+// Pre-trained Transformers" (ICLR 2023), on any backend. The steps carry the paper's order; docs/algorithm.md explains.
+//
+//   for each block of columns:                                                         in code:
+//     (1) take the block with all earlier errors fed back                                path.current
+//     (2) for each column k of the block:                                                quantize_row
+//         (3) fit the grid of the group that starts at k, to up-to-date weights
+//         (4) Q[:,k]   = quant(W[:,k])
+//         (5) Err[:,k] = (W[:,k] - Q[:,k]) / U[k,k]
+//         (6) W[:,k:]  = W[:,k:] - Err[:,k] U[k,k:]            within the block
+//     (7) feed the block's errors back into the columns after it                         path.spread
+//
+// U is the upper Cholesky factor of the inverse Hessian (U'U = H^-1); N output features, K input features, G groups.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include <gptq/concepts.hpp>
+#include <gptq/factor.hpp>
+#include <gptq/finite.hpp>
+#include <gptq/matrix_view.hpp>
+#include <gptq/options.hpp>
+#include <gptq/quantized.hpp>
+#include <gptq/round_to_nearest.hpp>
+#include <gptq/solver_state.hpp>
+
+namespace gptq {
+
+namespace detail {
+
+/// Steps (2) to (6) for row r of one block of b columns; rows do not depend on each other.
+template <int Bits, class Grid>
+struct quantize_row {
+    matrix_view<float> T;                     // [N, b], up-to-date weights; column i becomes Err once it is quantized
+    matrix_view<float> W;                     // [N, K], becomes D = W - Q
+    matrix_view<const float> U;               // [b, b], the diagonal block of U
+    group_parameters groups;                  // [N, G] scales and zeros
+    matrix_view<std::uint8_t> codes;          // [N, K], original order
+    matrix_view<double> loss;                 // [N, 1]
+    matrix_view<const std::size_t> order;     // [1, K]
+    matrix_view<const std::size_t> group_at;  // [1, K]
+    std::size_t first;                        // the block's first position
+    bool fit_groups;                          // whether groups that start in this block still need their grids
+    Grid grid;
+
+    void operator()(std::size_t r) const noexcept {
+        const std::span<float> w = T.row(r);
+        for (std::size_t i = 0; i < w.size(); ++i) {  // (2)
+            const std::size_t k = first + i, g = group_at(0, k);
+            if (fit_groups && (i == 0 || group_at(0, k - 1) != g))
+                groups.set(r, g, grid.template fit<Bits>(w.subspan(i, group_length(k, w.size() - i))));  // (3)
+            const grid_params params = groups.get(r, g);
+            const std::uint8_t code = grid.template encode<Bits>(w[i], params);  // (4)
+            const float q = grid.template decode<Bits>(code, params);
+            codes(r, order(0, k)) = code;
+            W(r, k) -= q;
+            const float err = (w[i] - q) / U(i, i);  // (5)
+            const std::span<const float> u = U.row(i);
+            for (std::size_t j = i + 1; j < w.size(); ++j) w[j] -= err * u[j];  // (6)
+            w[i] = err;
+            loss(r, 0) += double{err} * double{err};
+        }
+    }
+
+    std::size_t group_length(std::size_t k, std::size_t limit) const noexcept {
+        std::size_t n = 1;
+        while (n < limit && group_at(0, k + n) == group_at(0, k)) ++n;
+        return n;
+    }
+};
+
+/// Where the block that starts at `first` ends: never inside a group that starts within it, nor beyond a larger group.
+inline std::size_t block_end(std::size_t first, std::size_t K, std::size_t block, std::size_t group, bool any_cut) {
+    if (any_cut) return std::min(first + block, K);
+    if (group <= block) return std::min(first + block / group * group, K);
+    return std::min({first + block, (first / group + 1) * group, K});
+}
+
+}  // namespace detail
+
+/// Quantizes a layer W [N, K] with the factored Hessian of its inputs into `out`, whose codes, scales, zeros and g_idx
+/// are written. Time: N K^2 flops in matrix products, N K block_size in the loop; memory: W once more in float.
+/// Where the Hessian could not be factored the layer is rounded to nearest, and the report says so.
+/// Throws shape_error where shapes do not fit, non_finite_error for weights that are NaN or infinite.
+template <int Bits, class Grid, Backend B, FactorPath<B> P, Observer O>
+requires QuantGrid<Grid, Bits> solve_report solve(matrix_view<const float> W_host, const factored_hessian<B, P>& f,
+                                                  quantized_view out, const quantize_options& options, O& observer,
+                                                  const Grid& grid = {}) {
+    const std::size_t N = W_host.rows, K = W_host.cols, G = group_count(f.in_features(), f.group_features);
+    detail::check_layer(W_host, f.in_features(), f.group_features, out);
+    solve_report report = detail::begin_report(f);
+    if (!f.positive_definite) {
+        round_to_nearest_into<Bits>(f.backend, W_host, f.group_features, out, grid);
+        return report;
+    }
+    const B& backend = f.backend;
+    const auto host_weights = backend.lend(W_host);
+    const auto order = backend.lend(detail::row_of(f.order)), group_at = backend.lend(detail::row_of(f.group_at));
+    const auto dead = backend.lend(detail::row_of(f.dead));
+    auto W = backend.template make_matrix<float>(N, K);  // [N, K], columns in their order
+    backend.for_each_row(N, detail::gather_row{host_weights.view(), W.view(), order.view(), dead.view()});
+
+    detail::layer_buffers<B> result(backend, N, K, G);
+    if (f.static_groups) detail::fit_static_groups<Bits>(f, W_host, result.groups(), grid);
+
+    const std::size_t block = std::min(options.block_size, K);
+    auto T = backend.template make_matrix<float>(N, block);      // [N, b] the block's weights, then its errors
+    auto U = backend.template make_matrix<float>(block, block);  // [b, b] diagonal block of U
+    auto loss = backend.template make_matrix<double>(N, 1);      // [N, 1]
+    const bool fit_in_block = !f.static_groups && f.group_features <= block;
+    for (std::size_t first = 0, last = 0; first < K; first = last) {
+        last = detail::block_end(first, K, block, f.group_features, f.static_groups);
+        const auto Tb = T.view().columns(0, last - first);                       // [N, b]
+        const auto Ub = U.view().block(0, last - first, 0, last - first);        // [b, b]
+        if (!f.static_groups && !fit_in_block && first % f.group_features == 0)  // (3) for groups wider than a block
+            detail::fit_wide_group<Bits>(f, W.view(), first, result.groups(), grid);
+        f.path.current(backend, f.factor.view(), W.view(), first, last, Tb);  // (1)
+        f.path.diagonal_block(backend, f.factor.view(), first, last, Ub);
+        backend.for_each_row(N, detail::quantize_row<Bits, Grid>{Tb, W.view(), Ub, result.groups(), result.codes(),
+                                                                 loss.view(), order.view(), group_at.view(), first,
+                                                                 fit_in_block, grid});  // (2) to (6)
+        f.path.spread(backend, f.factor.view(), W.view(), Tb, first, last);             // (7)
+        observer.on_columns(last, K);
+    }
+    result.download(out);
+    for (std::size_t p = 0; p < K; ++p) out.g_idx[f.order[p]] = static_cast<std::int32_t>(f.group_at[p]);
+    report.loss = detail::total(backend, loss.view());
+    return report;
+}
+
+}  // namespace gptq

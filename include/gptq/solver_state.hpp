@@ -1,0 +1,85 @@
+// What the solver sets up and takes down around its loop: working copies, result buffers, grids fitted ahead of the
+// loop.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <numeric>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include <gptq/concepts.hpp>
+#include <gptq/factor.hpp>
+#include <gptq/matrix_view.hpp>
+#include <gptq/quantized.hpp>
+#include <gptq/round_to_nearest.hpp>
+
+namespace gptq::detail {
+
+/// A vector as a matrix of one row.                                                                            [1, n]
+template <class T>
+matrix_view<const T> row_of(const std::vector<T>& v) {
+    return {v.data(), 1, v.size()};
+}
+
+/// Row r of the layer as the solver starts with it: columns in their order, those of dead inputs 0.
+struct gather_row {
+    matrix_view<const float> W;            // [N, K], original order
+    matrix_view<float> to;                 // [N, K]
+    matrix_view<const std::size_t> order;  // [1, K]
+    matrix_view<const std::uint8_t> dead;  // [1, K]
+    void operator()(std::size_t r) const noexcept {
+        for (std::size_t p = 0; p < to.cols; ++p) to(r, p) = dead(0, p) ? 0.0f : W(r, order(0, p));
+    }
+};
+
+/// Static groups: grids of the original groups from the weights before the loop, dead inputs counting as 0.
+template <int Bits, class Grid, Backend B, class P>
+void fit_static_groups(const factored_hessian<B, P>& f, matrix_view<const float> W, group_parameters groups,
+                       const Grid& grid) {
+    const std::size_t K = f.in_features();
+    std::vector<std::size_t> original(K);
+    std::iota(original.begin(), original.end(), std::size_t{0});
+    std::vector<std::uint8_t> dead(K);
+    for (std::size_t p = 0; p < K; ++p) dead[f.order[p]] = f.dead[p];
+    auto live = f.backend.template make_matrix<float>(W.rows, K);  // [N, K]
+    const auto lent_order = f.backend.lend(row_of(original));
+    const auto lent_dead = f.backend.lend(row_of(dead));
+    f.backend.for_each_row(W.rows, gather_row{W, live.view(), lent_order.view(), lent_dead.view()});
+    f.backend.for_each_row(W.rows, fit_row<Bits, Grid>{live.view(), groups, 0, f.group_features, grid});
+}
+
+/// The grid of a group that spans several blocks, from its up-to-date weights when the loop reaches its first column.
+template <int Bits, class Grid, Backend B, class P>
+void fit_wide_group(const factored_hessian<B, P>& f, matrix_view<const float> W, std::size_t first,
+                    group_parameters groups, const Grid& grid) {
+    const std::size_t width = std::min(f.group_features, W.cols - first);
+    const auto fit = [&](matrix_view<const float> weights) {  // [N, width]
+        f.backend.for_each_row(W.rows, fit_row<Bits, Grid>{weights, groups, f.group_at[first], width, grid});
+    };
+    if (first == 0) return fit(W.columns(0, width));  // no errors yet
+    auto weights = f.backend.template make_matrix<float>(W.rows, width);
+    f.path.current(f.backend, f.factor.view(), W, first, first + width, weights.view());
+    fit(weights.view());
+}
+
+/// What the factorization has to report about a layer.
+template <Backend B, class P>
+solve_report begin_report(const factored_hessian<B, P>& f) {
+    return {.damp_percent = f.damp_percent,
+            .failed_factorizations = f.failed_factorizations,
+            .rounded_to_nearest = !f.positive_definite,
+            .dead_inputs = static_cast<std::size_t>(std::accumulate(f.dead.begin(), f.dead.end(), std::size_t{0}))};
+}
+
+/// The sum of a column in the backend's memory.                                                                [N, 1]
+template <Backend B>
+double total(const B& backend, matrix_view<const double> column) {
+    std::vector<double> values(column.rows);
+    backend.download(column, matrix_view<double>(values.data(), values.size(), 1));
+    return std::accumulate(values.begin(), values.end(), 0.0);
+}
+
+}  // namespace gptq::detail
