@@ -1,0 +1,183 @@
+// The architectures that can be run, as a table. A new one of the Llama family is a new row here and nothing else.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <string_view>
+
+namespace gptq::model {
+
+/// How rows are normalized: x / rms(x) * w, x / rms(x) * (1 + w), or (x - mean(x)) / std(x) * w + b.
+enum class norm_kind { rms, rms_one_plus_weight, layer };
+
+/// The function inside the MLP. `gelu` is the one with erf, `gelu_tanh` its approximation.
+enum class mlp_activation { silu, gelu, gelu_tanh, relu };
+
+/// Where the order of the tokens comes from: rotated queries and keys, or a learned vector added to each embedding.
+enum class position_kind { rotary, learned };
+
+/// Which blocks look back only over a limited window (a list `layer_types` in config.json has precedence where the
+/// rule is not `every_block`):
+/// none; all, if sliding_window is set; those from max_window_layers on, if use_sliding_window is set; all but each
+/// sliding_window_pattern-th.
+enum class window_rule { none, every_block, after_max_window_layers, all_but_every_nth };
+
+/// A yes or no: the value of `key` in config.json, and `otherwise` where the key is absent or empty.
+struct config_flag {
+    std::string_view key;
+    bool otherwise = false;
+};
+
+/// Names of the tensors, without ".weight" and ".bias". An empty name means that the architecture has no such thing.
+/// Those of a block are relative to `blocks` + "<index>.".
+struct tensor_names {
+    std::string_view embedding = "model.embed_tokens";
+    std::string_view positions = "";
+    std::string_view project_in = "";
+    std::string_view blocks = "model.layers.";
+    std::string_view final_norm = "model.norm";
+    std::string_view project_out = "";
+    std::string_view head = "lm_head";
+
+    std::string_view q = "self_attn.q_proj";
+    std::string_view k = "self_attn.k_proj";
+    std::string_view v = "self_attn.v_proj";
+    std::string_view o = "self_attn.o_proj";
+    std::string_view gate = "mlp.gate_proj";
+    std::string_view up = "mlp.up_proj";
+    std::string_view down = "mlp.down_proj";
+
+    std::string_view attention_norm = "input_layernorm";
+    std::string_view attention_out_norm = "";
+    std::string_view mlp_norm = "post_attention_layernorm";
+    std::string_view mlp_out_norm = "";
+    std::string_view q_norm = "";
+    std::string_view k_norm = "";
+};
+
+/// What tells one architecture from another. The defaults describe Llama; `default_` values hold where config.json
+/// leaves a key out.
+struct architecture {
+    std::string_view model_type;  ///< "model_type" in config.json
+    std::string_view class_name;  ///< the entry of "architectures" in config.json
+    tensor_names names = {};
+
+    std::string_view intermediate_key = "intermediate_size";
+    std::string_view activation_key = "hidden_act";
+    std::string_view norm_eps_key = "rms_norm_eps";
+    double default_norm_eps = 1e-6;
+    std::string_view default_activation = "silu";
+    std::size_t default_kv_heads = 0;  ///< 0: as many as heads
+    std::size_t default_head_dim = 0;  ///< 0: hidden_size / heads
+    bool tied_by_default = false;
+
+    norm_kind norm = norm_kind::rms;
+    position_kind positions = position_kind::rotary;
+    window_rule windows = window_rule::none;
+    std::size_t default_window = 4096;
+
+    double default_theta = 10000.0;
+    double default_window_theta = 0.0;  ///< theta of blocks with a window; 0: the same as that of the others
+
+    config_flag qkv_bias = {"attention_bias"};
+    config_flag o_bias = {"attention_bias"};
+    config_flag mlp_bias = {"mlp_bias"};
+
+    std::string_view query_scalar_key = "";    ///< scores are divided by the root of this number, not of head_dim
+    double default_query_scalar = 0.0;         ///< for query_scalar_key
+    bool scales_embedding = false;             ///< embeddings are multiplied by the root of hidden_size
+    config_flag norm_before = {"", true};      ///< norms read a branch's input (true) or the sum after it (false)
+    config_flag norm_parameters = {"", true};  ///< norms have weights
+    config_flag removes_final_norm = {"", false};
+    std::size_t position_offset = 0;  ///< first row of the table of learned positions that is used
+};
+
+namespace detail {
+
+inline constexpr tensor_names sandwich_names = {.attention_out_norm = "post_attention_layernorm",
+                                                .mlp_norm = "pre_feedforward_layernorm",
+                                                .mlp_out_norm = "post_feedforward_layernorm",
+                                                .q_norm = "self_attn.q_norm",
+                                                .k_norm = "self_attn.k_norm"};
+
+inline constexpr tensor_names opt_names = {.embedding = "model.decoder.embed_tokens",
+                                           .positions = "model.decoder.embed_positions",
+                                           .project_in = "model.decoder.project_in",
+                                           .blocks = "model.decoder.layers.",
+                                           .final_norm = "model.decoder.final_layer_norm",
+                                           .project_out = "model.decoder.project_out",
+                                           .o = "self_attn.out_proj",
+                                           .gate = "",
+                                           .up = "fc1",
+                                           .down = "fc2",
+                                           .attention_norm = "self_attn_layer_norm",
+                                           .mlp_norm = "final_layer_norm"};
+
+}  // namespace detail
+
+/// Every architecture the library runs. SmolLM2 and all versions of Llama are "llama".
+inline constexpr std::array<architecture, 6> architectures = {{
+    {.model_type = "llama", .class_name = "LlamaForCausalLM"},
+
+    {.model_type = "mistral",
+     .class_name = "MistralForCausalLM",
+     .default_kv_heads = 8,
+     .windows = window_rule::every_block,
+     .qkv_bias = {},
+     .o_bias = {},
+     .mlp_bias = {}},
+
+    {.model_type = "qwen2",
+     .class_name = "Qwen2ForCausalLM",
+     .default_kv_heads = 32,
+     .windows = window_rule::after_max_window_layers,
+     .qkv_bias = {"", true},
+     .o_bias = {},
+     .mlp_bias = {}},
+
+    {.model_type = "qwen3",
+     .class_name = "Qwen3ForCausalLM",
+     .names = {.q_norm = "self_attn.q_norm", .k_norm = "self_attn.k_norm"},
+     .default_kv_heads = 32,
+     .default_head_dim = 128,
+     .windows = window_rule::after_max_window_layers,
+     .mlp_bias = {}},
+
+    {.model_type = "gemma3_text",
+     .class_name = "Gemma3ForCausalLM",
+     .names = detail::sandwich_names,
+     .activation_key = "hidden_activation",
+     .default_activation = "gelu_pytorch_tanh",
+     .default_kv_heads = 4,
+     .default_head_dim = 256,
+     .tied_by_default = true,
+     .norm = norm_kind::rms_one_plus_weight,
+     .windows = window_rule::all_but_every_nth,
+     .default_theta = 1000000.0,
+     .default_window_theta = 10000.0,
+     .mlp_bias = {},
+     .query_scalar_key = "query_pre_attn_scalar",
+     .default_query_scalar = 256.0,
+     .scales_embedding = true},
+
+    {.model_type = "opt",
+     .class_name = "OPTForCausalLM",
+     .names = detail::opt_names,
+     .intermediate_key = "ffn_dim",
+     .activation_key = "activation_function",
+     .norm_eps_key = "",
+     .default_norm_eps = 1e-5,
+     .default_activation = "relu",
+     .tied_by_default = true,
+     .norm = norm_kind::layer,
+     .positions = position_kind::learned,
+     .qkv_bias = {"enable_bias", true},
+     .o_bias = {"enable_bias", true},
+     .mlp_bias = {"enable_bias", true},
+     .norm_before = {"do_layer_norm_before", true},
+     .norm_parameters = {"layer_norm_elementwise_affine", true},
+     .removes_final_norm = {"_remove_final_layer_norm", false},
+     .position_offset = 2},
+}};
+
+}  // namespace gptq::model

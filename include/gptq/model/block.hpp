@@ -1,0 +1,249 @@
+// One block of a decoder: attention and MLP with their norms, each added to what runs past them.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include <gptq/matrix_view.hpp>
+#include <gptq/model/attention.hpp>
+#include <gptq/model/buffers.hpp>
+#include <gptq/model/elementwise.hpp>
+#include <gptq/model/linear.hpp>
+#include <gptq/model/model_config.hpp>
+#include <gptq/model/rope.hpp>
+#include <gptq/model/weights.hpp>
+
+namespace gptq::model {
+
+/// The weights of a block. What the architecture does not have is empty.
+struct block {
+    linear q, k, v, o;
+    linear gate, up, down;
+    std::optional<norm_layer> attention_norm, attention_out_norm;
+    std::optional<norm_layer> mlp_norm, mlp_out_norm;
+    std::optional<norm_layer> q_norm, k_norm;
+};
+
+/// The points where linear layers of a block read their input: q, k and v; o; gate and up; down.
+enum class stage { attention_in, attention_out, mlp_in, mlp_out };
+
+/// A linear layer's place in a block: which member, what its tensors are called, at which stage it runs, its shape.
+struct linear_slot {
+    linear block::*where;
+    std::string_view tensor_names::*name;
+    model::stage stage;
+    std::size_t (*out_features)(const model_config&);
+    std::size_t (*in_features)(const model_config&);
+    bool model_config::*needs_bias;
+};
+
+/// A norm's place likewise.
+struct norm_slot {
+    std::optional<norm_layer> block::*where;
+    std::string_view tensor_names::*name;
+    bool per_head;  ///< has head_dim features, not hidden_size
+};
+
+namespace detail {
+
+inline std::size_t hidden_of(const model_config& c) { return c.hidden_size; }
+inline std::size_t queries_of(const model_config& c) { return c.query_features(); }
+inline std::size_t keys_of(const model_config& c) { return c.kv_features(); }
+inline std::size_t intermediate_of(const model_config& c) { return c.intermediate_size; }
+
+}  // namespace detail
+
+/// In the order in which they run.
+inline constexpr std::array<linear_slot, 7> linear_slots = {{
+    {&block::q, &tensor_names::q, stage::attention_in, detail::queries_of, detail::hidden_of, &model_config::qkv_bias},
+    {&block::k, &tensor_names::k, stage::attention_in, detail::keys_of, detail::hidden_of, &model_config::qkv_bias},
+    {&block::v, &tensor_names::v, stage::attention_in, detail::keys_of, detail::hidden_of, &model_config::qkv_bias},
+    {&block::o, &tensor_names::o, stage::attention_out, detail::hidden_of, detail::queries_of, &model_config::o_bias},
+    {&block::gate, &tensor_names::gate, stage::mlp_in, detail::intermediate_of, detail::hidden_of,
+     &model_config::mlp_bias},
+    {&block::up, &tensor_names::up, stage::mlp_in, detail::intermediate_of, detail::hidden_of, &model_config::mlp_bias},
+    {&block::down, &tensor_names::down, stage::mlp_out, detail::hidden_of, detail::intermediate_of,
+     &model_config::mlp_bias},
+}};
+
+inline constexpr std::array<norm_slot, 6> norm_slots = {{
+    {&block::attention_norm, &tensor_names::attention_norm, false},
+    {&block::attention_out_norm, &tensor_names::attention_out_norm, false},
+    {&block::mlp_norm, &tensor_names::mlp_norm, false},
+    {&block::mlp_out_norm, &tensor_names::mlp_out_norm, false},
+    {&block::q_norm, &tensor_names::q_norm, true},
+    {&block::k_norm, &tensor_names::k_norm, true},
+}};
+
+/// Reads block `index`. Throws naming the tensor that is missing, or has another shape, type or a value that is not
+/// finite.
+inline block load_block(const model_config& config, const weight_reader& weights, std::size_t index) {
+    const std::string prefix = config.block_prefix(index);
+    block loaded;
+    for (const linear_slot& slot : linear_slots) {
+        const std::string_view name = config.arch.names.*slot.name;
+        if (name.empty()) continue;
+        loaded.*slot.where = weights.read_linear(prefix + std::string(name), slot.out_features(config),
+                                                 slot.in_features(config), config.*slot.needs_bias);
+    }
+    for (const norm_slot& slot : norm_slots) {
+        const std::string_view name = config.arch.names.*slot.name;
+        if (name.empty()) continue;
+        loaded.*slot.where =
+            weights.read_norm(config, prefix + std::string(name), slot.per_head ? config.head_dim : config.hidden_size);
+    }
+    return loaded;
+}
+inline block load_block(const model_config& config, const io::model_folder& folder, std::size_t index) {
+    return load_block(config, weight_reader(folder), index);
+}
+
+/// The keys and values of one block for the positions so far and those about to be computed.
+struct kv_rows {
+    matrix_view<float> k;  ///< [past + tokens, kv_features], the last `tokens` rows to be written
+    matrix_view<float> v;
+};
+
+/// Memory that the blocks of a model use one after the other.
+struct block_buffers {
+    scratch_matrix branch_input;  ///< [tokens, max(hidden, query features)]
+    scratch_matrix intermediate;  ///< [tokens, intermediate]
+    scratch_matrix q, k, v;       ///< of one window
+    scratch_matrix scores;
+    scratch_matrix chunk;  ///< outputs of a linear layer for some tokens
+};
+
+/// Runs one block. `hidden` is replaced by the block's output; its rows are windows of equal length, one after the
+/// other, that do not see each other.
+class block_run {
+ public:
+    /// Block `index` of the model. `ropes` covers the positions of a window of tokens. All arguments must outlive the
+    /// run.
+    block_run(const model_config& config, const block& weights, std::size_t index, const rope_tables& ropes,
+              block_buffers& buffers)
+        : config_(config),
+          weights_(weights),
+          rope_(ropes.of_block(config, index)),
+          attention_window_(config.windows[index]),
+          buffers_(buffers) {}
+
+    /// on_stage(stage, matrix_view<const float> inputs [tokens, K]) is called once for each stage in order, before the
+    /// outputs of the stage's linear layers are computed from these inputs. `cache` is for a single window that
+    /// continues earlier tokens.
+    template <class OnStage>
+    void operator()(matrix_view<float> hidden, std::size_t window_length, const std::optional<kv_rows>& cache,
+                    OnStage&& on_stage) {
+        attention(hidden, window_length, cache, on_stage);
+        mlp(hidden, on_stage);
+    }
+
+ private:
+    /// Tokens whose branch outputs are held at a time.
+    static constexpr std::size_t chunk_tokens = 512;
+
+    template <class OnStage>
+    void attention(matrix_view<float> hidden, std::size_t window_length, const std::optional<kv_rows>& cache,
+                   OnStage&& on_stage) {
+        const std::size_t query_features = config_.query_features();
+        const auto buffer = buffers_.branch_input.shaped(hidden.rows, std::max(config_.hidden_size, query_features));
+        const auto inputs = branch_inputs(hidden, buffer, weights_.attention_norm);
+        on_stage(stage::attention_in, inputs);
+        // A window's inputs are not needed once its q, k and v are there, so its result takes their place.
+        const auto attended = buffer.columns(0, query_features);
+        for (std::size_t first = 0; first < hidden.rows; first += window_length)
+            attend_window(inputs.block(first, window_length, 0, inputs.cols), cache,
+                          attended.block(first, window_length, 0, query_features));
+        on_stage(stage::attention_out, matrix_view<const float>(attended));
+        add_branch(weights_.o, attended, weights_.attention_out_norm, hidden);
+        if (!config_.norm_before) weights_.attention_norm->apply(hidden, hidden);
+    }
+
+    template <class OnStage>
+    void mlp(matrix_view<float> hidden, OnStage&& on_stage) {
+        const auto buffer = buffers_.branch_input.shaped(hidden.rows, config_.hidden_size);
+        const auto inputs = branch_inputs(hidden, buffer, weights_.mlp_norm);
+        on_stage(stage::mlp_in, inputs);
+        const auto intermediate = buffers_.intermediate.shaped(hidden.rows, config_.intermediate_size);
+        compute_intermediate(inputs, intermediate);
+        on_stage(stage::mlp_out, matrix_view<const float>(intermediate));
+        add_branch(weights_.down, intermediate, weights_.mlp_out_norm, hidden);
+        if (!config_.norm_before) weights_.mlp_norm->apply(hidden, hidden);
+    }
+
+    /// What a branch reads: the normalized states, or the states themselves where norms come after the sum.
+    matrix_view<const float> branch_inputs(matrix_view<float> hidden, matrix_view<float> buffer,
+                                           const std::optional<norm_layer>& norm) const {
+        if (!config_.norm_before) return hidden;
+        const auto inputs = buffer.columns(0, config_.hidden_size);
+        norm->apply(hidden, inputs);
+        return inputs;
+    }
+
+    /// out may lie where the inputs do.
+    void attend_window(matrix_view<const float> inputs, const std::optional<kv_rows>& cache, matrix_view<float> out) {
+        const std::size_t tokens = inputs.rows;
+        const auto q = buffers_.q.shaped(tokens, config_.query_features());
+        const kv_rows rows = cache ? *cache
+                                   : kv_rows{buffers_.k.shaped(tokens, config_.kv_features()),
+                                             buffers_.v.shaped(tokens, config_.kv_features())};
+        const auto k = rows.k.block(rows.k.rows - tokens, tokens, 0, rows.k.cols);
+        const auto v = rows.v.block(rows.v.rows - tokens, tokens, 0, rows.v.cols);
+        weights_.q.apply(inputs, q);
+        weights_.k.apply(inputs, k);
+        weights_.v.apply(inputs, v);
+        normalize_heads(weights_.q_norm, q);
+        normalize_heads(weights_.k_norm, k);
+        if (config_.rotary()) {
+            rope_.rotate(q);
+            rope_.rotate(k);
+        }
+        attend(config_, attention_window_, q, rows.k, rows.v, buffers_.scores, out);
+    }
+
+    /// Each head of each token by itself.
+    void normalize_heads(const std::optional<norm_layer>& norm, matrix_view<float> x) const {
+        if (!norm) return;
+        const matrix_view<float> heads(x.data, x.rows * x.cols / config_.head_dim, config_.head_dim);
+        norm->apply(heads, heads);
+    }
+
+    void compute_intermediate(matrix_view<const float> inputs, matrix_view<float> intermediate) {
+        const linear& activated = config_.gated() ? weights_.gate : weights_.up;
+        activated.apply(inputs, intermediate);
+        activate(config_.activation, intermediate);
+        if (!config_.gated()) return;
+        for_chunks(inputs.rows, [&](std::size_t first, std::size_t count) {
+            const auto up = buffers_.chunk.shaped(count, config_.intermediate_size);
+            weights_.up.apply(inputs.block(first, count, 0, inputs.cols), up);
+            multiply(intermediate.block(first, count, 0, intermediate.cols), up);
+        });
+    }
+
+    /// hidden += norm(output of `layer`), the norm only where there is one.
+    void add_branch(const linear& layer, matrix_view<const float> inputs, const std::optional<norm_layer>& norm,
+                    matrix_view<float> hidden) {
+        for_chunks(inputs.rows, [&](std::size_t first, std::size_t count) {
+            const auto output = buffers_.chunk.shaped(count, hidden.cols);
+            layer.apply(inputs.block(first, count, 0, inputs.cols), output);
+            if (norm) norm->apply(output, output);
+            add(hidden.block(first, count, 0, hidden.cols), output);
+        });
+    }
+
+    template <class F>
+    static void for_chunks(std::size_t rows, F&& f) {
+        for (std::size_t first = 0; first < rows; first += chunk_tokens) f(first, std::min(chunk_tokens, rows - first));
+    }
+
+    const model_config& config_;
+    const block& weights_;
+    const rope_table& rope_;
+    std::size_t attention_window_;
+    block_buffers& buffers_;
+};
+
+}  // namespace gptq::model

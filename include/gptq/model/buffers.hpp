@@ -1,0 +1,24 @@
+// Scratch memory that is kept from one use to the next.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include <gptq/matrix_view.hpp>
+
+namespace gptq::model {
+
+/// Memory for one matrix at a time, of whatever shape is asked for; grows, never shrinks.
+class scratch_matrix {
+ public:
+    /// A [rows, cols] matrix with unspecified elements; invalidates the one handed out before.
+    matrix_view<float> shaped(std::size_t rows, std::size_t cols) {
+        if (values_.size() < rows * cols) values_.resize(rows * cols);
+        return {values_.data(), rows, cols};
+    }
+
+ private:
+    std::vector<float> values_;
+};
+
+}  // namespace gptq::model

@@ -1,0 +1,138 @@
+// The parts of a block that work on one row at a time: softmax, the functions inside the MLP, norms.
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include <gptq/matrix_view.hpp>
+#include <gptq/model/architecture.hpp>
+#include <gptq/xtensor/adapt.hpp>
+
+namespace gptq::model {
+
+/// e^x for x <= 0, to about one unit in the last place; arguments below -87, and NaN, count as -87. Written without
+/// branches and calls so that compilers vectorize loops around it: std::exp would take most of the time of attention.
+inline float exp_nonpositive(float x) {
+    x = std::max(-87.0f, x);
+    const int n = static_cast<int>(x * 1.44269504f - 0.5f);  // nearest integer to x / ln 2, as x <= 0
+    // ln 2 in two parts; n times the first is exact.
+    const float r = (x - static_cast<float>(n) * 0.693359375f) + static_cast<float>(n) * 2.12194440e-4f;
+    float sum = 1.0f / 5040;  // Taylor: |r| <= ln 2 / 2 leaves an error below 6e-9
+    sum = sum * r + 1.0f / 720;
+    sum = sum * r + 1.0f / 120;
+    sum = sum * r + 1.0f / 24;
+    sum = sum * r + 1.0f / 6;
+    sum = sum * r + 0.5f;
+    sum = sum * r + 1.0f;
+    sum = sum * r + 1.0f;
+    return sum * std::bit_cast<float>((n + 127) << 23);
+}
+
+/// 1 / (1 + e^-x)
+inline float sigmoid(float x) {
+    const float e = exp_nonpositive(-std::fabs(x));
+    return (x >= 0.0f ? 1.0f : e) / (1.0f + e);
+}
+
+/// The largest element; -infinity for none.
+inline float largest(std::span<const float> row) {
+    float m = -INFINITY;
+    for (const float x : row) m = std::max(m, x);
+    return m;
+}
+
+/// row = softmax(row), in place.
+inline void softmax(std::span<float> row) {
+    const float top = largest(row);
+    for (float& x : row) x = exp_nonpositive(x - top);
+    double sum = 0.0;
+    for (const float x : row) sum += static_cast<double>(x);
+    const auto scale = static_cast<float>(1.0 / sum);
+    for (float& x : row) x *= scale;
+}
+
+namespace detail {
+
+template <class F>
+void for_each_element(matrix_view<float> x, F&& f) {
+    const auto rows = static_cast<std::ptrdiff_t>(x.rows);
+#ifdef _OPENMP
+#pragma omp parallel for schedule(static)
+#endif
+    for (std::ptrdiff_t r = 0; r < rows; ++r)
+        for (float& value : x.row(static_cast<std::size_t>(r))) value = f(value);
+}
+
+}  // namespace detail
+
+/// x = f(x) element by element.
+inline void activate(mlp_activation f, matrix_view<float> x) {
+    switch (f) {
+        case mlp_activation::silu: return detail::for_each_element(x, [](float v) { return v * sigmoid(v); });
+        case mlp_activation::relu: return detail::for_each_element(x, [](float v) { return std::max(v, 0.0f); });
+        case mlp_activation::gelu:
+            return detail::for_each_element(x, [](float v) { return 0.5f * v * (1.0f + std::erf(v * 0.70710678f)); });
+        case mlp_activation::gelu_tanh:
+            // (1 + tanh(u)) / 2 is the sigmoid of 2 u.
+            return detail::for_each_element(
+                x, [](float v) { return v * sigmoid(1.59576912f * (v + 0.044715f * v * v * v)); });
+    }
+}
+
+/// x *= y element by element, of equal shapes.
+inline void multiply(matrix_view<float> x, matrix_view<const float> y) {
+    for (std::size_t r = 0; r < x.rows; ++r)
+        for (std::size_t c = 0; c < x.cols; ++c) x(r, c) *= y(r, c);
+}
+
+/// x += y element by element, of equal shapes.
+inline void add(matrix_view<float> x, matrix_view<const float> y) {
+    for (std::size_t r = 0; r < x.rows; ++r)
+        for (std::size_t c = 0; c < x.cols; ++c) x(r, c) += y(r, c);
+}
+
+/// Normalizes rows. Sums are taken in double: rows are long, and single products are what float is good enough for.
+struct norm_layer {
+    norm_kind kind = norm_kind::rms;
+    double eps = 1e-6;
+    tensor1<float> weight = make_tensor1<float>(0);  ///< [features], what the kind multiplies by; empty: 1
+    tensor1<float> bias = make_tensor1<float>(0);    ///< [features], or empty
+
+    /// y = norm of the rows of x; y may be x itself.                                         x, y [tokens, features]
+    void apply(matrix_view<const float> x, matrix_view<float> y) const {
+        const auto rows = static_cast<std::ptrdiff_t>(x.rows);
+#ifdef _OPENMP
+#pragma omp parallel for schedule(static)
+#endif
+        for (std::ptrdiff_t r = 0; r < rows; ++r)
+            apply_row(x.row(static_cast<std::size_t>(r)), y.row(static_cast<std::size_t>(r)));
+    }
+
+ private:
+    void apply_row(std::span<const float> x, std::span<float> y) const {
+        const auto features = static_cast<double>(x.size());
+        double mean = 0.0;
+        if (kind == norm_kind::layer) {
+            for (const float value : x) mean += static_cast<double>(value);
+            mean /= features;
+        }
+        double squares = 0.0;
+        for (const float value : x) {
+            const double centred = static_cast<double>(value) - mean;
+            squares += centred * centred;
+        }
+        const auto shift = static_cast<float>(mean);
+        const auto scale = static_cast<float>(1.0 / std::sqrt(squares / features + eps));
+        for (std::size_t i = 0; i < x.size(); ++i) y[i] = (x[i] - shift) * scale;
+        if (weight.size() != 0)
+            for (std::size_t i = 0; i < x.size(); ++i) y[i] *= weight.data()[i];
+        if (bias.size() != 0)
+            for (std::size_t i = 0; i < x.size(); ++i) y[i] += bias.data()[i];
+    }
+};
+
+}  // namespace gptq::model

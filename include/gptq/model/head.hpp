@@ -1,0 +1,60 @@
+// From the states that the last block leaves to logits.
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <string>
+
+#include <gptq/matrix_view.hpp>
+#include <gptq/model/embedding.hpp>
+#include <gptq/model/model_config.hpp>
+#include <gptq/model/weights.hpp>
+
+namespace gptq::model {
+
+/// The last norm, and for some architectures a projection: what comes between the blocks and the head.
+struct head_inputs {
+    std::optional<norm_layer> norm;
+    linear project_out;  ///< [embedding_size, hidden_size], or empty
+
+    /// hidden [tokens, hidden_size] to what the head reads [tokens, embedding_size].
+    tensor2<float> operator()(const model_config& c, matrix_view<const float> hidden) const {
+        auto normed = make_tensor2<float>(hidden.rows, c.hidden_size);
+        if (norm)
+            norm->apply(hidden, view_of(normed));
+        else
+            for (std::size_t r = 0; r < hidden.rows; ++r)
+                std::ranges::copy(hidden.row(r), view_of(normed).row(r).begin());
+        if (!project_out) return normed;
+        auto projected = make_tensor2<float>(hidden.rows, c.embedding_size);
+        project_out.apply(view_of(normed), view_of(projected));
+        return projected;
+    }
+};
+
+/// Reads the last norm and the projection.
+inline head_inputs load_head_inputs(const model_config& c, const weight_reader& weights) {
+    const tensor_names& names = c.arch.names;
+    head_inputs loaded;
+    if (c.final_norm) loaded.norm = weights.read_norm(c, std::string(names.final_norm), c.hidden_size);
+    if (c.embedding_size != c.hidden_size)
+        loaded.project_out =
+            weights.read_linear(std::string(names.project_out), c.embedding_size, c.hidden_size, false);
+    return loaded;
+}
+inline head_inputs load_head_inputs(const model_config& c, const io::model_folder& folder) {
+    return load_head_inputs(c, weight_reader(folder));
+}
+
+/// Reads the head [vocab_size, embedding_size], or nothing where it is the table of the embedding.
+inline std::optional<linear> load_head(const model_config& c, const weight_reader& weights) {
+    const std::string name(c.arch.names.head);
+    // A quantized head is a tensor of its own, whatever config.json says about tying.
+    if (c.tied_embeddings && !weights.is_quantized(name)) return std::nullopt;
+    return weights.read_linear(name, c.vocab_size, c.embedding_size, false);
+}
+inline std::optional<linear> load_head(const model_config& c, const io::model_folder& folder) {
+    return load_head(c, weight_reader(folder));
+}
+
+}  // namespace gptq::model

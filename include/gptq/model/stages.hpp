@@ -1,0 +1,52 @@
+// One block over all calibration windows, stopping where its linear layers read a common input.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <gptq/matrix_view.hpp>
+#include <gptq/model/block.hpp>
+#include <gptq/model/embedding.hpp>
+#include <gptq/model/linear.hpp>
+#include <gptq/model/model_config.hpp>
+
+namespace gptq::model {
+
+/// The linear layers of a block that read the same input, and what they are called in the files.
+struct stage_modules {
+    std::vector<linear*> modules;
+    std::vector<std::string> names;  ///< e.g. "model.layers.0.self_attn.q_proj"
+};
+
+/// The modules of one stage of block `index`.
+inline stage_modules modules_of(const model_config& config, block& weights, std::size_t index, stage which) {
+    stage_modules found;
+    for (const linear_slot& slot : linear_slots) {
+        const std::string_view name = config.arch.names.*slot.name;
+        if (slot.stage != which || name.empty()) continue;
+        found.modules.push_back(&(weights.*slot.where));
+        found.names.push_back(config.block_prefix(index) + std::string(name));
+    }
+    return found;
+}
+
+/// Runs block `index` over all windows in `hidden`, which it replaces by the block's output. Calls
+/// on_stage(stage_modules&, matrix_view<const float> inputs [tokens, K]) once for each of q/k/v, o, gate/up (or up)
+/// and down, in this order, and computes that stage's outputs afterwards with whatever weights the modules then have.
+/// Nothing is evaluated twice. Holds at most hidden, one buffer of inputs and one of intermediate features for all
+/// tokens. An exception from on_stage leaves `hidden` unspecified.
+template <class OnStage>
+void run_block_by_stages(const model_config& config, block& weights, std::size_t index, activations& hidden,
+                         OnStage&& on_stage) {
+    const rope_tables ropes(config, 0, hidden.window_length);
+    block_buffers buffers;
+    block_run run(config, weights, index, ropes, buffers);
+    run(view_of(hidden.states), hidden.window_length, std::nullopt, [&](stage which, matrix_view<const float> inputs) {
+        stage_modules modules = modules_of(config, weights, index, which);
+        on_stage(modules, inputs);
+    });
+}
+
+}  // namespace gptq::model

@@ -1,0 +1,73 @@
+// From the tensors of a model's folder to linear layers and norms, whatever form they are stored in.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include <gptq/error.hpp>
+#include <gptq/io/model_folder.hpp>
+#include <gptq/model/elementwise.hpp>
+#include <gptq/model/linear.hpp>
+#include <gptq/model/model_config.hpp>
+#include <gptq/xtensor/adapt.hpp>
+
+namespace gptq::model {
+
+/// Reads the parts of one model. The folder must outlive it.
+class weight_reader {
+ public:
+    explicit weight_reader(const io::model_folder& folder) : folder_(&folder) {}
+
+    /// <name>.weight [rows, cols] in float. Throws shape_error for another shape, and what the folder throws.
+    tensor2<float> matrix(const std::string& name, std::size_t rows, std::size_t cols) const {
+        require_shape(name + ".weight", {rows, cols});
+        return folder_->read_matrix(name + ".weight");
+    }
+
+    /// The tensor `name` [size] in float, likewise.
+    tensor1<float> vector(const std::string& name, std::size_t size) const {
+        require_shape(name, {size});
+        return folder_->read_vector(name);
+    }
+
+    /// A linear layer [rows, cols]. Its bias is read where there is one: quantizers store a bias of zeros for layers
+    /// that have none; `needs_bias` makes it an error if there is none.
+    linear read_linear(const std::string& name, std::size_t rows, std::size_t cols, bool needs_bias) const {
+        linear layer;
+        layer.weight = matrix(name, rows, cols);
+        if (needs_bias || folder_->contains(name + ".bias")) layer.bias = vector(name + ".bias", rows);
+        return layer;
+    }
+
+    /// A norm of `features`.
+    norm_layer read_norm(const model_config& config, const std::string& name, std::size_t features) const {
+        norm_layer layer{.kind = config.arch.norm, .eps = config.norm_eps};
+        if (!config.norm_parameters) return layer;
+        layer.weight = vector(name + ".weight", features);
+        if (layer.kind == norm_kind::layer) layer.bias = vector(name + ".bias", features);
+        if (layer.kind == norm_kind::rms_one_plus_weight)
+            for (std::size_t i = 0; i < features; ++i) layer.weight(i) += 1.0f;
+        return layer;
+    }
+
+    bool contains(const std::string& name) const { return folder_->contains(name); }
+
+    /// The linear layer of that name is stored as codes.
+    bool is_quantized(const std::string& name) const {
+        return folder_->contains(name + ".qweight") || folder_->contains(name + ".weight_packed");
+    }
+
+ private:
+    /// Before anything of that size is allocated.
+    void require_shape(const std::string& name, const std::vector<std::size_t>& shape) const {
+        const auto& info = folder_->tensor(name);
+        if (info.shape != shape)
+            throw shape_error(folder_->describe(name) + ": has the shape " + io::shape_text(info.shape) +
+                              "; config.json asks for " + io::shape_text(shape));
+    }
+
+    const io::model_folder* folder_;
+};
+
+}  // namespace gptq::model
