@@ -15,4 +15,5 @@ install(FILES
     ${PROJECT_BINARY_DIR}/gptqConfig.cmake
     ${PROJECT_BINARY_DIR}/gptqConfigVersion.cmake
     ${PROJECT_SOURCE_DIR}/cmake/FindPCRE2.cmake
+    ${PROJECT_SOURCE_DIR}/cmake/Findutf8proc.cmake
     DESTINATION ${gptq_cmake_dir})

@@ -1,4 +1,4 @@
-// expect: Scheme
+// expect: with S = int
 #include <gptq/gptq.hpp>
 
 #ifdef CORRECT

@@ -1,5 +1,5 @@
-# cmake -DCONSUMER=... -DWORK=... ... -P: installs gptq into WORK/prefix, then configures, builds and runs CONSUMER.
-# The project add_subdirectory does not look at the prefix: it gets the source tree.
+# cmake -DCONSUMER=... -DWORK=... ... -P: configures, builds and runs the project CONSUMER in the folder WORK, with gptq
+# installed into WORK/prefix; the project that has gptq as a subdirectory is given GPTQ_SOURCE and uses that.
 function(run)
     execute_process(COMMAND ${ARGN} COMMAND_ECHO STDOUT COMMAND_ERROR_IS_FATAL ANY)
 endfunction()
@@ -10,3 +10,4 @@ run(${CMAKE_COMMAND} -S ${CONSUMER} -B ${WORK}/build -G ${GENERATOR} -DCMAKE_CXX
     -DCMAKE_BUILD_TYPE=Release -DCMAKE_PREFIX_PATH=${WORK}/prefix -DGPTQ_SOURCE=${GPTQ_SOURCE})
 run(${CMAKE_COMMAND} --build ${WORK}/build)
 run(${WORK}/build/consumer)
+run(${WORK}/build/model_consumer)
