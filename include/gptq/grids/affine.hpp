@@ -94,7 +94,7 @@ struct searched : Grid {
         const auto [lowest, highest] = std::minmax_element(w.begin(), w.end());
         const float lo = w.empty() ? 0.0f : std::min(*lowest, 0.0f);
         const float hi = w.empty() ? 0.0f : std::max(*highest, 0.0f);
-        grid_params best;
+        grid_params best = Grid::template from_range<Bits>(lo, hi);  // stays where the errors overflow
         double best_error = std::numeric_limits<double>::infinity();
         for (int i = 0; i < 80; ++i) {
             const float shrink = 1.0f - 0.01f * static_cast<float>(i);
