@@ -1,0 +1,230 @@
+// Reads a Hugging Face tokenizer.json and turns text into token ids and back, id for id as the `tokenizers` library.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include <gptq/error.hpp>
+#include <gptq/model/tokenizer_added_tokens.hpp>
+#include <gptq/model/tokenizer_bpe.hpp>
+#include <gptq/model/tokenizer_decoders.hpp>
+#include <gptq/model/tokenizer_json.hpp>
+#include <gptq/model/tokenizer_normalizers.hpp>
+#include <gptq/model/tokenizer_pretokenizers.hpp>
+#include <gptq/model/tokenizer_unicode.hpp>
+
+namespace gptq::model {
+
+/// Text to token ids and back, as a tokenizer.json with a model of type BPE describes it: the byte-level family (GPT-2,
+/// SmolLM2, Llama 3, Qwen, OPT) and the SentencePiece family with byte fallback (Llama 1 and 2, Mistral, Gemma).
+///
+/// Immutable and cheap to copy; one tokenizer may be used from several threads at once. What a file asks for beyond
+/// what is implemented is refused when it is loaded, by name. "truncation" and "padding" are not applied.
+class tokenizer {
+ public:
+    /// Reads tokenizer.json and, where present, tokenizer_config.json and special_tokens_map.json of a model's folder.
+    /// Throws io_error if tokenizer.json cannot be read, format_error if a file is not what it claims to be, and
+    /// unsupported_error if it asks for something that is not implemented; the message names the file and the place.
+    static tokenizer load(const std::filesystem::path& folder);
+
+    /// The ids of `text`, without the special tokens that a template would put around it. Added tokens that occur in
+    /// the text become their ids, special or not. Bytes that are not UTF-8 count as U+FFFD, one for each ill-formed
+    /// sequence; every other byte, NUL included, is text. About O(n log n).
+    std::vector<std::int32_t> encode(std::string_view text) const;
+
+    /// The text of `ids`, valid UTF-8: a character that is cut off by the end of `ids` becomes U+FFFD. `skip_special`
+    /// leaves out special added tokens. Ids without a token give nothing: some models have more rows than tokens.
+    std::string decode(std::span<const std::int32_t> ids, bool skip_special = true) const;
+
+    /// The token that begins a text, if the configuration names one that exists (or else the template does).
+    std::optional<std::int32_t> bos_id() const { return data_->bos; }
+
+    /// The token that ends a text, if the configuration names one that exists.
+    std::optional<std::int32_t> eos_id() const { return data_->eos; }
+
+    /// Whether those who load this tokenizer with its own settings get a beginning-of-text token before every text:
+    /// the post_processor's template for one text begins with one, unless tokenizer_config.json has "add_bos_token" for
+    /// a class that builds its template from it (Llama, CodeLlama and Gemma), which then decides.
+    ///
+    /// encode() never adds it. It is true of Llama and Gemma alike, and says nothing about what perplexity is measured
+    /// with: by custom Llama's windows are scored without the token and Gemma's, which is lost without it, with one at
+    /// the head of each. Which architecture is of which kind is for the model's description to say.
+    bool always_adds_bos() const { return data_->adds_bos; }
+
+    /// One more than the largest id that encode() can give.
+    std::size_t vocab_size() const { return data_->tokens.size(); }
+
+ private:
+    /// Everything that was read.
+    struct contents {
+        detail::normalizer normalize;
+        detail::pre_tokenizer pre_tokenize;
+        detail::bpe_model bpe;
+        detail::added_tokens added;
+        detail::token_decoder join;
+        std::vector<std::string> tokens;  ///< By id; empty where an id has no token.
+        std::vector<bool> special;        ///< By id.
+        std::optional<std::int32_t> bos{};
+        std::optional<std::int32_t> eos{};
+        bool adds_bos = false;
+
+        explicit contents(const detail::json_node& file)
+            : normalize(file["normalizer"]),
+              pre_tokenize(file["pre_tokenizer"]),
+              bpe(file["model"]),
+              added(file["added_tokens"], normalize),
+              join(file["decoder"]) {
+            for (const auto& [token, id] : bpe.vocabulary()) name_token(id, token, file["model"]["vocab"]);
+            for (const detail::added_token& token : added.tokens()) {
+                name_token(token.id, token.content, file["added_tokens"]);
+                special[static_cast<std::size_t>(token.id)] = token.special;
+            }
+        }
+
+        /// An id means one token, and a token has one id, wherever in the file they stand.
+        void name_token(std::int32_t id, const std::string& token, const detail::json_node& place) {
+            const auto index = static_cast<std::size_t>(id);
+            if (index >= tokens.size()) {
+                tokens.resize(index + 1);
+                special.resize(index + 1);
+            }
+            if (!tokens[index].empty() && tokens[index] != token) {
+                throw format_error(place.where() + ": id " + std::to_string(id) + " is both \"" + tokens[index] +
+                                   "\" and \"" + token + "\"");
+            }
+            if (bpe.id_of(token).value_or(id) != id) {
+                throw format_error(place.where() + ": \"" + token + "\" has id " + std::to_string(id) +
+                                   ", but another one in the vocabulary");
+            }
+            tokens[index] = token;
+        }
+
+        std::optional<std::int32_t> id_of(const std::string& token) const {
+            for (const detail::added_token& candidate : added.tokens()) {
+                if (candidate.content == token) return candidate.id;
+            }
+            return bpe.id_of(token);
+        }
+    };
+
+    explicit tokenizer(std::shared_ptr<const contents> data) : data_(std::move(data)) {}
+
+    static std::optional<std::int32_t> leading_special(const detail::json_node& post_processor, int depth = 0);
+    static std::optional<std::int32_t> named_token(const contents& data, std::span<const detail::json_node> configs,
+                                                   const char* key);
+    static bool template_from_config(const detail::json_node& config);
+
+    std::shared_ptr<const contents> data_;
+};
+
+inline std::vector<std::int32_t> tokenizer::encode(std::string_view text) const {
+    std::vector<std::int32_t> ids;
+    detail::bpe_model::encoder words(data_->bpe);
+    const auto add_token = [&](std::int32_t id) { ids.push_back(id); };
+    const std::string clean = detail::repair_utf8(text);
+    const auto encode_raw = [&](std::string_view raw, std::size_t raw_begin) {
+        const auto encode_normalized = [&](std::string_view normalized, std::size_t begin) {
+            const auto cut = data_->pre_tokenize(std::string(normalized), raw_begin == 0 && begin == 0);
+            for (const auto& word : cut.words) words.encode(cut.view(word.range), ids);
+        };
+        data_->added.split_normalized(data_->normalize(std::string(raw)), encode_normalized, add_token);
+    };
+    data_->added.split_raw(clean, encode_raw, add_token);
+    return ids;
+}
+
+inline std::string tokenizer::decode(std::span<const std::int32_t> ids, bool skip_special) const {
+    detail::token_list tokens;
+    tokens.reserve(ids.size());
+    for (const std::int32_t id : ids) {
+        const auto index = static_cast<std::size_t>(id);
+        if (id < 0 || index >= data_->tokens.size() || (skip_special && data_->special[index])) continue;
+        tokens.push_back(data_->tokens[index]);
+    }
+    return data_->join(std::move(tokens));
+}
+
+/// The id of the special token with which a post-processor begins a single text.
+inline std::optional<std::int32_t> tokenizer::leading_special(const detail::json_node& node, int depth) {
+    if (node.is_null()) return std::nullopt;
+    const std::string type = node["type"].text();
+    if (type == "ByteLevel") return std::nullopt;
+    if (type == "Sequence") {
+        if (depth == detail::max_nesting) node.fail("sequences nested too deep");
+        for (const auto& child : node["processors"].items()) {
+            if (const auto id = leading_special(child, depth + 1)) return id;
+        }
+        return std::nullopt;
+    }
+    if (type == "RobertaProcessing" || type == "BertProcessing") {
+        const auto cls = node["cls"].items();  // ["<s>", 0]
+        if (cls.size() != 2) node["cls"].fail("expected a token and its id");
+        return cls[1].number(detail::max_token_id);
+    }
+    if (type != "TemplateProcessing") node.refuse("post-processor \"" + type + "\" is not supported");
+    const auto pieces = node["single"].items();
+    if (pieces.empty() || pieces.front()["SpecialToken"].is_null()) return std::nullopt;
+    const std::string name = pieces.front()["SpecialToken"]["id"].text();
+    const auto ids = node["special_tokens"][name.c_str()]["ids"].items();
+    if (ids.empty()) node.fail("the template's token \"" + name + "\" has no ids");
+    return ids.front().number(detail::max_token_id);
+}
+
+/// The id of the token under `key` in the first of the files that names one: "<s>" or {"content": "<s>", ...}.
+inline std::optional<std::int32_t> tokenizer::named_token(const contents& data,
+                                                          std::span<const detail::json_node> configs, const char* key) {
+    for (const auto& config : configs) {
+        const auto entry = config[key];
+        if (entry.is_null()) continue;
+        return data.id_of(entry.value().is_object() ? entry["content"].text() : entry.text());
+    }
+    return std::nullopt;
+}
+
+/// Whether the tokenizer's class in transformers builds its template from the flags of its tokenizer_config.json.
+inline bool tokenizer::template_from_config(const detail::json_node& config) {
+    const auto name = config["tokenizer_class"].optional_text().value_or("");
+    constexpr std::array<std::string_view, 3> families{"LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer"};
+    return std::any_of(families.begin(), families.end(),
+                       [&](std::string_view family) { return name == family || name == std::string(family) + "Fast"; });
+}
+
+inline tokenizer tokenizer::load(const std::filesystem::path& folder) {
+    const auto read = [&](const char* name) { return detail::read_json(folder / name); };
+    const auto read_if_present = [&](const char* name) {
+        std::error_code ignored;
+        return std::filesystem::exists(folder / name, ignored) ? read(name) : nlohmann::json::object();
+    };
+    const auto document = read("tokenizer.json");
+    const auto config_document = read_if_present("tokenizer_config.json");
+    const auto map_document = read_if_present("special_tokens_map.json");
+    const detail::json_node file(document, (folder / "tokenizer.json").string());
+    const std::array<detail::json_node, 2> configs{
+        detail::json_node(config_document, (folder / "tokenizer_config.json").string()),
+        detail::json_node(map_document, (folder / "special_tokens_map.json").string())};
+
+    auto data = std::make_shared<contents>(file);
+    const auto leading = leading_special(file["post_processor"]);
+    data->bos = named_token(*data, configs, "bos_token");
+    if (!data->bos) data->bos = leading;
+    data->eos = named_token(*data, configs, "eos_token");
+    data->adds_bos = leading && leading == data->bos;
+    const auto flag = configs[0]["add_bos_token"];
+    if (data->bos && !flag.is_null() && template_from_config(configs[0])) data->adds_bos = flag.flag(false);
+    return tokenizer(std::move(data));
+}
+
+}  // namespace gptq::model
