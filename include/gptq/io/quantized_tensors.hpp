@@ -152,42 +152,52 @@ auto naming(const std::string& where, Operation&& operation) {
     }
 }
 
+/// The words of a layer, their shapes checked; scales and g_idx are left to the caller.
+template <PackLayout L>
+packed_layer read_packed_words(const model_folder& folder, std::string_view module, const module_settings& settings,
+                               const std::string& why, extent2 layer, std::size_t group_features) {
+    const auto names = names_of<L>(module);
+    packed_layer packed;
+    packed.bits = settings.bits;
+    packed.sym = settings.sym;
+    packed.out_features = layer.rows;
+    packed.in_features = layer.cols;
+    packed.group_features = group_features;
+    gptq::detail::visit_layout_bits<L>(settings.bits, [&]<int Bits>() {
+        const auto& codes = folder.tensor(names.codes);
+        check_extents(folder, codes, L::template code_words<Bits>(layer.rows, layer.cols), why);
+        packed.qweight = read_words(codes);
+        if (!gptq::detail::stores_zeros<L>(settings.sym)) return;
+        const auto& zeros = typed_tensor(folder, names.zeros, dtype::i32, 2);
+        const std::size_t groups = group_count(layer.cols, group_features);
+        check_extents(folder, zeros, L::template zero_words<Bits>(layer.rows, groups), why);
+        packed.qzeros = read_words(zeros);
+    });
+    return packed;
+}
+
 template <PackLayout L>
 quantized_layer read_quantized_as(const model_folder& folder, std::string_view module,
                                   const module_settings& settings) {
     const auto names = names_of<L>(module);
     const auto& codes = typed_tensor(folder, names.codes, dtype::i32, 2);
-    const auto [out_features, in_features] = layer_extents<L>(folder, module, codes, settings.bits);
-    if (in_features == 0) throw shape_error(folder.describe(names.codes) + ": is empty");
-    const std::size_t group_features = group_size<gptq::dynamic>::features(in_features, settings.group_size);
-    const std::size_t groups = group_count(in_features, group_features);
+    const extent2 layer = layer_extents<L>(folder, module, codes, settings.bits);
+    if (layer.rows == 0 || layer.cols == 0) throw shape_error(folder.describe(names.codes) + ": is empty");
+    const std::size_t group_features = group_size<gptq::dynamic>::features(layer.cols, settings.group_size);
+    const std::size_t groups = group_count(layer.cols, group_features);
     const std::string why = std::to_string(settings.bits) + " bits, group_size " + std::to_string(settings.group_size) +
-                            " and a layer of " + shape_string(out_features, in_features);
+                            " and a layer of " + shape_string(layer.rows, layer.cols);
 
-    packed_layer packed;
-    packed.bits = settings.bits;
-    packed.sym = settings.sym;
-    packed.out_features = out_features;
-    packed.in_features = in_features;
-    packed.group_features = group_features;
-    const extent2 scales_extent = gptq::detail::scales_shape<L>(out_features, groups);
-    const auto scales = read_scales(folder, names.scales, scales_extent, why);
-    gptq::detail::visit_layout_bits<L>(settings.bits, [&]<int Bits>() {
-        check_extents(folder, codes, L::template code_words<Bits>(out_features, in_features), why);
-        if (!gptq::detail::stores_zeros<L>(settings.sym)) return;
-        const auto& zeros = typed_tensor(folder, names.zeros, dtype::i32, 2);
-        check_extents(folder, zeros, L::template zero_words<Bits>(out_features, groups), why);
-        packed.qzeros = read_words(zeros);
-    });
-    packed.qweight = read_words(codes);
-    packed.g_idx = read_g_idx(folder, names.g_idx, in_features, groups, settings);
-    // unpack() takes halves; files may hold floats, which replace them below.
-    packed.scales = make_tensor2<half>(scales_extent.rows, scales_extent.cols);
+    auto packed = read_packed_words<L>(folder, module, settings, why, layer, group_features);
+    const auto scales = read_scales(folder, names.scales, gptq::detail::scales_shape<L>(layer.rows, groups), why);
+    packed.g_idx = read_g_idx(folder, names.g_idx, layer.cols, groups, settings);
+    // unpack() takes halves; the file's scales, which may be floats, replace these below.
+    packed.scales = make_tensor2<half>(scales.shape()[0], scales.shape()[1]);
     std::fill_n(packed.scales.data(), packed.scales.size(), to_half(1.0f));
-    auto layer = naming(folder.describe(module), [&] { return unpack<L>(packed); });
-    for (std::size_t n = 0; n < out_features; ++n)
-        for (std::size_t g = 0; g < groups; ++g) layer.scales(n, g) = gptq::detail::scale_at<L>(scales, n, g);
-    return layer;
+    auto result = naming(folder.describe(module), [&] { return unpack<L>(packed); });
+    for (std::size_t n = 0; n < layer.rows; ++n)
+        for (std::size_t g = 0; g < groups; ++g) result.scales(n, g) = gptq::detail::scale_at<L>(scales, n, g);
+    return result;
 }
 
 template <class T>
