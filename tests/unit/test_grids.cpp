@@ -1,0 +1,140 @@
+// The grids against their formulas and against brute force over all codes.
+#include <cmath>
+#include <cstddef>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include <gptq/grids/affine.hpp>
+#include <gptq/scheme.hpp>
+
+#include "support/catch.hpp"
+
+namespace {
+
+/// The least distance from x to a value of the grid.
+template <int Bits, class Grid>
+float nearest_distance(float x, gptq::grid_params p) {
+    float best = std::numeric_limits<float>::infinity();
+    for (int code = 0; code < (1 << Bits); ++code)
+        best = std::min(best, std::fabs(x - Grid::template decode<Bits>(static_cast<std::uint8_t>(code), p)));
+    return best;
+}
+
+template <int Bits, class Grid>
+void check_grid() {
+    std::mt19937 random(Bits);
+    std::normal_distribution<float> normal;
+    for (int trial = 0; trial < 50; ++trial) {
+        const float offset = 2.0f * normal(random);
+        std::vector<float> w(1 + static_cast<std::size_t>(trial));
+        for (float& x : w) x = normal(random) + offset;
+        const auto p = Grid::template fit<Bits>(w);
+        REQUIRE(p.scale > 0.0f);
+        REQUIRE(p.scale == gptq::round_to_half(p.scale));
+        for (const float x : w) {
+            const auto code = Grid::template encode<Bits>(x, p);
+            REQUIRE(int{code} < (1 << Bits));
+            const float distance = std::fabs(x - Grid::template decode<Bits>(code, p));
+            REQUIRE(distance <= nearest_distance<Bits, Grid>(x, p) * 1.00001f + 1e-6f);
+        }
+        for (int code = 0; code < (1 << Bits); ++code) {
+            const auto c = static_cast<std::uint8_t>(code);
+            REQUIRE(Grid::template encode<Bits>(Grid::template decode<Bits>(c, p), p) == c);
+        }
+    }
+}
+
+template <int Bits, class Grid>
+double error_of(const std::vector<float>& w, gptq::grid_params p) {
+    double total = 0.0;
+    for (const float x : w)
+        total += std::pow(std::fabs(x - Grid::template decode<Bits>(Grid::template encode<Bits>(x, p), p)), 2.4f);
+    return total;
+}
+
+}  // namespace
+
+TEST_CASE("codes are nearest and values are stable on every grid") {
+    check_grid<2, gptq::symmetric>();
+    check_grid<3, gptq::symmetric>();
+    check_grid<4, gptq::symmetric>();
+    check_grid<5, gptq::symmetric>();
+    check_grid<8, gptq::symmetric>();
+    check_grid<2, gptq::asymmetric>();
+    check_grid<3, gptq::asymmetric>();
+    check_grid<4, gptq::asymmetric>();
+    check_grid<7, gptq::asymmetric>();
+    check_grid<8, gptq::asymmetric>();
+    check_grid<2, gptq::asymmetric_from_one>();
+    check_grid<4, gptq::asymmetric_from_one>();
+    check_grid<8, gptq::asymmetric_from_one>();
+    check_grid<3, gptq::searched<gptq::symmetric>>();
+    check_grid<4, gptq::searched<gptq::asymmetric>>();
+}
+
+TEST_CASE("symmetric: zero in the middle, scale 2 max|w| / maxq, also for a row without negative weights") {
+    // The case that clips at 7/15 of the maximum in other implementations.
+    const std::vector<float> positive = {0.1f, 0.4f, 1.0f};
+    const auto p = gptq::symmetric::fit<4>(positive);
+    CHECK(p.zero == 8);
+    CHECK(p.scale == gptq::round_to_half(2.0f / 15.0f));
+    CHECK(gptq::symmetric::decode<4>(gptq::symmetric::encode<4>(1.0f, p), p) == Approx(14.0 / 15.0).epsilon(1e-3));
+    CHECK(gptq::symmetric::fit<3>(std::vector<float>{-3.5f, 1.0f}).scale == 1.0f);
+    CHECK(gptq::symmetric::fit<2>(std::vector<float>{0.0f, 0.0f}) == gptq::grid_params{1.0f, 2});
+}
+
+TEST_CASE("asymmetric: the range always holds 0, and 0 is a value of the grid") {
+    const auto p = gptq::asymmetric::fit<4>(std::vector<float>{-1.0f, 6.5f});
+    CHECK(p.scale == 0.5f);
+    CHECK(p.zero == 2);
+    const auto up = gptq::asymmetric::fit<4>(std::vector<float>{7.5f, 3.0f});
+    CHECK(up == gptq::grid_params{0.5f, 0});
+    CHECK(gptq::asymmetric::fit<4>(std::vector<float>{-7.5f, -3.0f}) == gptq::grid_params{0.5f, 15});
+    CHECK(gptq::asymmetric::fit<4>(std::vector<float>{0.0f}).scale == 1.0f);
+    // v1 cannot store a zero of 0: one level is given up, the maximum still fits
+    const auto one = gptq::asymmetric_from_one::fit<4>(std::vector<float>{7.0f, 3.0f});
+    CHECK(one == gptq::grid_params{0.5f, 1});
+    CHECK(gptq::asymmetric_from_one::fit<4>(std::vector<float>{0.0f}).zero == 1);
+}
+
+TEST_CASE("rounding is half to even") {
+    const gptq::grid_params p{1.0f, 8};
+    CHECK(gptq::symmetric::encode<4>(0.5f, p) == 8);
+    CHECK(gptq::symmetric::encode<4>(1.5f, p) == 10);
+    CHECK(gptq::symmetric::encode<4>(-0.5f, p) == 8);
+    CHECK(gptq::symmetric::encode<4>(-2.5f, p) == 6);
+    CHECK(gptq::symmetric::encode<4>(1e30f, p) == 15);
+    CHECK(gptq::symmetric::encode<4>(-1e30f, p) == 0);
+}
+
+TEST_CASE("weights of any size leave a scale that a half can hold") {
+    for (const float size : {1e-38f, 1e-9f, 1e-4f, 1e4f, 1e30f}) {
+        const std::vector<float> w = {size, -0.5f * size};
+        for (const auto p : {gptq::symmetric::fit<4>(w), gptq::asymmetric::fit<4>(w),
+                             gptq::asymmetric_from_one::fit<4>(w), gptq::searched<gptq::asymmetric>::fit<4>(w)}) {
+            CHECK(p.scale > 0.0f);
+            CHECK(std::isfinite(p.scale));
+            CHECK(p.scale == gptq::round_to_half(p.scale));
+        }
+    }
+}
+
+TEST_CASE("the search never raises the error that it minimizes, and lowers it where an outlier stretches the range") {
+    std::mt19937 random(9);
+    std::normal_distribution<float> normal;
+    std::vector<float> w(64);
+    for (float& x : w) x = normal(random);
+    w[0] = 9.0f;
+    using searched = gptq::searched<gptq::symmetric>;
+    const double plain = error_of<3, gptq::symmetric>(w, gptq::symmetric::fit<3>(w));
+    CHECK(error_of<3, searched>(w, searched::fit<3>(w)) < plain);
+    // brute force over the same 80 candidates
+    double best = plain;
+    for (int i = 0; i < 80; ++i) {
+        const float shrink = 1.0f - 0.01f * static_cast<float>(i);
+        best = std::min(best,
+                        error_of<3, gptq::symmetric>(w, gptq::symmetric::from_range<3>(-9.0f * shrink, 9.0f * shrink)));
+    }
+    CHECK(error_of<3, searched>(w, searched::fit<3>(w)) == Approx(best).epsilon(1e-9));
+}

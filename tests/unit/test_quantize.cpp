@@ -1,0 +1,179 @@
+// The surface: damping, dead inputs, fallbacks, shared factors, observers, and what is refused.
+#include <cmath>
+#include <cstddef>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include <gptq/gptq.hpp>
+#include <gptq/reference_backend.hpp>
+
+#include "support/catch.hpp"
+#include "support/message.hpp"
+#include "support/random_layer.hpp"
+
+namespace {
+
+using gptq::matrix;
+using w4 = gptq::scheme<4, gptq::group_size<16>>;
+
+bool all_finite(const gptq::tensor2<float>& W) {
+    for (const float x : W)
+        if (!std::isfinite(x)) return false;
+    return true;
+}
+
+bool rows_equal(const gptq::quantized_layer& a, const gptq::quantized_layer& b) {
+    return a.codes == b.codes && a.scales == b.scales && a.zeros == b.zeros && a.g_idx == b.g_idx;
+}
+
+/// Counts blocks; stops the solver after `limit` of them.
+struct counting_observer {
+    std::size_t limit = 1000;
+    std::vector<std::size_t> seen;
+    void on_columns(std::size_t done, std::size_t) {
+        seen.push_back(done);
+        if (seen.size() >= limit) throw gptq::cancelled("stopped by the test");
+    }
+};
+
+}  // namespace
+
+TEST_CASE("dead inputs: their weights become 0 and no grid sees them") {
+    auto layer = gptq_test::make_layer(6, 32, 80, 1);
+    for (const std::size_t dead : {std::size_t{3}, std::size_t{20}}) {
+        for (std::size_t t = 0; t < 80; ++t) layer.X(t, dead) = 0.0f;
+        for (std::size_t n = 0; n < 6; ++n) layer.W(n, dead) = 50.0f;  // would stretch its group's range
+    }
+    gptq::hessian<float> h(32);
+    h.add(layer.X.view());
+    const auto check = [&]<class Order>() {
+        const auto q = gptq::quantize<gptq::scheme<4, gptq::group_size<16>, gptq::symmetric, Order>>(layer.W.view(), h);
+        const auto Wq = gptq::dequantize(q);
+        CHECK(q.report.dead_inputs == 2);
+        for (std::size_t n = 0; n < 6; ++n) {
+            CHECK(Wq(n, 3) == 0.0f);
+            CHECK(Wq(n, 20) == 0.0f);
+            for (std::size_t g = 0; g < 2; ++g) CHECK(q.scales(n, g) < 0.2f);
+        }
+        CHECK(gptq::layer_error(layer.W.view(), q, h) <
+              gptq::layer_error(layer.W.view(), gptq::round_to_nearest<w4>(layer.W.view()), h));
+    };
+    check.operator()<gptq::natural_order>();
+    check.operator()<gptq::act_order>();
+    check.operator()<gptq::act_order_static>();
+    check.operator()<gptq::group_aware_order>();
+}
+
+TEST_CASE("a singular Hessian: damping grows step by step and is reported") {
+    const auto layer = gptq_test::make_layer(4, 64, 8, 2);  // 8 tokens for 64 features
+    gptq::hessian<float> h(64);
+    h.add(layer.X.view());
+    const auto plain = gptq::quantize<w4>(layer.W.view(), h, {.damp_percent = 0.0});
+    CHECK(plain.report.failed_factorizations > 0);
+    CHECK(plain.report.damp_percent > 0.0);
+    CHECK_FALSE(plain.report.rounded_to_nearest);
+    CHECK(all_finite(gptq::dequantize(plain)));
+    // the paper's inverse needs at least as much damping as the path without one
+    const auto paper =
+        gptq::quantize<w4>(layer.W.view(), h, {.damp_percent = 0.0}, gptq::cpu_backend{}, gptq::paper_path{});
+    CHECK(paper.report.damp_percent >= plain.report.damp_percent);
+    CHECK(gptq::layer_error(layer.W.view(), plain, h) <
+          gptq::layer_error(layer.W.view(), gptq::round_to_nearest<w4>(layer.W.view()), h));
+}
+
+namespace {
+/// A backend that finds no matrix positive definite.
+struct hopeless_backend : gptq::reference_backend {
+    bool factor_upper(gptq::matrix_view<float>) const { return false; }
+};
+}  // namespace
+
+TEST_CASE("where no damping helps the layer is rounded to nearest and says so") {
+    const auto layer = gptq_test::make_layer(4, 32, 60, 3);
+    gptq::hessian<float> h(32);
+    h.add(layer.X.view());
+    using act = gptq::scheme<4, gptq::group_size<16>, gptq::symmetric, gptq::act_order>;
+    const auto q = gptq::quantize<act>(layer.W.view(), h, {}, hopeless_backend{});
+    CHECK(q.report.rounded_to_nearest);
+    CHECK(q.report.failed_factorizations > 2);
+    CHECK(rows_equal(q, gptq::round_to_nearest<act>(layer.W.view())));
+}
+
+TEST_CASE("layers that share an input share its factorization") {
+    const auto layer = gptq_test::make_layer(8, 48, 90, 4);
+    gptq::hessian<float> h(48);
+    h.add(layer.X.view());
+    const auto f = gptq::factorize<w4>(h);
+    const auto whole = gptq::quantize<w4>(layer.W.view(), h);
+    const auto upper = gptq::quantize<w4>(layer.W.view().block(0, 3, 0, 48), f);
+    const auto lower = gptq::quantize<w4>(layer.W.view().block(3, 5, 0, 48), f);
+    for (std::size_t n = 0; n < 8; ++n)
+        for (std::size_t k = 0; k < 48; ++k)
+            REQUIRE(whole.codes(n, k) == (n < 3 ? upper.codes(n, k) : lower.codes(n - 3, k)));
+    CHECK(upper.report.loss + lower.report.loss == Approx(whole.report.loss).epsilon(1e-6));
+}
+
+TEST_CASE("the Hessian may come from another backend than the solver's") {
+    const auto layer = gptq_test::make_layer(4, 32, 60, 5);
+    gptq::basic_hessian<gptq::reference_backend> h(32);
+    h.add(layer.X.view());
+    const auto a = gptq::quantize<w4>(layer.W.view(), h, {}, gptq::reference_backend{});
+    const auto b = gptq::quantize<w4>(layer.W.view(), h, {}, gptq::cpu_backend{});
+    CHECK(a.report.loss == Approx(b.report.loss).epsilon(1e-2));
+}
+
+TEST_CASE("an observer sees every block and may stop the solver") {
+    const auto layer = gptq_test::make_layer(4, 40, 60, 6);
+    gptq::hessian<float> h(40);
+    h.add(layer.X.view());
+    counting_observer observer;
+    gptq::quantize<w4>(layer.W.view(), h, {.block_size = 16}, gptq::cpu_backend{}, gptq::inverse_free_path{}, observer);
+    CHECK(observer.seen == std::vector<std::size_t>{16, 32, 40});
+    counting_observer impatient{.limit = 1, .seen = {}};
+    CHECK_THROWS_AS(gptq::quantize<w4>(layer.W.view(), h, {.block_size = 16}, gptq::cpu_backend{},
+                                       gptq::inverse_free_path{}, impatient),
+                    gptq::cancelled);
+}
+
+TEST_CASE("what quantize refuses, and what it says") {
+    auto layer = gptq_test::make_layer(4, 32, 60, 7);
+    gptq::hessian<float> h(32), empty(32), other(16);
+    h.add(layer.X.view());
+    other.add(layer.X.view().block(0, 60, 0, 16));
+    using gptq_test::contains;
+    using gptq_test::message_of;
+    CHECK(contains(message_of([&] { gptq::quantize<w4>(layer.W.view(), empty); }), "no calibration inputs"));
+    CHECK(contains(message_of([&] { gptq::quantize<w4>(layer.W.view(), other); }), "[4, 32]"));
+    CHECK_THROWS_AS(gptq::quantize<w4>(layer.W.view(), h, {.damp_percent = -0.1}), gptq::shape_error);
+    CHECK_THROWS_AS(gptq::quantize<w4>(layer.W.view(), h, {.damp_percent = std::nan("")}), gptq::shape_error);
+    CHECK_THROWS_AS(gptq::quantize<w4>(layer.W.view(), h, {.block_size = 0}), gptq::shape_error);
+    CHECK_THROWS_AS(gptq::layer_error(layer.W.view().block(0, 3, 0, 32), gptq::quantize<w4>(layer.W.view(), h), h),
+                    gptq::shape_error);
+    layer.W(2, 17) = std::numeric_limits<float>::quiet_NaN();
+    CHECK(contains(message_of([&] { gptq::quantize<w4>(layer.W.view(), h); }), "row 2, column 17"));
+    CHECK_THROWS_AS(gptq::round_to_nearest<w4>(layer.W.view()), gptq::non_finite_error);
+}
+
+TEST_CASE("a configuration chosen at run time is the scheme of the same name") {
+    const auto layer = gptq_test::make_layer(4, 64, 80, 8);
+    gptq::hessian<float> h(64);
+    h.add(layer.X.view());
+    using S = gptq::scheme<3, gptq::group_size<32>, gptq::asymmetric, gptq::group_aware_order>;
+    const auto expected = gptq::quantize<S>(layer.W.view(), h);
+    const gptq::scheme_config config{
+        .bits = 3, .group_size = 32, .grid = gptq::grid_kind::asym, .order = gptq::order_kind::group_aware};
+    std::size_t calls = 0;
+    gptq::visit_scheme(config, [&]<class Chosen>() {
+        ++calls;
+        CHECK(Chosen::bits == 3);
+        if constexpr (std::is_same_v<typename Chosen::grid, gptq::asymmetric> && Chosen::bits == 3 &&
+                      std::is_same_v<typename Chosen::order, gptq::group_aware_order>)
+            CHECK(rows_equal(gptq::quantize<Chosen>(layer.W.view(), h, {.group_size = 32}), expected));
+        else
+            FAIL("the wrong scheme was visited");
+    });
+    CHECK(calls == 1);
+    CHECK_THROWS_AS(gptq::visit_scheme({.bits = 9}, []<class>() {}), gptq::unsupported_error);
+    CHECK_THROWS_AS(gptq::visit_scheme({.bits = 1}, []<class>() {}), gptq::unsupported_error);
+}
