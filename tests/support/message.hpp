@@ -1,24 +1,27 @@
-// What an exception says, for tests of messages.
+// What an exception says.
 #pragma once
 
+#include <exception>
 #include <string>
-#include <string_view>
-
-#include <gptq/error.hpp>
+#include <utility>
 
 namespace gptq_test {
 
-/// The message of the gptq::error that f() throws, or "" if it throws none.
+/// The message of what `f` throws, or "nothing was thrown".
 template <class F>
-std::string message_of(const F& f) {
+std::string message_of(F&& f) {
     try {
-        f();
-    } catch (const gptq::error& e) {
-        return e.what();
+        std::forward<F>(f)();
+    } catch (const std::exception& problem) {
+        return problem.what();
     }
-    return {};
+    return "nothing was thrown";
 }
 
-inline bool contains(std::string_view text, std::string_view part) { return text.find(part) != text.npos; }
+/// `message` mentions every one of `parts`.
+template <class... Parts>
+bool mentions(const std::string& message, const Parts&... parts) {
+    return ((message.find(parts) != std::string::npos) && ...);
+}
 
 }  // namespace gptq_test

@@ -1,0 +1,164 @@
+#!/usr/bin/env python3
+"""Writes tests/golden/models: a tiny random model of each architecture, and what transformers computes with it.
+
+    pip install torch transformers safetensors        (made with transformers 5.23, torch 2.15, on a CPU)
+    python3 tests/golden/make_models.py
+
+Weights are drawn large enough that rotation, windows, norms and biases all show in the logits. Each folder is read back
+with from_pretrained before anything is computed, so the configuration files are those that transformers understands;
+half of them are in the form that versions before 5 wrote.
+"""
+import json
+import math
+import pathlib
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig, MistralConfig, OPTConfig, Qwen2Config,
+                          Qwen3Config)
+
+OUT = pathlib.Path(__file__).parent / "models"
+SMALL = dict(vocab_size=64, hidden_size=16, intermediate_size=24, num_hidden_layers=3, num_attention_heads=4,
+             max_position_embeddings=64, bos_token_id=1, eos_token_id=None, pad_token_id=None)
+OPT = dict(vocab_size=64, hidden_size=16, ffn_dim=24, num_hidden_layers=3, num_attention_heads=4,
+           max_position_embeddings=40, bos_token_id=1, eos_token_id=None, pad_token_id=None)
+LLAMA3 = dict(rope_type="llama3", rope_theta=500.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+              original_max_position_embeddings=32)
+
+# name: (config, dtype of the weights, changes to config.json that make it an older one or None)
+MODELS = {
+    "llama": (LlamaConfig(**SMALL), torch.float32, {"rope_theta": 10000.0, "rope_scaling": None}),
+    "llama3": (LlamaConfig(**SMALL, num_key_value_heads=2, head_dim=8, attention_bias=True, mlp_bias=True,
+                           tie_word_embeddings=True, rope_parameters=LLAMA3), torch.bfloat16, None),
+    "llama-linear": (LlamaConfig(**SMALL, num_key_value_heads=1, tie_word_embeddings=True,
+                                 rope_parameters=dict(rope_type="linear", rope_theta=100.0, factor=4.0)),
+                     torch.float16, {"rope_theta": 100.0, "rope_scaling": {"type": "linear", "factor": 4.0}}),
+    "mistral": (MistralConfig(**SMALL, num_key_value_heads=2, head_dim=8, sliding_window=5), torch.float32,
+                {"rope_theta": 10000.0}),
+    "qwen2": (Qwen2Config(**SMALL, num_key_value_heads=2, use_sliding_window=True, sliding_window=6,
+                          max_window_layers=1, tie_word_embeddings=True,
+                          rope_parameters=dict(rope_type="default", rope_theta=1000.0)), torch.float32, None),
+    "qwen3": (Qwen3Config(**SMALL, num_key_value_heads=2, head_dim=12, attention_bias=True,
+                          rope_parameters=dict(rope_type="default", rope_theta=1000.0)), torch.float16, None),
+    "gemma3": (Gemma3TextConfig(**SMALL, num_key_value_heads=1, head_dim=8, sliding_window=4, query_pre_attn_scalar=20,
+                                layer_types=["sliding_attention", "full_attention", "sliding_attention"]),
+               torch.bfloat16, None),
+    "gemma3-older": (Gemma3TextConfig(**SMALL, num_key_value_heads=2, head_dim=8, sliding_window=4,
+                                      query_pre_attn_scalar=8, sliding_window_pattern=2, attention_bias=True,
+                                      rope_parameters={
+                                          "full_attention": dict(rope_type="linear", rope_theta=1000.0, factor=8.0),
+                                          "sliding_attention": dict(rope_type="default", rope_theta=50.0)}),
+                     torch.float32,
+                     {"layer_types": ..., "sliding_window_pattern": 2, "rope_theta": 1000.0,
+                      "rope_scaling": {"rope_type": "linear", "factor": 8.0}, "rope_local_base_freq": 50.0}),
+    "opt": (OPTConfig(**OPT), torch.float16, None),
+    "opt-projected": (OPTConfig(**OPT, do_layer_norm_before=False, word_embed_proj_dim=8), torch.float32, None),
+    "opt-bare": (OPTConfig(**OPT, enable_bias=False, layer_norm_elementwise_affine=False, activation_function="gelu",
+                           tie_word_embeddings=False), torch.float32, None),
+}
+
+
+def randomize(model, generator):
+    norm_mean = 0.0 if model.config.model_type == "gemma3_text" else 1.0
+    for name, p in model.named_parameters():
+        draw = torch.randn(p.shape, generator=generator)
+        if p.dim() == 2 and "embed" in name:
+            draw = draw * (0.3 if "positions" not in name else 0.2)
+        elif p.dim() == 2:
+            draw = draw * (1.5 / math.sqrt(p.shape[1]))
+        elif name.endswith("norm.weight"):
+            draw = norm_mean + 0.3 * draw
+        else:
+            draw = draw * 0.3
+        p.data.copy_(draw)
+
+
+def write(folder, config, dtype, older, generator):
+    model = AutoModelForCausalLM.from_config(config)
+    randomize(model, generator)
+    model.to(dtype).save_pretrained(folder)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    path = folder / "config.json"
+    settings = json.loads(path.read_text())
+    if older is not None:
+        del settings["rope_parameters"]
+        settings["torch_dtype"] = settings.pop("dtype")
+        settings.update(older)
+        settings = {k: v for k, v in settings.items() if v is not ...}
+    path.write_text(json.dumps(settings, indent=1) + "\n")
+
+
+def store_head_instead_of_embedding(folder):
+    path = str(folder / "model.safetensors")
+    tensors = load_file(path)
+    if "lm_head.weight" not in tensors:
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
+    del tensors["model.embed_tokens.weight"]
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def rounded(values):
+    return [round(v, 5) for v in values.double().tolist()]
+
+
+def window_nll(model, ids):
+    logits = model(torch.tensor([ids])).logits[0].double()
+    return torch.nn.functional.cross_entropy(logits[:-1], torch.tensor(ids[1:]), reduction="sum").item()
+
+
+def perplexity(model, ids, seqlen, bos):
+    windows = [ids[i:i + seqlen] for i in range(0, len(ids), seqlen)]
+    windows = [([bos] if bos is not None else []) + w for w in windows if len(w) >= 2]
+    scored = sum(len(w) - 1 for w in windows)
+    nll = sum(window_nll(model, w) for w in windows) / scored
+    return {"seqlen": seqlen, "bos": bos, "given": len(ids), "tokens": scored, "nll": nll, "perplexity": math.exp(nll)}
+
+
+def greedy(model, ids, count):
+    for _ in range(count):
+        ids = ids + [model(torch.tensor([ids])).logits[0, -1].argmax().item()]
+    return ids[-count:]
+
+
+def stage_inputs(model, ids, block):
+    """The input of each stage's first linear layer in one block, at the last token."""
+    stages = {}
+    hooks = []
+    for name, module in model.named_modules():
+        short = name.rsplit(".", 1)[-1]
+        if f"layers.{block}." in name and short in ("q_proj", "o_proj", "out_proj", "up_proj", "fc1", "down_proj", "fc2"):
+            hooks.append(module.register_forward_pre_hook(
+                lambda _, inputs, short=short: stages.update({short: rounded(inputs[0].reshape(len(ids), -1)[-1])})))
+    model(torch.tensor([ids]))
+    for hook in hooks:
+        hook.remove()
+    order = [("q_proj",), ("o_proj", "out_proj"), ("up_proj", "fc1"), ("down_proj", "fc2")]
+    return [next(stages[n] for n in names if n in stages) for names in order]
+
+
+@torch.no_grad()
+def main():
+    for number, (name, (config, dtype, older)) in enumerate(MODELS.items()):
+        generator = torch.Generator().manual_seed(number)
+        folder = OUT / name
+        write(folder, config, dtype, older, generator)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        if name == "llama-linear":
+            store_head_instead_of_embedding(folder)
+        ids = torch.randint(0, 64, (33,), generator=generator).tolist()
+        short = ids[:20]
+        expected = {
+            "input_ids": ids,
+            "logits_of": len(short),
+            "logits": [rounded(row) for row in model(torch.tensor([short])).logits[0]],
+            "generated": greedy(model, short, 12),
+            "stage_block": 1,
+            "stage_inputs": stage_inputs(model, short, 1),
+            "perplexity": [perplexity(model, ids, 32, None), perplexity(model, ids, 10, None),
+                           perplexity(model, ids, 12, 1), perplexity(model, ids[:8], 16, None)],
+        }
+        (folder / "expected.json").write_text(json.dumps(expected) + "\n")
+        print(name, [p["perplexity"] for p in expected["perplexity"]])
+
+
+main()

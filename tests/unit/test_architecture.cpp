@@ -1,0 +1,195 @@
+// config.json to model_config: defaults, both forms of every setting, and what is refused.
+#include <gptq/model/model_config.hpp>
+#include <gptq/model/rope.hpp>
+#include <gptq/model/weights.hpp>
+
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "support/catch.hpp"
+#include "support/golden_models.hpp"
+#include "support/message.hpp"
+
+using namespace gptq::model;
+using gptq_test::mentions;
+using gptq_test::message_of;
+using json = nlohmann::json;
+
+namespace {
+
+/// A valid file of each architecture, as short as it may be.
+json minimal(const std::string& model_type) {
+    json j = {{"model_type", model_type}, {"vocab_size", 100},
+              {"hidden_size", 64},        {"intermediate_size", 96},
+              {"num_hidden_layers", 4},   {"num_attention_heads", 8},
+              {"num_key_value_heads", 2}, {"max_position_embeddings", 128}};
+    if (model_type == "opt") j["ffn_dim"] = 96;
+    return j;
+}
+
+json with(json j, const json& changes) {
+    j.update(changes);
+    return j;
+}
+
+std::string refusal(const json& j) {
+    return message_of([&] { parse_model_config(j); });
+}
+
+}  // namespace
+
+TEST_CASE("every architecture of the table has defaults that work", "[architecture]") {
+    for (const architecture& a : architectures) {
+        const auto c = parse_model_config(minimal(std::string(a.model_type)));
+        INFO(a.model_type);
+        CHECK(c.vocab_size == 100);
+        CHECK(c.hidden_size == 64);
+        CHECK(c.intermediate_size == 96);
+        CHECK(c.blocks == 4);
+        CHECK(c.kv_heads == 2);
+        CHECK(c.head_dim == (a.default_head_dim != 0 ? a.default_head_dim : 8));
+        CHECK(c.windows.size() == 4);
+        CHECK(c.tied_embeddings == (a.model_type == "gemma3_text" || a.model_type == "opt"));
+        CHECK(c.qkv_bias == (a.model_type == "qwen2" || a.model_type == "opt"));
+        CHECK(c.norm_eps == (a.model_type == "opt" ? 1e-5 : 1e-6));
+        CHECK(c.block_prefix(3) == (a.model_type == "opt" ? "model.decoder.layers.3." : "model.layers.3."));
+    }
+    // Found by the class where the type is missing.
+    json j = minimal("qwen3");
+    j.erase("model_type");
+    j["architectures"] = {"Qwen3ForCausalLM"};
+    CHECK(parse_model_config(j).arch.model_type == "qwen3");
+}
+
+TEST_CASE("windows go to the blocks that the architecture gives them", "[architecture]") {
+    using sizes = std::vector<std::size_t>;
+    const auto windows = [](const json& j) { return parse_model_config(j).windows; };
+    CHECK(windows(with(minimal("llama"), {{"sliding_window", 16}})) == sizes{0, 0, 0, 0});
+    CHECK(windows(with(minimal("mistral"), {{"sliding_window", 16}})) == sizes{16, 16, 16, 16});
+    CHECK(windows(minimal("mistral")) == sizes{4096, 4096, 4096, 4096});
+    CHECK(windows(with(minimal("mistral"), {{"sliding_window", nullptr}})) == sizes{0, 0, 0, 0});
+    const json qwen = with(minimal("qwen2"), {{"sliding_window", 16}, {"max_window_layers", 3}});
+    CHECK(windows(qwen) == sizes{0, 0, 0, 0});
+    CHECK(windows(with(qwen, {{"use_sliding_window", true}})) == sizes{0, 0, 0, 16});
+    CHECK(windows(with(qwen, {{"use_sliding_window", true}, {"max_window_layers", 0}})) == sizes{16, 16, 16, 16});
+    const json gemma = with(minimal("gemma3_text"), {{"sliding_window", 16}});
+    CHECK(windows(gemma) == sizes{16, 16, 16, 16});
+    CHECK(windows(with(gemma, {{"sliding_window_pattern", 2}})) == sizes{16, 0, 16, 0});
+    CHECK(windows(with(
+              gemma, {{"layer_types", {"full_attention", "full_attention", "sliding_attention", "full_attention"}}})) ==
+          sizes{0, 0, 16, 0});
+}
+
+TEST_CASE("rope settings of old and new files mean the same", "[architecture]") {
+    const json llama3 = {
+        {"factor", 8.0}, {"low_freq_factor", 1.0}, {"high_freq_factor", 4.0}, {"original_max_position_embeddings", 64}};
+    const auto older = parse_model_config(
+        with(minimal("llama"), {{"rope_theta", 5000.0}, {"rope_scaling", with(llama3, {{"rope_type", "llama3"}})}}));
+    const auto newer = parse_model_config(
+        with(minimal("llama"), {{"rope_parameters", with(llama3, {{"rope_type", "llama3"}, {"rope_theta", 5000.0}})}}));
+    CHECK(older.rope == newer.rope);
+    CHECK(older.rope == rope_settings{5000.0, rope_scaling::llama3, 8.0, 1.0, 4.0, 64.0});
+    CHECK(older.window_rope == older.rope);
+
+    const auto gemma_older =
+        parse_model_config(with(minimal("gemma3_text"), {{"rope_theta", 7000.0},
+                                                         {"rope_local_base_freq", 300.0},
+                                                         {"rope_scaling", {{"type", "linear"}, {"factor", 4}}}}));
+    const auto gemma_newer = parse_model_config(
+        with(minimal("gemma3_text"),
+             {{"rope_parameters",
+               {{"full_attention", {{"rope_type", "linear"}, {"factor", 4.0}, {"rope_theta", 7000.0}}},
+                {"sliding_attention", {{"rope_type", "default"}, {"rope_theta", 300.0}}}}}}));
+    CHECK(gemma_older.rope == gemma_newer.rope);
+    CHECK(gemma_older.window_rope == gemma_newer.window_rope);
+    CHECK(gemma_older.rope.scaling == rope_scaling::linear);
+    CHECK(gemma_older.window_rope == rope_settings{.theta = 300.0});
+
+    CHECK(parse_model_config(minimal("gemma3_text")).rope.theta == 1000000.0);
+    CHECK(parse_model_config(minimal("gemma3_text")).window_rope.theta == 10000.0);
+    CHECK(parse_model_config(with(minimal("llama"), {{"rope_scaling", nullptr}})).rope == rope_settings{});
+}
+
+TEST_CASE("llama3 scaling slows down only what turns seldom", "[architecture]") {
+    // Pairs that turn more than 4 times in 8192 tokens keep their speed, less than once: 8 times slower.
+    const rope_settings plain{.theta = 500000.0};
+    const rope_settings scaled{500000.0, rope_scaling::llama3, 8.0, 1.0, 4.0, 8192.0};
+    const auto before = rope_frequencies(plain, 128);
+    const auto after = rope_frequencies(scaled, 128);
+    int between = 0;
+    for (std::size_t i = 0; i < before.size(); ++i) {
+        const double turns = 8192.0 * static_cast<double>(before[i]) / 6.283185307;
+        if (turns > 4.0) {
+            CHECK(after[i] == before[i]);
+        } else if (turns < 1.0) {
+            CHECK(after[i] == Approx(before[i] / 8.0f));
+        } else {
+            CHECK((after[i] < before[i] && after[i] > before[i] / 8.0f));
+            ++between;
+        }
+    }
+    CHECK(between > 0);
+}
+
+TEST_CASE("architectures and settings that are not known are refused by name", "[architecture]") {
+    CHECK_THROWS_AS(parse_model_config(minimal("mamba")), gptq::unsupported_error);
+    CHECK(mentions(refusal(minimal("mamba")), "mamba", "llama", "gemma3_text"));
+    CHECK(mentions(refusal(with(minimal("llama"), {{"architectures", {"LlamaForSequenceClassification"}}})),
+                   "LlamaForSequenceClassification", "LlamaForCausalLM"));
+    for (const char* type : {"dynamic", "yarn", "longrope"}) {
+        const json j = with(minimal("llama"), {{"rope_scaling", {{"type", type}, {"factor", 2.0}}}});
+        CHECK_THROWS_AS(parse_model_config(j), gptq::unsupported_error);
+        CHECK(mentions(refusal(j), "rope_scaling", type, "llama3"));
+    }
+    CHECK(mentions(refusal(with(minimal("llama"), {{"hidden_act", "tanh"}})), "hidden_act", "tanh"));
+    CHECK(mentions(refusal(with(minimal("llama"), {{"partial_rotary_factor", 0.5}})), "partial_rotary_factor"));
+    CHECK(mentions(refusal(with(minimal("gemma3_text"), {{"final_logit_softcapping", 30.0}})), "final_logit_softcap"));
+    CHECK(mentions(refusal(with(minimal("gemma3_text"), {{"use_bidirectional_attention", true}})), "bidirectional"));
+    CHECK(mentions(refusal(with(minimal("gemma3_text"), {{"layer_types", {"x", "x", "x", "x"}}})), "layer_types"));
+}
+
+TEST_CASE("values that make no sense are refused, naming the key", "[architecture]") {
+    const json llama = minimal("llama");
+    CHECK_THROWS_AS(parse_model_config(json::array()), gptq::format_error);
+    CHECK_THROWS_AS(parse_model_config(json::object()), gptq::unsupported_error);
+    for (const char* key : {"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+                            "num_attention_heads", "num_key_value_heads", "head_dim", "max_position_embeddings"}) {
+        for (const json& value :
+             {json(0), json(-4), json(1.5), json("64"), json(true), json(json::array()), json(1ull << 40),
+              json(std::numeric_limits<std::uint64_t>::max()), json(std::numeric_limits<std::int64_t>::min())}) {
+            INFO(key << " = " << value.dump());
+            CHECK_THROWS_AS(parse_model_config(with(llama, {{key, value}})), gptq::format_error);
+            CHECK(mentions(refusal(with(llama, {{key, value}})), "config.json", key));
+        }
+    }
+    for (const char* key : {"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"}) {
+        json j = llama;
+        j.erase(key);
+        CHECK(mentions(refusal(j), key, "missing"));
+    }
+    CHECK(mentions(refusal(with(llama, {{"num_key_value_heads", 3}})), "num_attention_heads", "multiple"));
+    CHECK(mentions(refusal(with(llama, {{"num_attention_heads", 6}})), "hidden_size", "multiple"));
+    CHECK(mentions(refusal(with(llama, {{"head_dim", 7}})), "head_dim", "even"));
+    CHECK(mentions(refusal(with(llama, {{"rms_norm_eps", -1e-5}})), "rms_norm_eps"));
+    CHECK(mentions(refusal(with(llama, {{"rope_theta", 0}})), "rope_theta"));
+    CHECK(mentions(refusal(with(llama, {{"rope_scaling", {{"type", "linear"}}}})), "rope_scaling", "factor"));
+    CHECK(mentions(refusal(with(llama, {{"rope_scaling", 3}})), "rope_scaling", "object"));
+    CHECK(mentions(refusal(with(llama, {{"attention_bias", 1}})), "attention_bias"));
+    CHECK(mentions(refusal(with(llama, {{"model_type", 7}})), "model_type"));
+    CHECK(mentions(refusal(with(llama, {{"architectures", "x"}})), "architectures"));
+    CHECK(mentions(refusal(with(minimal("gemma3_text"), {{"layer_types", {"full_attention"}}})), "layer_types", "4"));
+    CHECK(mentions(refusal(with(llama, {{"hidden_act", std::string(5000, 'x')}})).substr(0, 40), "hidden_act"));
+}
+
+TEST_CASE("tensors that do not fit the configuration are named", "[architecture]") {
+    const gptq_test::golden_model golden("llama");
+    const gptq::io::model_folder folder(golden.folder);
+    const weight_reader weights(folder);
+    CHECK(mentions(message_of([&] { weights.matrix("model.embed_tokens", 64, 17); }), "model.embed_tokens.weight",
+                   "[64, 16]", "[64, 17]"));
+    CHECK(mentions(message_of([&] { weights.read_linear("model.layers.9.mlp.up_proj", 4, 4, false); }),
+                   "model.layers.9.mlp.up_proj.weight"));
+    CHECK(mentions(message_of([&] { weights.read_linear("model.layers.0.mlp.up_proj", 24, 16, true); }),
+                   "model.layers.0.mlp.up_proj.bias"));
+}

@@ -1,0 +1,159 @@
+// The runner that calibration uses: what it shows at each stage, and that it computes nothing else than the decoder.
+#include <gptq/model/decoder.hpp>
+#include <gptq/model/stages.hpp>
+
+#include <string>
+#include <vector>
+
+#include "support/catch.hpp"
+#include "support/golden_models.hpp"
+
+using namespace gptq::model;
+using gptq_test::golden_model;
+using gptq_test::relative_difference;
+
+namespace {
+
+/// All blocks of a model over all windows.
+template <class OnStage>
+activations run_all(const gptq::io::model_folder& files, std::span<const std::int32_t> ids, std::size_t window,
+                    OnStage&& on_stage) {
+    const model_config config = read_model_config(files);
+    activations hidden = embed(config, load_embedding(config, files), ids, window);
+    for (std::size_t i = 0; i < config.blocks; ++i) {
+        block weights = load_block(config, files, i);
+        run_block_by_stages(config, weights, i, hidden,
+                            [&](stage_modules& modules, auto inputs) { on_stage(i, modules, inputs); });
+    }
+    return hidden;
+}
+
+std::vector<float> values_of(const activations& hidden) { return {hidden.states.begin(), hidden.states.end()}; }
+
+void ignore(std::size_t, stage_modules&, gptq::matrix_view<const float>) {}
+
+}  // namespace
+
+TEST_CASE("the inputs of each stage are those that transformers' linear layers see", "[stages]") {
+    for (const auto& name : gptq_test::golden_model_names) {
+        const golden_model golden(name);
+        const gptq::io::model_folder files(golden.folder);
+        const auto ids = golden.logit_ids();
+        const auto& expected = golden.expected["stage_inputs"];
+        std::size_t seen = 0;
+        run_all(files, ids, ids.size(), [&](std::size_t index, stage_modules& modules, auto inputs) {
+            if (index != golden.expected["stage_block"]) return;
+            INFO(name << ": " << modules.names[0]);
+            REQUIRE(seen < expected.size());
+            REQUIRE(inputs.rows == ids.size());
+            CHECK(relative_difference(inputs.row(inputs.rows - 1), expected[seen].template get<std::vector<double>>()) <
+                  2e-5);
+            ++seen;
+        });
+        CHECK(seen == 4);
+    }
+}
+
+TEST_CASE("stages come in order, each module once, under the names of the files", "[stages]") {
+    using names = std::vector<std::string>;
+    std::vector<names> seen;
+    const golden_model llama("llama");
+    run_all(gptq::io::model_folder(llama.folder), llama.logit_ids(), 10,
+            [&](std::size_t index, stage_modules& modules, auto inputs) {
+                CHECK(modules.modules.size() == modules.names.size());
+                CHECK(modules.modules[0]->in_features() == inputs.cols);
+                if (index == 2) seen.push_back(modules.names);
+            });
+    const std::string prefix = "model.layers.2.";
+    CHECK(seen ==
+          std::vector<names>{{prefix + "self_attn.q_proj", prefix + "self_attn.k_proj", prefix + "self_attn.v_proj"},
+                             {prefix + "self_attn.o_proj"},
+                             {prefix + "mlp.gate_proj", prefix + "mlp.up_proj"},
+                             {prefix + "mlp.down_proj"}});
+
+    seen.clear();
+    const golden_model opt("opt");
+    run_all(gptq::io::model_folder(opt.folder), opt.logit_ids(), 10,
+            [&](std::size_t index, stage_modules& modules, auto) {
+                if (index == 0) seen.push_back(modules.names);
+            });
+    const std::string opt_prefix = "model.decoder.layers.0.";
+    CHECK(seen == std::vector<names>{{opt_prefix + "self_attn.q_proj", opt_prefix + "self_attn.k_proj",
+                                      opt_prefix + "self_attn.v_proj"},
+                                     {opt_prefix + "self_attn.out_proj"},
+                                     {opt_prefix + "fc1"},
+                                     {opt_prefix + "fc2"}});
+}
+
+TEST_CASE("windows do not see each other", "[stages]") {
+    for (const auto& name : gptq_test::golden_model_names) {
+        const golden_model golden(name);
+        const gptq::io::model_folder files(golden.folder);
+        auto ids = golden.logit_ids();
+        const std::size_t window = ids.size() / 2;
+        const auto both = run_all(files, ids, window, ignore);
+        CHECK(both.windows() == 2);
+        const auto second = run_all(files, std::span(ids).subspan(window), window, ignore);
+        // The last block's states, through the norm and the head, are the decoder's logits for the second window.
+        const auto model = decoder::load(files);
+        const auto config = model.config();
+        const auto head_states = load_head_inputs(config, files)(config, gptq::view_of(second.states));
+        auto logits = gptq::make_tensor2<float>(window, config.vocab_size);
+        model.head(gptq::view_of(head_states), gptq::view_of(logits));
+        const auto expected = model.logits(std::span(ids).subspan(window));
+        INFO(name);
+        for (std::size_t t = 0; t < window; ++t) {
+            const auto row = gptq::view_of(second.states).row(t);
+            CHECK(relative_difference(gptq::view_of(both.states).row(window + t),
+                                      std::vector<double>(row.begin(), row.end())) < 1e-5);
+            const auto logit_row = gptq::view_of(expected).row(t);
+            CHECK(relative_difference(gptq::view_of(logits).row(t),
+                                      std::vector<double>(logit_row.begin(), logit_row.end())) < 1e-5);
+        }
+    }
+}
+
+TEST_CASE("a stage's outputs are computed with the weights that the stage left", "[stages]") {
+    for (const auto& name : {"llama3", "gemma3", "opt-projected"}) {
+        const golden_model golden(name);
+        const gptq::io::model_folder files(golden.folder);
+        const auto config = read_model_config(files);
+        const auto ids = golden.logit_ids();
+        const auto table = load_embedding(config, files);
+        const auto change = [](linear& layer) {
+            for (std::size_t n = 0; n < layer.out_features(); ++n)
+                for (std::size_t k = 0; k < layer.in_features(); ++k)
+                    layer.weight(n, k) *= 0.5f + 0.1f * static_cast<float>((n + k) % 7);
+        };
+        for (const auto which : {stage::attention_in, stage::attention_out, stage::mlp_in, stage::mlp_out}) {
+            // Changed when the stage comes up ...
+            block first = load_block(config, files, 0);
+            activations changed_on_the_way = embed(config, table, ids, ids.size());
+            int stage_number = 0;
+            run_block_by_stages(config, first, 0, changed_on_the_way, [&](stage_modules& modules, auto) {
+                if (stage_number++ == static_cast<int>(which))
+                    for (linear* layer : modules.modules) change(*layer);
+            });
+            // ... and before the block runs at all.
+            block second = load_block(config, files, 0);
+            for (linear* layer : modules_of(config, second, 0, which).modules) change(*layer);
+            activations changed_before = embed(config, table, ids, ids.size());
+            run_block_by_stages(config, second, 0, changed_before, [](stage_modules&, auto) {});
+            block third = load_block(config, files, 0);
+            activations unchanged = embed(config, table, ids, ids.size());
+            run_block_by_stages(config, third, 0, unchanged, [](stage_modules&, auto) {});
+            INFO(name << ", stage " << static_cast<int>(which));
+            CHECK(values_of(changed_on_the_way) == values_of(changed_before));
+            CHECK(values_of(changed_on_the_way) != values_of(unchanged));
+        }
+    }
+}
+
+TEST_CASE("tokens that do not fill the windows are refused", "[stages]") {
+    const golden_model golden("llama");
+    const gptq::io::model_folder files(golden.folder);
+    const auto config = read_model_config(files);
+    const auto table = load_embedding(config, files);
+    CHECK_THROWS_AS(embed(config, table, golden.logit_ids(), 7), gptq::shape_error);
+    CHECK_THROWS_AS(embed(config, table, golden.logit_ids(), 0), gptq::shape_error);
+}
