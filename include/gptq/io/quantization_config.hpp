@@ -354,7 +354,7 @@ inline nlohmann::ordered_json compressed_config_json(const quantization_config& 
     };
     const module_settings base{config.bits, config.group_size, config.sym, config.desc_act, config.static_groups};
     add_group(base, config.act_group_aware, "Linear");
-    if (!config.lm_head) ignore.push_back("lm_head");
+    if (!config.lm_head && !config.dynamic.match("lm_head").skip) ignore.push_back("lm_head");
     for (const auto& rule : config.dynamic.rules()) {
         const auto& effect = rule.effect;
         if (effect.skip) {

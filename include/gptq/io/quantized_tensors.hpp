@@ -159,7 +159,8 @@ packed_layer read_packed_words(const model_folder& folder, std::string_view modu
     const auto names = names_of<L>(module);
     packed_layer packed;
     packed.bits = settings.bits;
-    packed.sym = settings.sym;
+    // Zero points that are there count, also where the layout needs none.
+    packed.sym = settings.sym && (gptq::detail::stores_zeros<L>(true) || !folder.contains(names.zeros));
     packed.out_features = layer.rows;
     packed.in_features = layer.cols;
     packed.group_features = group_features;
@@ -167,7 +168,7 @@ packed_layer read_packed_words(const model_folder& folder, std::string_view modu
         const auto& codes = folder.tensor(names.codes);
         check_extents(folder, codes, L::template code_words<Bits>(layer.rows, layer.cols), why);
         packed.qweight = read_words(codes);
-        if (!gptq::detail::stores_zeros<L>(settings.sym)) return;
+        if (!gptq::detail::stores_zeros<L>(packed.sym)) return;
         const auto& zeros = typed_tensor(folder, names.zeros, dtype::i32, 2);
         const std::size_t groups = group_count(layer.cols, group_features);
         check_extents(folder, zeros, L::template zero_words<Bits>(layer.rows, groups), why);

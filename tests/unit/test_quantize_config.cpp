@@ -1,0 +1,359 @@
+// Quantization configs: every name and place that other programs use, what is refused, what is written, and the rules.
+#include <chrono>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include <gptq/error.hpp>
+#include <gptq/io/dynamic_rules.hpp>
+#include <gptq/io/json.hpp>
+#include <gptq/io/quantization_config.hpp>
+#include <gptq/version.hpp>
+
+#include "support/catch.hpp"
+#include "support/files.hpp"
+#include "support/shared.hpp"
+#include "support/temp_dir.hpp"
+
+namespace {
+
+using namespace gptq_test;
+namespace io = gptq::io;
+using io::quantization_config;
+
+quantization_config from(const std::string& text) {
+    return quantization_config::from_json(io::parse_json<nlohmann::ordered_json>(text, "test"), "test");
+}
+
+template <class E>
+std::string refusal(const std::string& text) {
+    return message_of<E>([&] { from(text); });
+}
+
+io::dynamic_rules rules_from(const std::string& text) {
+    return io::dynamic_rules(io::parse_json<nlohmann::ordered_json>(text, "test"), "test");
+}
+
+}  // namespace
+
+TEST_CASE("a config of GPTQModel", "[config]") {
+    const auto c = from(R"({"bits": 3, "group_size": 32, "desc_act": false, "lm_head": true, "method": "gptq",
+        "quant_method": "gptq", "format": "gptq_v2", "checkpoint_format": "gptq_v2", "pack_dtype": "int32",
+        "meta": {"quantizer": ["gptqmodel:7.7.0"], "damp_percent": 0.05, "static_groups": false,
+                 "true_sequential": false, "act_group_aware": true, "mse": 0.0, "gptaq": null}, "sym": false})");
+    CHECK(c.format == io::checkpoint_format::gptq_v2);
+    CHECK(c.bits == 3);
+    CHECK(c.group_size == 32);
+    CHECK_FALSE(c.desc_act);
+    CHECK_FALSE(c.sym);
+    CHECK(c.lm_head);
+    CHECK(c.damp_percent == 0.05);
+    CHECK_FALSE(c.true_sequential);
+    CHECK(c.order() == gptq::order_kind::group_aware);
+    CHECK(c.quantizer == std::vector<std::string>{"gptqmodel:7.7.0"});
+}
+
+TEST_CASE("a config of AutoGPTQ", "[config]") {
+    const auto c = from(R"({"bits": 4, "group_size": -1, "damp_percent": 0.1, "desc_act": true, "static_groups": true,
+        "sym": true, "true_sequential": true, "model_name_or_path": null, "model_file_base_name": "gptq_model-4bit--1g"})");
+    CHECK(c.format == io::checkpoint_format::gptq);
+    CHECK(c.group_size == -1);
+    CHECK(c.damp_percent == 0.1);
+    CHECK(c.desc_act);
+    CHECK(c.static_groups);
+    CHECK(c.sym);
+    CHECK(c.order() == gptq::order_kind::act_static);
+}
+
+TEST_CASE("synonyms and defaults", "[config]") {
+    for (const char* bits : {"bits", "w_bit", "wbits"})
+        for (const char* group : {"group_size", "q_group_size"}) {
+            const auto c = from(std::string("{\"") + bits + "\": 8, \"" + group + "\": 64}");
+            CHECK(c.bits == 8);
+            CHECK(c.group_size == 64);
+            CHECK(c.format == io::checkpoint_format::gptq);
+            CHECK(c.sym);
+            CHECK_FALSE(c.desc_act);
+            CHECK_FALSE(c.lm_head);
+        }
+    CHECK(from(R"({"bits": 4, "group_size": 64, "version": "GPTQ_V2"})").format == io::checkpoint_format::gptq_v2);
+    CHECK(from(R"({"bits": 4, "group_size": 64, "checkpoint_format": null})").format == io::checkpoint_format::gptq);
+    CHECK_FALSE(from(R"({"bits": 4, "group_size": 64, "zero_point": true})").sym);
+    CHECK(from(R"({"bits": 4, "group_size": 64, "zero_point": false})").sym);
+    CHECK(from(R"({"bits": 4, "group_size": 64, "sym": null})").sym);
+}
+
+TEST_CASE("contradictions, gaps and wrong types are format errors", "[config]") {
+    using gptq::format_error;
+    CHECK(contains(refusal<format_error>(R"({"bits": 4, "wbits": 3, "group_size": 64})"), "contradict"));
+    CHECK(contains(refusal<format_error>(R"({"bits": 4, "group_size": 64, "sym": true, "zero_point": true})"),
+                   "contradict"));
+    CHECK(contains(
+        refusal<format_error>(R"({"bits": 4, "group_size": 64, "format": "gptq", "checkpoint_format": "gptq_v2"})"),
+        "contradict"));
+    CHECK(contains(refusal<format_error>(R"({"group_size": 64})"), "\"bits\" is missing"));
+    CHECK(contains(refusal<format_error>(R"({"bits": 4})"), "\"group_size\" is missing"));
+    CHECK(contains(refusal<format_error>(R"({"bits": "4", "group_size": 64})"), "\"bits\" must be an integer"));
+    CHECK(contains(refusal<format_error>(R"({"bits": 4.5, "group_size": 64})"), "must be an integer"));
+    CHECK(contains(refusal<format_error>(R"({"bits": 4294967300, "group_size": 64})"), "32 bits"));
+    CHECK(contains(refusal<format_error>(R"({"bits": -4294967292, "group_size": 64})"), "32 bits"));
+    CHECK(contains(refusal<format_error>(R"({"bits": 4, "group_size": 0})"), "group_size 0"));
+    CHECK(contains(refusal<format_error>(R"({"bits": 4, "group_size": -2})"), "group_size -2"));
+    CHECK(contains(refusal<format_error>(R"({"bits": 4, "group_size": 64, "desc_act": "no"})"), "true or false"));
+    CHECK(contains(refusal<format_error>(R"({"bits": 4, "group_size": 64, "dynamic": []})"), "object"));
+    CHECK(contains(refusal<format_error>("[]"), "not a JSON object"));
+}
+
+TEST_CASE("what the library does not read is named", "[config]") {
+    using gptq::unsupported_error;
+    for (const int bits : {0, 1, 5, 6, 7, 9, 16, -4})
+        CHECK(contains(refusal<unsupported_error>(R"({"group_size": 64, "bits": )" + std::to_string(bits) + "}"),
+                       std::to_string(bits) + " bits"));
+    for (const char* format : {"marlin", "gptq_p", "gemm", "bitblas"})
+        CHECK(contains(refusal<unsupported_error>(
+                           std::string(R"({"bits": 4, "group_size": 64, "checkpoint_format": ")") + format + "\"}"),
+                       format));
+    for (const char* method : {"awq", "marlin", "bitsandbytes"})
+        CHECK(contains(refusal<unsupported_error>(std::string(R"({"bits": 4, "group_size": 64, "quant_method": ")") +
+                                                  method + "\"}"),
+                       method));
+    CHECK(contains(refusal<unsupported_error>(R"({"bits": 4, "group_size": 64, "is_marlin_format": true})"), "Marlin"));
+    CHECK(contains(refusal<unsupported_error>(R"({"bits": 4, "group_size": 64, "pack_dtype": "int16"})"), "int16"));
+    CHECK(contains(refusal<unsupported_error>(R"({"bits": 4, "group_size": 64, "dynamic": {"a": {"bits": 5}}})"),
+                   "5 bits"));
+}
+
+TEST_CASE("where the config is looked for, and in which order", "[config]") {
+    const temp_dir dir;
+    const auto with_bits = [](int bits) { return R"({"group_size": 32, "bits": )" + std::to_string(bits) + "}"; };
+    write_file(dir.path() / "config.json", "{}");
+    CHECK_FALSE(quantization_config::parse(dir.path()));
+    write_file(dir.path() / "config.json", R"({"quantization_config": null})");
+    CHECK_FALSE(quantization_config::parse(dir.path()));
+    write_file(dir.path() / "config.json", R"({"quantization_config": )" + with_bits(2) + "}");
+    CHECK(quantization_config::parse(dir.path())->bits == 2);
+    write_file(dir.path() / "quant_config.json", with_bits(3));
+    CHECK(quantization_config::parse(dir.path())->bits == 3);
+    write_file(dir.path() / "quantize_config.json", with_bits(8));
+    CHECK(quantization_config::parse(dir.path())->bits == 8);
+    write_file(dir.path() / "quantize_config.json", "{\"bits\": 8");
+    const auto message = message_of<gptq::format_error>([&] { quantization_config::parse(dir.path()); });
+    CHECK(contains(message, (dir.path() / "quantize_config.json").string()));
+}
+
+TEST_CASE("hostile JSON is refused", "[config]") {
+    const auto complaint = [](const std::string& text) {
+        return message_of<gptq::format_error>([&] { io::parse_json(text, "where"); });
+    };
+    CHECK(contains(complaint(R"({"a": 1, "a": 2})"), "where: key \"a\" appears twice"));
+    CHECK(contains(complaint(R"({"b": [{"a": 1, "a": 2}]})"), "appears twice"));
+    CHECK(complaint(R"([{"a": 1}, {"a": 2, "b": {"a": 3}}])").empty());
+    CHECK(contains(complaint(std::string(10'000'000, '[')), "nested deeper"));
+    CHECK(contains(complaint("{\"a\": \"\xff\"}"), "not valid JSON"));
+    CHECK(contains(complaint("{\"a\": 1} {}"), "not valid JSON"));
+    CHECK(contains(complaint(""), "not valid JSON"));
+}
+
+TEST_CASE("rules: first match wins, rules that skip are looked at first", "[config]") {
+    const auto rules = rules_from(R"({
+        "+:model\\.layers\\.0\\..*": {"bits": 8, "group_size": 32, "desc_act": true, "sym": false, "damp_percent": 1},
+        "model.layers.[01].mlp": {"bits": 3, "mse": 2.4},
+        "-:.*down_proj": {},
+        "-:lm_head$": null})");
+    const auto first = rules.match("model.layers.0.mlp.up_proj");
+    CHECK_FALSE(first.skip);
+    CHECK(first.bits == 8);
+    CHECK(first.group_size == 32);
+    CHECK(first.desc_act == true);
+    CHECK(first.sym == false);
+    CHECK(first.damp_percent == 1.0);
+    CHECK_FALSE(first.static_groups);
+    CHECK(rules.match("model.layers.1.mlp.up_proj").bits == 3);
+    CHECK_FALSE(rules.match("model.layers.1.mlp.up_proj").group_size);
+    CHECK(rules.match("model.layers.0.mlp.down_proj").skip);  // though an earlier rule matches too
+    CHECK_FALSE(rules.match("model.layers.0.mlp.down_proj").bits);
+    CHECK(rules.match("lm_head").skip);
+    CHECK_FALSE(rules.match("lm_head2").skip);
+    CHECK_FALSE(rules.match("x.lm_head").skip);  // from the start of the name
+    const auto none = rules.match("model.layers.2.mlp.up_proj");
+    CHECK_FALSE(none.skip);
+    CHECK_FALSE(none.bits);
+    CHECK(io::dynamic_rules().match("x").skip == false);
+}
+
+TEST_CASE("rules use Perl's regular expressions", "[config]") {
+    const auto rules =
+        rules_from(R"x({"-:model\\.layers\\.(?!1\\.)\\d+\\.(?:self_attn|mlp)\\.[a-z_]+(?<=q_proj)": {}})x");
+    CHECK(rules.match("model.layers.0.self_attn.q_proj").skip);
+    CHECK_FALSE(rules.match("model.layers.1.self_attn.q_proj").skip);
+    CHECK(rules.match("model.layers.10.self_attn.q_proj").skip);
+    CHECK_FALSE(rules.match("model.layers.0.self_attn.k_proj").skip);
+}
+
+TEST_CASE("bad rules are refused, naming the rule", "[config]") {
+    using gptq::format_error;
+    const auto complaint = [](const std::string& text) { return message_of<format_error>([&] { rules_from(text); }); };
+    CHECK(contains(complaint(R"({"-:a(b": {}})"), "\"a(b\" does not compile"));
+    CHECK(contains(complaint(R"({"a": 3})"), "dynamic rule \"a\""));
+    CHECK(contains(complaint(R"({"a": {"bits": "4"}})"), "dynamic rule \"a\""));
+    CHECK(contains(complaint(R"({"a": {"group_size": 0}})"), "group_size 0"));
+    CHECK(contains(complaint(R"({"-:)" + std::string(100'000, 'a') + R"(": {}})"), "does not compile"));
+    CHECK(contains(complaint(R"({"-:)" + std::string(1000, '(') + std::string(1000, ')') + R"(": {}})"),
+                   "does not compile"));
+    CHECK(contains(message_of<gptq::unsupported_error>([] { rules_from(R"({"a": {"bits": 9}})"); }), "9 bits"));
+}
+
+TEST_CASE("catastrophic rules end in an error, soon", "[config]") {
+    const auto begin = std::chrono::steady_clock::now();
+    for (const char* expression : {"(a+)+$", "(a|aa)+$", "(.*)*x", "(?:(a)|b|(?R))*c"}) {
+        INFO(expression);
+        const auto rules = rules_from(std::string(R"({"-:)") + expression + R"(": {}})");
+        try {
+            CHECK_FALSE(rules.match(std::string(5000, 'a') + "b").skip);
+        } catch (const gptq::format_error& e) {
+            CHECK(contains(e.what(), expression));
+        }
+    }
+    CHECK(contains(
+        message_of<gptq::format_error>([] { rules_from(R"({"(a+)+$": {}})").match(std::string(50, 'a') + "b"); }),
+        "cannot be matched"));
+    CHECK(std::chrono::steady_clock::now() - begin < std::chrono::seconds(20));
+}
+
+TEST_CASE("settings of a module", "[config]") {
+    const auto c = from(R"({"bits": 4, "group_size": 64, "sym": true, "desc_act": true,
+                            "dynamic": {"a\\.b": {"bits": 8, "sym": false}, "-:a": {}, "-:a\\.b\\.c": {}, "d": {}}})");
+    CHECK_FALSE(c.settings_of("a"));
+    CHECK_FALSE(c.settings_of("a.b"));
+    CHECK(c.settings_of("d")->bits == 4);
+    CHECK(c.settings_of("e")->desc_act);
+    const auto d = from(R"({"bits": 4, "group_size": 64, "dynamic": {"a\\.b": {"bits": 8, "group_size": -1}}})");
+    CHECK(d.settings_of("a.b")->bits == 8);
+    CHECK(d.settings_of("a.b")->group_size == -1);
+    CHECK(d.settings_of("a.c")->bits == 4);
+}
+
+TEST_CASE("what is written for gptq has the fields that readers need", "[config]") {
+    quantization_config c;
+    c.bits = 3;
+    c.group_size = -1;
+    c.sym = false;
+    c.format = io::checkpoint_format::gptq_v2;
+    c.damp_percent = 0.01;
+    c.set_order(gptq::order_kind::act);
+    c.dynamic = rules_from(R"({"z.*": {"bits": 8}, "a": {"bits": 4, "mse": 2.4}, "-:b": {}})");
+    const auto object = c.to_json();
+    const std::string expected = R"({"bits":3,"group_size":-1,"desc_act":true,"sym":false,"lm_head":false,)"
+                                 R"("quant_method":"gptq","checkpoint_format":"gptq_v2","pack_dtype":"int32",)"
+                                 R"("damp_percent":0.01,"static_groups":false,"act_group_aware":false,)"
+                                 R"("true_sequential":true,"dynamic":{"-:b":{},"+:z.*":{"bits":8},)"
+                                 R"("+:a":{"bits":4,"mse":2.4}},"meta":{"quantizer":["gptq:)" +
+                                 std::string(gptq::version_string) + R"("]}})";
+    CHECK(object.dump() == expected);
+    const auto again = quantization_config::from_json(object, "test");
+    CHECK(again.to_json().dump() == expected);
+}
+
+TEST_CASE("every order survives writing and reading", "[config]") {
+    for (const auto format : {io::checkpoint_format::gptq, io::checkpoint_format::compressed_tensors})
+        for (const auto order : {gptq::order_kind::natural, gptq::order_kind::act, gptq::order_kind::act_static}) {
+            quantization_config c;
+            c.format = format;
+            c.set_order(order);
+            CHECK(quantization_config::from_json(c.to_json(), "test").order() == order);
+        }
+    quantization_config c;
+    c.set_order(gptq::order_kind::group_aware);
+    CHECK(quantization_config::from_json(c.to_json(), "test").order() == gptq::order_kind::group_aware);
+}
+
+TEST_CASE("a config of compressed-tensors", "[config]") {
+    const auto c = from(R"({"quant_method": "compressed-tensors", "format": "pack-quantized",
+        "quantization_status": "compressed", "kv_cache_scheme": null, "global_compression_ratio": 1.8,
+        "config_groups": {
+          "group_0": {"targets": ["Linear"], "input_activations": null, "output_activations": null,
+            "weights": {"num_bits": 4, "type": "int", "symmetric": false, "strategy": "group", "group_size": 128,
+                        "actorder": "group", "block_structure": null, "dynamic": false, "observer": "minmax"}},
+          "group_1": {"targets": ["re:.*mlp\\.down_proj", "model.layers.0.self_attn.o_proj"],
+            "weights": {"num_bits": 8, "type": "int", "symmetric": true, "strategy": "channel", "group_size": null}}},
+        "ignore": ["lm_head", "re:.*\\.3\\..*", "model.a+b"]})");
+    CHECK(c.format == io::checkpoint_format::compressed_tensors);
+    CHECK(c.bits == 4);
+    CHECK(c.group_size == 128);
+    CHECK_FALSE(c.sym);
+    CHECK(c.order() == gptq::order_kind::act);
+    CHECK_FALSE(c.lm_head);
+    CHECK(c.settings_of("model.layers.0.mlp.down_proj")->bits == 8);
+    CHECK(c.settings_of("model.layers.0.mlp.down_proj")->group_size == -1);
+    CHECK(c.settings_of("model.layers.0.mlp.down_proj")->sym);
+    CHECK_FALSE(c.settings_of("model.layers.0.mlp.down_proj")->desc_act);
+    CHECK(c.settings_of("model.layers.0.self_attn.o_proj")->bits == 8);
+    CHECK(c.settings_of("model.layers.0.self_attn.o_proj2")->bits == 4);  // names are exact
+    CHECK_FALSE(c.settings_of("model.layers.3.self_attn.o_proj"));
+    CHECK_FALSE(c.settings_of("lm_head"));
+    CHECK_FALSE(c.settings_of("model.a+b"));
+    CHECK(c.settings_of("model.aab"));
+}
+
+TEST_CASE("what is written for compressed-tensors", "[config]") {
+    quantization_config c;
+    c.format = io::checkpoint_format::compressed_tensors;
+    c.group_size = 64;
+    c.dynamic = rules_from(R"({"a": {"bits": 8, "group_size": -1}, "-:b.*": {}})");
+    const auto object = c.to_json();
+    CHECK(object["quant_method"] == "compressed-tensors");
+    CHECK(object["format"] == "pack-quantized");
+    CHECK(object["quantization_status"] == "compressed");
+    CHECK(object["ignore"].dump() == R"(["lm_head","re:b.*"])");
+    CHECK(object["config_groups"]["group_0"].dump() ==
+          R"({"targets":["Linear"],"weights":{"num_bits":4,"type":"int","symmetric":true,"strategy":"group",)"
+          R"("group_size":64,"actorder":null,"dynamic":false},"input_activations":null,"output_activations":null})");
+    CHECK(object["config_groups"]["group_1"]["targets"].dump() == R"(["re:a"])");
+    CHECK(object["config_groups"]["group_1"]["weights"]["strategy"] == "channel");
+    CHECK(object["config_groups"]["group_1"]["weights"]["group_size"].is_null());
+    CHECK(object["config_groups"]["group_1"]["weights"]["num_bits"] == 8);
+    const auto again = quantization_config::from_json(object, "test");
+    CHECK(again.to_json() == object);
+    CHECK(again.settings_of("a.x")->bits == 8);
+    CHECK_FALSE(again.settings_of("b.x"));
+}
+
+TEST_CASE("compressed-tensors beyond packed integers is refused", "[config]") {
+    const auto group = [](const std::string& weights, const std::string& rest = "") {
+        return R"({"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": {"group_0":
+                  {"targets": ["Linear"], "weights": )" +
+               weights + rest + "}}}";
+    };
+    const std::string good = R"({"num_bits": 4, "type": "int", "strategy": "group", "group_size": 32})";
+    CHECK(from(group(good)).group_size == 32);
+    using gptq::unsupported_error;
+    CHECK(
+        contains(refusal<unsupported_error>(group(good, R"(, "input_activations": {"num_bits": 8})")), "activations"));
+    CHECK(contains(refusal<unsupported_error>(group(R"({"num_bits": 8, "type": "float", "strategy": "channel"})")),
+                   "float"));
+    CHECK(contains(refusal<unsupported_error>(group(R"({"num_bits": 4, "type": "int", "strategy": "tensor"})")),
+                   "tensor"));
+    CHECK(contains(refusal<unsupported_error>(group(R"({"num_bits": 3, "strategy": "channel"})")), "3 bits"));
+    CHECK(contains(refusal<unsupported_error>(group("null")), "no quantized weights"));
+    CHECK(contains(refusal<unsupported_error>(
+                       R"({"quant_method": "compressed-tensors", "format": "float-quantized", "config_groups": {}})"),
+                   "float-quantized"));
+    CHECK(contains(refusal<gptq::format_error>(group(R"({"num_bits": 4, "strategy": "group"})")), "group_size"));
+    CHECK(contains(refusal<gptq::format_error>(group(R"({"strategy": "channel"})")), "num_bits"));
+    CHECK(contains(refusal<gptq::format_error>(R"({"quant_method": "compressed-tensors", "config_groups": 3})"),
+                   "config_groups"));
+}
+
+TEST_CASE("configs that GPTQModel wrote", "[config]") {
+    const auto shared = shared_dir();
+    if (!shared) {
+        WARN("skipped: no shared checkpoints");
+        return;
+    }
+    const auto peers = *shared / "data" / "peers";
+    CHECK(quantization_config::parse(peers / "gptqmodel-w3g32")->bits == 3);
+    CHECK(quantization_config::parse(peers / "gptqmodel-w8pc")->group_size == -1);
+    CHECK(quantization_config::parse(peers / "gptqmodel-w4g32act")->order() == gptq::order_kind::act);
+    CHECK(quantization_config::parse(peers / "gptqmodel-w4g128")->order() == gptq::order_kind::group_aware);
+    CHECK_FALSE(quantization_config::parse(*shared / "data" / "stories260K"));
+}
