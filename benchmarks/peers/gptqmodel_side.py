@@ -1,0 +1,79 @@
+#!/usr/bin/env python3
+"""Quantizes a model folder with GPTQModel, with the settings of `gptq quantize`, to compare time and quality.
+
+    gptqmodel_side.py MODEL OUT --calib TEXT [--bits 4] [--group-size 64] [--nsamples 32] [--seqlen 512]
+                      [--order gar|natural|act] [--asym] [--format gptq|gptq_v2] [--damp-percent 0.01]
+
+The calibration windows are the first ones of the text, without overlap, as `gptq quantize` takes them. Prints one JSON
+object with the seconds that quantizing took (loading and saving not counted) and the peak resident memory in bytes.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import resource
+import time
+
+import peers
+
+ORDERS = {
+    "gar": {"desc_act": False, "act_group_aware": True},
+    "natural": {"desc_act": False, "act_group_aware": False},
+    "act": {"desc_act": True, "act_group_aware": False},
+}
+
+
+def calibration_windows(folder, text_file, count, length):
+    """The first `count` windows of `length` tokens in the form GPTQModel takes; fails if the text is too short."""
+    ids = peers.token_ids(folder, text_file)
+    if len(ids) < count * length:
+        raise SystemExit(f"{text_file} has {len(ids)} tokens, {count} windows of {length} need {count * length}")
+    windows = ids[: count * length].reshape(count, length).tolist()
+    return [{"input_ids": window, "attention_mask": [1] * length} for window in windows]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("out")
+    parser.add_argument("--calib", required=True)
+    parser.add_argument("--bits", type=int, default=4)
+    parser.add_argument("--group-size", type=int, default=64)
+    parser.add_argument("--nsamples", type=int, default=32)
+    parser.add_argument("--seqlen", type=int, default=512)
+    parser.add_argument("--order", choices=ORDERS, default="gar")
+    parser.add_argument("--asym", action="store_true")
+    parser.add_argument("--format", choices=("gptq", "gptq_v2"), default="gptq")
+    parser.add_argument("--damp-percent", type=float, default=0.01)
+    arguments = parser.parse_args()
+
+    output = peers.take_stdout()
+    from gptqmodel import GPTQModel, QuantizeConfig
+
+    windows = calibration_windows(arguments.model, arguments.calib, arguments.nsamples, arguments.seqlen)
+    config = QuantizeConfig(
+        bits=arguments.bits,
+        group_size=arguments.group_size,
+        sym=not arguments.asym,
+        format=arguments.format,
+        damp_percent=arguments.damp_percent,
+        # Weights stay in memory: faster, and with offloading version 7.7 fails on models of a few layers.
+        offload_to_disk=False,
+        **ORDERS[arguments.order],
+    )
+    model = GPTQModel.load(arguments.model, config, device="cpu")
+    start = time.perf_counter()
+    model.quantize(windows, batch_size=1)
+    seconds = time.perf_counter() - start
+    model.save(arguments.out)
+    report = {
+        "seconds": seconds,
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "gptqmodel": importlib.metadata.version("gptqmodel"),
+        "torch": importlib.metadata.version("torch"),
+    }
+    print(json.dumps(report), file=output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""What the comparisons with other programs share: reading their checkpoints into float32 models, and perplexity.
+
+Every model here ends as a transformers model that computes in float32, whatever it was stored in, so that differences
+between programs are differences between weights and not between arithmetics.
+"""
+
+import json
+import os
+import pathlib
+import sys
+
+# The other programs look for newer versions and for kernels to compile when they start; neither belongs in a measurement.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+os.environ.setdefault("GPTQMODEL_CPU_WORKERS", str(os.cpu_count()))
+
+import torch
+
+
+def take_stdout():
+    """Standard output for the caller alone: whatever anyone else prints there from now on goes to standard error.
+
+    GPTQModel writes messages and progress bars to standard output, some of them on streams it opened itself.
+    """
+    sys.stdout.flush()
+    stream = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    return stream
+
+
+def token_ids(folder, text_file, max_tokens=None):
+    """The ids of a whole text without added special tokens, as int64 [tokens]."""
+    from transformers import AutoTokenizer
+
+    text = pathlib.Path(text_file).read_text(encoding="utf-8")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids[0]
+    return ids if max_tokens is None else ids[:max_tokens]
+
+
+@torch.inference_mode()
+def perplexity(model, ids, seqlen):
+    """exp of the mean negative log-likelihood over windows of `seqlen` that do not overlap.
+
+    Every token of a window but its first is scored; a last, shorter window counts if it has at least two tokens.
+    Returns (perplexity, scored tokens).
+    """
+    total, scored = 0.0, 0
+    for window in ids.split(seqlen):
+        if len(window) < 2:
+            continue
+        logits = model(window[None]).logits[0, :-1].float()
+        losses = torch.nn.functional.cross_entropy(logits, window[1:], reduction="none")
+        total += losses.double().sum().item()
+        scored += len(losses)
+    return float(torch.tensor(total / scored, dtype=torch.float64).exp()), scored
+
+
+def load_float(folder):
+    """An unquantized folder in float32."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def in_float32(model):
+    """The same model with every module in float32, the quantized linears' scales included.
+
+    Their kernel dequantizes in the type of the scales: left in half precision it rounds every weight a second time.
+    Module by module, because transformers refuses to convert a quantized model as a whole.
+    """
+    for module in model.modules():
+        torch.nn.Module.float(module)
+    return model.eval()
+
+
+def load_by_gptqmodel(folder):
+    """A GPTQ folder through GPTQModel's loader and its portable torch kernel, which unpacks in every forward pass."""
+    from gptqmodel import BACKEND, GPTQModel
+
+    loaded = GPTQModel.load(str(folder), device="cpu", backend=BACKEND.GPTQ_TORCH, dtype=torch.float16)
+    return in_float32(loaded.model)
+
+
+def load_by_transformers(folder):
+    """A quantized folder through transformers, which asks optimum and GPTQModel, or compressed-tensors, for the linears.
+
+    Left to itself it takes the fastest CPU kernel, which computes in bfloat16 or int8; the torch kernel is asked for.
+    """
+    from transformers import AutoModelForCausalLM, GPTQConfig
+
+    settings = json.loads((pathlib.Path(folder) / "config.json").read_text())["quantization_config"]
+    options = {}
+    if settings["quant_method"] == "gptq":
+        options["quantization_config"] = GPTQConfig(bits=settings["bits"], backend="gptq_torch")
+    return in_float32(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, device_map="cpu", **options))
+
+
+def is_quantized(folder):
+    """Whether the folder's configuration says that its linears are quantized."""
+    folder = pathlib.Path(folder)
+    return (folder / "quantize_config.json").exists() or "quantization_config" in json.loads((folder / "config.json").read_text())
+
+
+def load(folder):
+    """A folder of either kind, by the reader that is closest to it."""
+    if not is_quantized(folder):
+        return load_float(folder)
+    settings = json.loads((pathlib.Path(folder) / "config.json").read_text()).get("quantization_config", {})
+    if settings.get("quant_method") == "compressed-tensors":
+        return load_by_transformers(folder)
+    return load_by_gptqmodel(folder)
+
+
+@torch.inference_mode()
+def round_to_nearest_(model, bits, group_size):
+    """Replaces the weights of every linear of the decoder's blocks by their nearest symmetric grid points, in place.
+
+    The baseline that a calibrated method has to beat: one scale for a group of input features, 2·max|w| / (2^bits − 1),
+    stored in half precision; the zero is 2^(bits−1). `group_size` −1 is one group a row.
+    """
+    highest, zero = 2**bits - 1, 2 ** (bits - 1)
+    for name, module in model.named_modules():
+        if not isinstance(module, torch.nn.Linear) or ".layers." not in f".{name}":
+            continue
+        weight = module.weight
+        groups = weight.split(weight.shape[1] if group_size == -1 else group_size, dim=1)
+        rounded = []
+        for group in groups:
+            scale = (2 * group.abs().amax(dim=1, keepdim=True) / highest).half().float()
+            scale[scale == 0] = 1
+            rounded.append(scale * ((group / scale).round() + zero).clamp(0, highest).sub(zero))
+        module.weight.copy_(torch.cat(rounded, dim=1))
+    return model
