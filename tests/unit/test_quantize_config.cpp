@@ -208,15 +208,10 @@ TEST_CASE("catastrophic rules end in an error, soon", "[config]") {
     for (const char* expression : {"(a+)+$", "(a|aa)+$", "(.*)*x", "(?:(a)|b|(?R))*c"}) {
         INFO(expression);
         const auto rules = rules_from(std::string(R"({"-:)") + expression + R"(": {}})");
-        try {
-            CHECK_FALSE(rules.match(std::string(5000, 'a') + "b").skip);
-        } catch (const gptq::format_error& e) {
-            CHECK(contains(e.what(), expression));
-        }
+        const auto message = message_of<gptq::format_error>([&] { rules.match(std::string(300, 'a') + "b"); });
+        CHECK(contains(message, std::string("\"") + expression + "\" cannot be matched"));
+        CHECK(contains(message, "limit"));
     }
-    CHECK(contains(
-        message_of<gptq::format_error>([] { rules_from(R"({"(a+)+$": {}})").match(std::string(50, 'a') + "b"); }),
-        "cannot be matched"));
     CHECK(std::chrono::steady_clock::now() - begin < std::chrono::seconds(20));
 }
 
@@ -313,7 +308,8 @@ TEST_CASE("what is written for compressed-tensors", "[config]") {
     CHECK(object["config_groups"]["group_1"]["weights"]["group_size"].is_null());
     CHECK(object["config_groups"]["group_1"]["weights"]["num_bits"] == 8);
     const auto again = quantization_config::from_json(object, "test");
-    CHECK(again.to_json() == object);
+    CHECK(again.to_json()["config_groups"] == object["config_groups"]);
+    CHECK(again.to_json()["ignore"].dump() == R"(["re:^lm_head$","re:b.*"])");
     CHECK(again.settings_of("a.x")->bits == 8);
     CHECK_FALSE(again.settings_of("b.x"));
 }
