@@ -1,0 +1,67 @@
+// The subcommands of the program: their arguments, as main.cpp fills them in, and the functions that run them.
+//
+// Each function prints its result on standard output, progress on standard error, and throws gptq::error (or whatever
+// the standard library throws) when something is wrong; main.cpp turns that into one line and an exit status.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace program {
+
+/// What every subcommand has.
+struct common_arguments {
+    std::string model;        ///< a Hugging Face folder
+    bool json = false;        ///< one JSON object on standard output, nothing else there
+    std::size_t threads = 0;  ///< 0 leaves the choice to the BLAS library
+};
+
+struct quantize_arguments : common_arguments {
+    std::string out;
+    int bits = 4;
+    int group_size = 128;
+    bool asym = false;
+    bool lm_head = false;
+    std::string order = "natural";
+    std::string method = "gptq";
+    std::string format;  ///< empty: gptq for symmetric grids, gptq_v2 for asymmetric ones
+    std::string calib;
+    std::size_t nsamples = 128;
+    std::size_t seqlen = 2048;
+    double damp_percent = 0.01;
+    std::string dynamic_rules;  ///< path of a JSON file, or empty
+};
+void quantize(const quantize_arguments& arguments);
+
+struct eval_arguments : common_arguments {
+    std::string text;
+    std::size_t seqlen = 2048;
+    std::size_t max_tokens = 0;  ///< 0: all of them
+    std::string activation = "exact";
+    std::string baseline;  ///< the model that this one was made from, to compare with; or empty
+};
+void eval(const eval_arguments& arguments);
+
+struct generate_arguments : common_arguments {
+    std::string prompt;
+    std::size_t tokens = 64;
+    double temperature = 0.0;  ///< 0: greedy
+    std::uint64_t seed = 0;
+};
+void generate(const generate_arguments& arguments);
+
+void inspect(const common_arguments& arguments);
+
+struct tokenize_arguments : common_arguments {
+    std::string text;
+};
+void tokenize(const tokenize_arguments& arguments);
+
+struct bench_arguments : common_arguments {
+    std::size_t prompt = 128;
+    std::size_t tokens = 64;
+};
+void bench(const bench_arguments& arguments);
+
+}  // namespace program

@@ -1,0 +1,31 @@
+// The signal handlers behind interrupt.hpp (POSIX).
+#include "interrupt.hpp"
+
+#include <atomic>
+#include <csignal>
+
+#include <gptq/error.hpp>
+
+namespace program {
+namespace {
+
+std::atomic<bool> interrupted{false};
+static_assert(std::atomic<bool>::is_always_lock_free, "a signal handler may only touch lock-free atomics");
+
+extern "C" void on_signal(int) { interrupted.store(true); }
+
+}  // namespace
+
+void catch_interrupts() {
+    struct sigaction action = {};
+    action.sa_handler = on_signal;
+    action.sa_flags = static_cast<int>(SA_RESETHAND);  // the second signal takes its usual course
+    sigaction(SIGINT, &action, nullptr);
+    sigaction(SIGTERM, &action, nullptr);
+}
+
+void throw_if_interrupted() {
+    if (interrupted.load()) throw gptq::cancelled("interrupted");
+}
+
+}  // namespace program

@@ -1,0 +1,12 @@
+// Ctrl-C and SIGTERM: a flag that long work looks at, so that it stops between two steps and cleans up after itself.
+#pragma once
+
+namespace program {
+
+/// From now on the first SIGINT or SIGTERM sets the flag, and a second one ends the program at once.
+void catch_interrupts();
+
+/// Throws gptq::cancelled if the user asked to stop.
+void throw_if_interrupted();
+
+}  // namespace program

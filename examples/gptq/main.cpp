@@ -1,0 +1,154 @@
+// gptq: quantizes language models and runs them. This file reads the command line; the subcommands have files of their
+// own.
+//
+// Exit status: 0, or 2 for a usage error, or 1 for anything else, with one line on standard error that says what and
+// where.
+#include <algorithm>
+#include <cstdio>
+#include <exception>
+#include <functional>
+#include <new>
+#include <string>
+
+#include <CLI/CLI.hpp>
+
+#include "commands.hpp"
+#include "interrupt.hpp"
+#include "threads.hpp"
+
+namespace {
+
+using namespace program;
+
+/// Adds a subcommand with the options that all of them have; `run` is called with its filled arguments.
+template <class Arguments>
+CLI::App* add_command(CLI::App& app, const std::string& name, const std::string& what, Arguments& arguments,
+                      void (*run)(const Arguments&), std::function<void()>& chosen) {
+    CLI::App* command = app.add_subcommand(name, what);
+    command->add_option("MODEL", arguments.model, "Hugging Face folder, quantized or not")->required();
+    command->add_flag("--json", arguments.json, "print one JSON object on standard output");
+    command->add_option("--threads", arguments.threads, "threads to compute with; default: what BLAS and OpenMP choose")
+        ->check(CLI::Range(1, 4096));
+    command->callback([&arguments, &chosen, run] {
+        chosen = [&arguments, run] {
+            use_threads(arguments.threads);
+            run(arguments);
+        };
+    });
+    return command;
+}
+
+void add_quantize(CLI::App& app, quantize_arguments& a, std::function<void()>& chosen) {
+    CLI::App* command = add_command(app, "quantize", "write a quantized copy of MODEL", a, quantize, chosen);
+    command->add_option("OUT", a.out, "folder to write; must not exist yet")->required();
+    command->add_option("--bits", a.bits, "bits a weight: 2, 3, 4 or 8")->capture_default_str();
+    command->add_option("--group-size", a.group_size, "input features that share a scale; -1: all of a row")
+        ->capture_default_str();
+    command->add_flag("--asym", a.asym, "asymmetric grid");
+    CLI::Option* order = command->add_option("--order", a.order, "in which order columns are quantized")
+                             ->check(CLI::IsMember({"natural", "act", "static", "gar"}))
+                             ->capture_default_str();
+    command
+        ->add_flag_callback(
+            "--desc-act", [&a] { a.order = "act"; }, "the same as --order act")
+        ->excludes(order);
+    command->add_option("--method", a.method, "gptq, or rtn: round to nearest, the baseline")
+        ->check(CLI::IsMember({"gptq", "rtn"}))
+        ->capture_default_str();
+    command->add_option("--calib", a.calib, "text file to calibrate with")->required();
+    command->add_option("--nsamples", a.nsamples, "windows of calibration text")
+        ->check(CLI::PositiveNumber)
+        ->capture_default_str();
+    command->add_option("--seqlen", a.seqlen, "tokens a window")->check(CLI::Range(2, 1 << 20))->capture_default_str();
+    command->add_option("--damp-percent", a.damp_percent, "added to the Hessian's diagonal, as a fraction of its mean")
+        ->check(CLI::Range(0.0, 1.0))
+        ->capture_default_str();
+    command->add_option("--format", a.format, "layout of OUT; default: gptq, with --asym gptq_v2")
+        ->check(CLI::IsMember({"gptq", "gptq_v2", "compressed-tensors"}));
+    command->add_option("--dynamic", a.dynamic_rules, "JSON file: regular expression of module names -> settings");
+    command->add_flag("--lm-head", a.lm_head, "quantize the output layer too");
+}
+
+void add_eval(CLI::App& app, eval_arguments& a, std::function<void()>& chosen) {
+    CLI::App* command = add_command(app, "eval", "perplexity of MODEL on a text", a, eval, chosen);
+    command->add_option("--text", a.text, "text file to score")->required();
+    command->add_option("--seqlen", a.seqlen, "tokens a window")->check(CLI::Range(2, 1 << 20))->capture_default_str();
+    command->add_option("--max-tokens", a.max_tokens, "score the first N tokens only")->check(CLI::PositiveNumber);
+    command->add_option("--activation", a.activation, "arithmetic of quantized layers")
+        ->check(CLI::IsMember({"exact"}))
+        ->capture_default_str();
+    command->add_option("--baseline", a.baseline, "the model that MODEL was made from: scored too, and compared");
+}
+
+void add_generate(CLI::App& app, generate_arguments& a, std::function<void()>& chosen) {
+    CLI::App* command = add_command(app, "generate", "continue a prompt", a, generate, chosen);
+    command->add_option("--prompt", a.prompt, "text to continue")->required();
+    command->add_option("-n,--tokens", a.tokens, "tokens to generate")->capture_default_str();
+    command->add_option("--temperature", a.temperature, "0: always the most likely token")
+        ->check(CLI::NonNegativeNumber)
+        ->capture_default_str();
+    command->add_option("--seed", a.seed, "of the random numbers that sampling draws")->capture_default_str();
+}
+
+void add_tokenize(CLI::App& app, tokenize_arguments& a, std::function<void()>& chosen) {
+    CLI::App* command = add_command(app, "tokenize", "the tokens of a text, one id a line", a, tokenize, chosen);
+    command->add_option("--text", a.text, "text file")->required();
+}
+
+void add_bench(CLI::App& app, bench_arguments& a, std::function<void()>& chosen) {
+    CLI::App* command = add_command(app, "bench", "tokens per second", a, bench, chosen);
+    command->add_option("--prompt", a.prompt, "tokens of the prompt")
+        ->check(CLI::PositiveNumber)
+        ->capture_default_str();
+    command->add_option("-n,--tokens", a.tokens, "tokens to generate")
+        ->check(CLI::PositiveNumber)
+        ->capture_default_str();
+}
+
+int fail(const char* what) {
+    std::string line = what;
+    std::replace(line.begin(), line.end(), '\n', ' ');
+    std::fprintf(stderr, "gptq: %s\n", line.c_str());
+    return 1;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    CLI::App app{"Quantizes language models with GPTQ, and runs them."};
+    app.name("gptq");
+    app.require_subcommand(1);
+
+    std::function<void()> chosen;
+    quantize_arguments quantize_args;
+    eval_arguments eval_args;
+    generate_arguments generate_args;
+    common_arguments inspect_args;
+    tokenize_arguments tokenize_args;
+    bench_arguments bench_args;
+    add_quantize(app, quantize_args, chosen);
+    add_eval(app, eval_args, chosen);
+    add_generate(app, generate_args, chosen);
+    add_command(app, "inspect", "what MODEL is made of", inspect_args, inspect, chosen);
+    add_tokenize(app, tokenize_args, chosen);
+    add_bench(app, bench_args, chosen);
+
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::ParseError& problem) {
+        if (problem.get_exit_code() == 0) return app.exit(problem);  // --help
+        const std::string line = std::string(problem.what()) + " (gptq --help and gptq COMMAND --help say more)";
+        fail(line.c_str());
+        return 2;
+    }
+    try {
+        catch_interrupts();
+        chosen();
+        if (std::fflush(stdout) != 0) return fail("standard output: cannot be written");
+        return 0;
+    } catch (const std::bad_alloc&) {
+        return fail("out of memory");
+    } catch (const std::exception& problem) {
+        return fail(problem.what());
+    }
+}

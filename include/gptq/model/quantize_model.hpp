@@ -1,0 +1,310 @@
+// Quantizes a whole model, block by block, from a folder to a folder.
+//
+// Each block's inputs come from the already quantized blocks before it, and within a block each layer's inputs from the
+// already quantized layers before it. The input of a layer depends on nothing else, so one pass over the calibration
+// set collects an input, quantizes the layers that read it, and computes their outputs with the quantized weights:
+// nothing is evaluated twice. Memory holds the activations of the calibration set, one block in float, and what is
+// being written.
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+#include <gptq/error.hpp>
+#include <gptq/half.hpp>
+#include <gptq/io/folder_writer.hpp>
+#include <gptq/io/model_folder.hpp>
+#include <gptq/io/quantization_config.hpp>
+#include <gptq/io/quantized_tensors.hpp>
+#include <gptq/model/block.hpp>
+#include <gptq/model/calibration.hpp>
+#include <gptq/model/embedding.hpp>
+#include <gptq/model/head.hpp>
+#include <gptq/model/model_config.hpp>
+#include <gptq/model/quantize_log.hpp>
+#include <gptq/model/quantize_plan.hpp>
+#include <gptq/model/stages.hpp>
+#include <gptq/xtensor/surface.hpp>
+
+namespace gptq::model {
+
+struct quantize_result {
+    std::vector<module_record> modules;  ///< in the order in which they were quantized
+    std::vector<std::string> warnings;   ///< whatever did not go as asked: nothing falls back silently
+    double seconds = 0.0;
+    double bits_per_weight = 0.0;  ///< of the quantized modules, with scales, zero points and g_idx
+    std::uint64_t bytes = 0;       ///< of all tensors written
+};
+
+/// The observer that watches nothing. Observers of quantize_model have these members, besides those of an Observer:
+struct no_model_observer {
+    /// `fraction` (0 to 1) of the weights are done, and `doing` comes next. What it throws stops the work, as in
+    /// on_columns; gptq::cancelled is the exception for "the user wants to stop".
+    void on_progress(double /*fraction*/, const std::string& /*doing*/) const noexcept {}
+    /// A module is done.
+    void on_module(const module_record& /*record*/) const noexcept {}
+    void on_columns(std::size_t /*done*/, std::size_t /*total*/) const noexcept {}
+};
+
+namespace detail {
+
+class stopwatch {
+ public:
+    double seconds() const { return std::chrono::duration<double>(clock::now() - start_).count(); }
+
+ private:
+    using clock = std::chrono::steady_clock;
+    clock::time_point start_ = clock::now();
+};
+
+/// Schemes that a checkpoint format can hold; the others would only cost compile time.
+template <class S>
+inline constexpr bool storable_scheme = (S::bits == 2 || S::bits == 3 || S::bits == 4 || S::bits == 8) &&
+                                        (std::is_same_v<typename S::grid, symmetric> ||
+                                         std::is_same_v<typename S::grid, asymmetric> ||
+                                         std::is_same_v<typename S::grid, asymmetric_from_one>);
+
+template <class F>
+void visit_storable_scheme(const scheme_config& config, F&& f) {
+    visit_scheme(config, [&]<class S>() {
+        if constexpr (storable_scheme<S>)
+            f.template operator()<S>();
+        else
+            throw unsupported_error("no checkpoint format holds this scheme");
+    });
+}
+
+/// One run of quantize_model, after the plan was made.
+template <class Observer>
+class model_quantizer {
+ public:
+    model_quantizer(const model_config& config, const io::model_folder& folder, const quantization_plan& plan,
+                    const quantize_model_options& options, io::folder_writer& writer, Observer& observer)
+        : config_(config), folder_(folder), plan_(plan), options_(options), writer_(writer), observer_(observer) {
+        result_.warnings = plan.warnings;
+        for (const stage_plan& stage : plan.stages) {
+            stage_of_.emplace(stage.modules.front().name, &stage);
+            weights_total_ += static_cast<double>(stage.weights());
+        }
+    }
+
+    quantize_result run(const token_windows& windows) {
+        warn_about_samples(windows);
+        activations hidden = embed(config_, load_embedding(config_, folder_), windows.tokens, windows.length);
+        for (std::size_t i = 0; i < config_.blocks; ++i) {
+            block layer = load_block(config_, folder_, i);
+            run_block_by_stages(config_, layer, i, hidden,
+                                [this](stage_modules& stage, matrix_view<const float> inputs) {
+                                    quantize_stage(stage.modules, *stage_of_.at(stage.names.front()), inputs);
+                                });
+        }
+        if (options_.config.lm_head) quantize_head(hidden);
+        copy_other_tensors();
+        if (quantized_weights_ > 0.0) result_.bits_per_weight = packed_bits_ / quantized_weights_;
+        return std::move(result_);
+    }
+
+ private:
+    void warn_about_samples(const token_windows& windows) {
+        std::size_t widest = 0;
+        for (const stage_plan& stage : plan_.stages)
+            if (stage.settings) widest = std::max(widest, stage.modules.front().in_features);
+        if (windows.tokens.size() < widest && options_.method == quantize_method::gptq)
+            result_.warnings.push_back("only " + std::to_string(windows.tokens.size()) +
+                                       " tokens of calibration text for layers of up to " + std::to_string(widest) +
+                                       " inputs; several times as many tokens as inputs are advisable");
+    }
+
+    void quantize_head(const activations& hidden) {
+        const tensor2<float> inputs = load_head_inputs(config_, folder_)(config_, view_of(hidden.states));
+        linear head = load_head(config_, folder_).value();
+        quantize_stage({&head}, plan_.stages.back(), view_of(inputs));
+    }
+
+    void quantize_stage(const std::vector<linear*>& modules, const stage_plan& plan, matrix_view<const float> inputs) {
+        report_progress(plan.modules.front());
+        if (plan.settings)
+            visit_storable_scheme(plan.settings->scheme,
+                                  [&]<class S>() { quantize_modules<S>(modules, plan, inputs); });
+        weights_done_ += static_cast<double>(plan.weights());
+    }
+
+    /// Modules with a common input: one Hessian, one factorization.
+    template <class S>
+    void quantize_modules(const std::vector<linear*>& modules, const stage_plan& plan,
+                          matrix_view<const float> inputs) {
+        const stopwatch shared;
+        const quantize_options options{.damp_percent = plan.settings->damp_percent,
+                                       .group_size = plan.settings->scheme.group_size};
+        const hessian<float> h = collect(plan, inputs);
+        std::optional<decltype(factorize<S>(h, options))> factored;
+        if (options_.method == quantize_method::gptq) factored.emplace(factorize<S>(h, options));
+        const double shared_seconds = shared.seconds() / static_cast<double>(modules.size());
+
+        for (std::size_t i = 0; i < modules.size(); ++i) {
+            report_progress(plan.modules[i]);
+            const stopwatch own;
+            tensor2<float>& weight = modules[i]->weight;
+            const quantized<S> rounded = round_to_nearest<S>(weight, options);
+            const quantized<S> q = factored ? quantize<S>(weight, *factored, options, observer_) : rounded;
+            module_record record = measure(weight, q, rounded, h);
+            weight = dequantize(q);
+            write(plan.modules[i], q);
+            record.layer = plan.layer;
+            record.module = plan.modules[i].name_in_layer;
+            record.seconds = shared_seconds + own.seconds();
+            warn_about_solver(plan.modules[i].name, q.report, options);
+            observer_.on_module(record);
+            result_.modules.push_back(std::move(record));
+        }
+    }
+
+    hessian<float> collect(const stage_plan& plan, matrix_view<const float> inputs) const {
+        hessian<float> h(inputs.cols);
+        try {
+            h.add(inputs);
+        } catch (const non_finite_error& problem) {
+            throw non_finite_error(plan.modules.front().name + ": " + problem.what());
+        }
+        return h;
+    }
+
+    module_record measure(const tensor2<float>& weight, const quantized_layer& q, const quantized_layer& rounded,
+                          const hessian<float>& h) const {
+        module_record record;
+        record.samples = h.samples();
+        record.damp_percent = q.report.rounded_to_nearest ? 0.0 : q.report.damp_percent;
+        record.rtn_error = layer_error(weight, rounded, h);
+        record.error = options_.method == quantize_method::gptq ? layer_error(weight, q, h) : record.rtn_error;
+        const double energy = output_error(view_of(weight), h);
+        record.relative_error = energy > 0.0 ? record.error / energy : 0.0;
+        return record;
+    }
+
+    void warn_about_solver(const std::string& name, const solve_report& report, const quantize_options& asked) {
+        if (report.rounded_to_nearest)
+            result_.warnings.push_back(name + ": rounded to nearest, no damping made its Hessian positive definite");
+        else if (report.failed_factorizations > 0)
+            result_.warnings.push_back(name + ": its Hessian needed a damping of " +
+                                       number_string(report.damp_percent) + " instead of " +
+                                       number_string(asked.damp_percent));
+    }
+
+    void write(const module_plan& module, const quantized_layer& q) {
+        const std::uint64_t before = writer_.tensor_bytes();
+        io::write_quantized(writer_, options_.config.format, module.name, q);
+        packed_bits_ += 8.0 * static_cast<double>(writer_.tensor_bytes() - before);
+        quantized_weights_ += static_cast<double>(module.out_features * module.in_features);
+        written_.insert(module.name + std::string(weight_suffix));
+    }
+
+    /// Everything that was not quantized, byte for byte.
+    void copy_other_tensors() {
+        for (const std::string& name : folder_.tensor_names()) {
+            if (written_.contains(name)) continue;
+            const io::tensor_info& tensor = folder_.tensor(name);
+            writer_.add_tensor(name, tensor.dtype, tensor.shape, tensor.bytes);
+        }
+    }
+
+    void report_progress(const module_plan& module) {
+        observer_.on_progress(weights_done_ / weights_total_, module.name);
+    }
+
+    const model_config& config_;
+    const io::model_folder& folder_;
+    const quantization_plan& plan_;
+    const quantize_model_options& options_;
+    io::folder_writer& writer_;
+    Observer& observer_;
+    std::unordered_map<std::string, const stage_plan*> stage_of_;  // by the name of its first module
+    std::unordered_set<std::string> written_;                      // tensors of the source that were replaced
+    quantize_result result_;
+    double weights_total_ = 0.0;
+    double weights_done_ = 0.0;
+    double quantized_weights_ = 0.0;
+    double packed_bits_ = 0.0;
+};
+
+inline void check_windows(const model_config& config, const token_windows& windows) {
+    if (windows.count() == 0 || windows.tokens.size() % windows.length != 0)
+        throw shape_error("calibration: " + std::to_string(windows.tokens.size()) +
+                          " tokens are not one or more windows of " + std::to_string(windows.length));
+    for (const std::int32_t id : windows.tokens)
+        if (id < 0 || static_cast<std::size_t>(id) >= config.vocab_size)
+            throw shape_error("calibration: token " + std::to_string(id) + " is not in the model's vocabulary of " +
+                              std::to_string(config.vocab_size) + "; is the tokenizer that of another model?");
+}
+
+/// Bytes that the quantized tensors of a stage take, within a few bytes a module.
+inline std::uintmax_t packed_bytes(const stage_plan& stage) {
+    std::uintmax_t bytes = 0;
+    for (const module_plan& m : stage.modules) {
+        const std::size_t groups =
+            group_count(m.in_features, group_size<dynamic>::features(m.in_features, stage.settings->scheme.group_size));
+        const auto bits = static_cast<std::size_t>(stage.settings->scheme.bits);
+        bytes +=
+            (m.out_features * (m.in_features + groups) * bits) / 8 + 2 * m.out_features * groups + 4 * m.in_features;
+    }
+    return bytes;
+}
+
+/// Refuses a disk that cannot hold the result, before the work rather than after it.
+inline void check_space(const io::model_folder& folder, const quantization_plan& plan,
+                        const std::filesystem::path& out) {
+    std::uintmax_t needed = 0;
+    for (const std::string& name : folder.tensor_names()) needed += folder.tensor(name).bytes.size();
+    for (const stage_plan& stage : plan.stages) {
+        if (!stage.settings) continue;
+        for (const module_plan& m : stage.modules)
+            needed -= folder.tensor(m.name + std::string(weight_suffix)).bytes.size();
+        needed += packed_bytes(stage);
+    }
+    std::error_code problem;
+    const auto parent = std::filesystem::absolute(out).parent_path();
+    const auto space = std::filesystem::space(parent, problem);
+    if (!problem && space.available < needed)
+        throw io_error(out.string() + ": needs about " + std::to_string(needed >> 20) + " MiB, but the disk has " +
+                       std::to_string(space.available >> 20) + " MiB left");
+}
+
+}  // namespace detail
+
+/// Quantizes the model in `folder` into the new folder `out`, layer by layer on `windows` of calibration text, and
+/// carries everything else along. `out` appears when all of it is complete and on the disk, or not at all.
+///
+/// Throws what plan_quantization throws; shape_error for unusable windows; io_error where `out` exists, cannot be
+/// written or does not fit on the disk; non_finite_error naming the tensor or the module for weights or activations
+/// that are NaN or infinite; and whatever the observer throws.
+template <class Observer = no_model_observer>
+quantize_result quantize_model(const io::model_folder& folder, const std::filesystem::path& out,
+                               const token_windows& windows, const quantize_model_options& options,
+                               Observer&& observer = {}) {
+    const detail::stopwatch watch;
+    const model_config config = read_model_config(folder);
+    const quantization_plan plan = plan_quantization(config, folder, options.config);
+    detail::check_windows(config, windows);
+    detail::check_space(folder, plan, out);
+    io::folder_writer writer(out);
+    detail::model_quantizer run(config, folder, plan, options, writer, observer);
+    quantize_result result = run.run(windows);
+    result.seconds = watch.seconds();
+    result.bytes = writer.tensor_bytes();
+    io::write_configs(writer, folder, options.config);
+    writer.write_text(std::string(quant_log_name), quant_log(result.modules));
+    for (const std::filesystem::path& file : folder.companion_files()) writer.copy_file(file);
+    writer.finish();
+    return result;
+}
+
+}  // namespace gptq::model
