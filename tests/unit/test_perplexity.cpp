@@ -1,6 +1,8 @@
 // Perplexity against transformers.
 #include <gptq/model/perplexity.hpp>
+#include <gptq/model/stages.hpp>
 
+#include <algorithm>
 #include <vector>
 
 #include "support/catch.hpp"
@@ -56,4 +58,59 @@ TEST_CASE("texts with nothing to score are refused", "[perplexity]") {
     CHECK_THROWS_AS(evaluate_perplexity(model, std::vector<std::int32_t>{5}), gptq::shape_error);
     CHECK_THROWS_AS(evaluate_perplexity(model, std::vector<std::int32_t>{5, 6}, {.seqlen = 1}), gptq::shape_error);
     CHECK(evaluate_perplexity(model, std::vector<std::int32_t>{5, 6}).tokens == 1);
+}
+
+namespace {
+
+/// Logits with every weight of a block's linear layers rounded to half first.
+gptq::tensor2<float> logits_from_half_weights(const gptq::io::model_folder& files, std::span<const std::int32_t> ids) {
+    const decoder model = decoder::load(files);
+    const model_config& config = model.config();
+    activations hidden = embed(config, load_embedding(config, files), ids, ids.size());
+    for (std::size_t i = 0; i < config.blocks; ++i) {
+        block weights = load_block(config, files, i);
+        run_block_by_stages(config, weights, i, hidden, [](stage_modules& modules, auto) {
+            for (linear* layer : modules.modules)
+                for (float& w : layer->weight) w = gptq::round_to_half(w);
+        });
+    }
+    const auto states = load_head_inputs(config, files)(config, gptq::view_of(hidden.states));
+    auto logits = gptq::make_tensor2<float>(ids.size(), config.vocab_size);
+    model.head(gptq::view_of(states), gptq::view_of(logits));
+    return logits;
+}
+
+const char* const peers[] = {"gptqmodel-w4g128", "gptqmodel-w4g32act", "gptqmodel-w3g32", "gptqmodel-w8pc"};
+
+}  // namespace
+
+TEST_CASE("checkpoints of GPTQModel give the logits that transformers computes from them", "[perplexity][shared]") {
+    const auto shared = gptq_test::shared_dir();
+    if (!shared) {
+        WARN("skipped: the folder shared with GPTQModel's checkpoints is not there");
+        return;
+    }
+    for (const auto* name : peers) {
+        const auto folder = *shared / "data" / "peers" / name;
+        const auto reference = gptq_test::read_json(folder / "reference.json");
+        const auto ids = reference["input_ids"].get<std::vector<std::int32_t>>();
+        const auto expected = reference["last_logits_first_64"].get<std::vector<double>>();
+        const gptq::io::model_folder files(folder);
+        INFO(name);
+
+        // GPTQModel rounds what it dequantizes to half, and the reference was computed from that.
+        const auto rounded = logits_from_half_weights(files, ids);
+        CHECK(gptq_test::relative_difference(gptq::view_of(rounded).row(ids.size() - 1).first(64), expected) < 1e-5);
+
+        // Weights that are not rounded so differ by 2^-12 at most, each by itself.
+        const auto dense = decoder::load(files, quantized_form::dense).logits(ids);
+        const auto packed = decoder::load(files, quantized_form::exact).logits(ids);
+        CHECK(gptq_test::relative_difference(gptq::view_of(packed).row(ids.size() - 1).first(64), expected) < 3e-4);
+        for (std::size_t t = 0; t < ids.size(); ++t) {
+            const auto row = gptq::view_of(packed).row(t);
+            CHECK(std::max_element(row.begin(), row.end()) - row.begin() == reference["argmax"][t]);
+            const auto dense_row = gptq::view_of(dense).row(t);
+            CHECK(gptq_test::relative_difference(row, {dense_row.begin(), dense_row.end()}) < 1e-5);
+        }
+    }
 }
