@@ -45,16 +45,13 @@ class guarded_matrix {
     T guard_;
 };
 
-/// What pack and unpack of codes, or of zero points, are called like and what they work on.
-template <class PackFunction, class UnpackFunction>
-struct packing {
+/// What is packed: codes, or zero points.
+struct packed_kind {
     const char* name;
     int sentence;
     std::size_t rows, cols;  // of the codes
     extent2 words;
     int lowest, highest;  // the codes that occur
-    PackFunction pack;
-    UnpackFunction unpack;
 };
 
 template <class L, int Bits>
@@ -64,13 +61,16 @@ class layout_check {
 
     violations run() {
         constexpr int max_code = (1 << Bits) - 1;
-        check(packing{"codes", 2, n_, k_, L::template code_words<Bits>(n_, k_), 0, max_code,
-                      [](auto codes, auto words) { L::template pack_codes<Bits>(codes, words); },
-                      [](auto words, auto codes) { L::template unpack_codes<Bits>(words, codes); }});
+        check(
+            packed_kind{"codes", 2, n_, k_, L::template code_words<Bits>(n_, k_), 0, max_code},
+            [](auto codes, auto words) { L::template pack_codes<Bits>(codes, words); },
+            [](auto words, auto codes) { L::template unpack_codes<Bits>(words, codes); });
         for (const std::size_t groups : {std::size_t{1}, std::size_t{3}, (k_ + 31) / 32})
-            check(packing{"zero points", 3, n_, groups, L::template zero_words<Bits>(n_, groups), L::min_zero, max_code,
-                          [](auto zeros, auto words) { L::template pack_zeros<Bits>(zeros, words); },
-                          [](auto words, auto zeros) { L::template unpack_zeros<Bits>(words, zeros); }});
+            check(
+                packed_kind{"zero points", 3, n_, groups, L::template zero_words<Bits>(n_, groups), L::min_zero,
+                            max_code},
+                [](auto zeros, auto words) { L::template pack_zeros<Bits>(zeros, words); },
+                [](auto words, auto zeros) { L::template unpack_zeros<Bits>(words, zeros); });
         return std::move(found_);
     }
 
@@ -84,7 +84,7 @@ class layout_check {
 
     /// Packs and unpacks random codes some forty times: after that every bit that can change has changed.
     template <class Pack, class Unpack>
-    void check(const packing<Pack, Unpack>& p) {
+    void check(const packed_kind& p, const Pack& pack, const Unpack& unpack) {
         const std::string of = std::string(" of ") + p.name + " ";
         random_numbers random(n_ * 1000 + k_);
         matrix<std::uint32_t> first(p.words.rows, p.words.cols), changed(p.words.rows, p.words.cols);
@@ -92,8 +92,8 @@ class layout_check {
             guarded_matrix<std::uint8_t> codes(p.rows, p.cols, 0xff), back(p.rows, p.cols, 0x55);
             fill(codes.view(), round, random, p.lowest, p.highest);
             guarded_matrix<std::uint32_t> words(p.words.rows, p.words.cols, untouched);
-            p.pack(std::as_const(codes).view(), words.view());
-            p.unpack(std::as_const(words).view(), back.view());
+            pack(std::as_const(codes).view(), words.view());
+            unpack(std::as_const(words).view(), back.view());
             if (!words.guard_intact())
                 return report(1, "pack" + of + "writes outside of " + shape_string(p.words.rows, p.words.cols));
             if (!back.guard_intact()) return report(p.sentence, "unpack" + of + "writes outside of the codes");
