@@ -57,11 +57,12 @@ class kv_cache {
 /// A model whose weights are all in memory. const functions may run at the same time from several threads.
 class decoder {
  public:
-    /// Reads a folder, quantized or not. Throws what reading it throws: unsupported_error for an architecture or a
-    /// setting that is not known, format_error, shape_error or non_finite_error naming the tensor that is wrong.
-    static decoder load(const io::model_folder& folder) {
+    /// Reads a folder, quantized or not; quantized layers are held in `form`. Throws what reading it throws:
+    /// unsupported_error for an architecture or a setting that is not known, format_error, shape_error or
+    /// non_finite_error naming the tensor that is wrong. The folder is not needed afterwards.
+    static decoder load(const io::model_folder& folder, quantized_form form = quantized_form::exact) {
         decoder d;
-        const weight_reader weights(folder);
+        const weight_reader weights(folder, form);
         d.config_ = read_model_config(folder);
         d.embedding_ = load_embedding(d.config_, weights);
         for (std::size_t i = 0; i < d.config_.blocks; ++i) d.blocks_.push_back(load_block(d.config_, weights, i));

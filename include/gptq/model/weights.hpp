@@ -2,22 +2,29 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include <gptq/error.hpp>
 #include <gptq/io/model_folder.hpp>
+#include <gptq/io/quantization_config.hpp>
+#include <gptq/io/quantized_tensors.hpp>
 #include <gptq/model/elementwise.hpp>
 #include <gptq/model/linear.hpp>
 #include <gptq/model/model_config.hpp>
 #include <gptq/xtensor/adapt.hpp>
+#include <gptq/xtensor/quantized.hpp>
 
 namespace gptq::model {
 
-/// Reads the parts of one model. The folder must outlive it.
+/// Reads the parts of one model, quantized or not: each linear layer in the form that its tensors have. The folder
+/// must outlive it.
 class weight_reader {
  public:
-    explicit weight_reader(const io::model_folder& folder) : folder_(&folder) {}
+    /// Quantized layers will be held in `form`. Throws what io::quantization_config::parse throws.
+    explicit weight_reader(const io::model_folder& folder, quantized_form form = quantized_form::dense)
+        : folder_(&folder), form_(form), quantization_(io::quantization_config::parse(folder)) {}
 
     /// <name>.weight [rows, cols] in float. Throws shape_error for another shape, and what the folder throws.
     tensor2<float> matrix(const std::string& name, std::size_t rows, std::size_t cols) const {
@@ -35,7 +42,10 @@ class weight_reader {
     /// that have none; `needs_bias` makes it an error if there is none.
     linear read_linear(const std::string& name, std::size_t rows, std::size_t cols, bool needs_bias) const {
         linear layer;
-        layer.weight = matrix(name, rows, cols);
+        if (is_quantized(name))
+            layer.hold(codes(name, rows, cols), form_);
+        else
+            layer.weight = matrix(name, rows, cols);
         if (needs_bias || folder_->contains(name + ".bias")) layer.bias = vector(name + ".bias", rows);
         return layer;
     }
@@ -67,7 +77,21 @@ class weight_reader {
                               "; config.json asks for " + io::shape_text(shape));
     }
 
+    quantized_layer codes(const std::string& name, std::size_t rows, std::size_t cols) const {
+        if (!quantization_)
+            throw format_error(folder_->describe(name) + ": is quantized, but neither quantize_config.json nor " +
+                               "config.json says how");
+        quantized_layer q = io::read_quantized(*folder_, *quantization_, name);
+        if (q.out_features() != rows || q.in_features() != cols)
+            throw shape_error(folder_->describe(name) + ": is a quantized layer of " +
+                              shape_string(q.out_features(), q.in_features()) + "; config.json asks for " +
+                              shape_string(rows, cols));
+        return q;
+    }
+
     const io::model_folder* folder_;
+    quantized_form form_;
+    std::optional<io::quantization_config> quantization_;
 };
 
 }  // namespace gptq::model
