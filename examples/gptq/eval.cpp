@@ -1,6 +1,7 @@
 // gptq eval: the perplexity of a model on a text.
 #include <algorithm>
 #include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,10 @@ namespace {
 
 namespace model = gptq::model;
 
+const std::map<std::string, model::quantized_form> forms = {{"exact", model::quantized_form::exact},
+                                                            {"int16", model::quantized_form::int16},
+                                                            {"int8", model::quantized_form::int8}};
+
 /// Not inlined: where g++ 12 sees the empty optional, it warns that its value may be used uninitialized.
 [[gnu::noinline]] model::perplexity_options options_of(const model::tokenizer& tokenizer, std::size_t seqlen) {
     model::perplexity_options options{.seqlen = seqlen};
@@ -40,7 +45,7 @@ model::perplexity_result evaluate(const std::string& path, const eval_arguments&
                                 " tokens; at least two are needed");
     if (arguments.max_tokens != 0) tokens.resize(std::min(tokens.size(), arguments.max_tokens));
     const model::perplexity_options options = options_of(tokenizer, arguments.seqlen);
-    const auto decoder = model::decoder::load(folder);
+    const auto decoder = model::decoder::load(folder, forms.at(arguments.activation));
     progress bar;
     return model::evaluate_perplexity(decoder, tokens, options, [&](std::size_t done, std::size_t total) {
         throw_if_interrupted();

@@ -3,7 +3,8 @@
 
 namespace program {
 
-/// From now on the first SIGINT or SIGTERM sets the flag, and a second one ends the program at once.
+/// From now on the first SIGINT or SIGTERM sets the flag, and a second one ends the program at once. Writing beyond a
+/// limit on the size of files fails and no longer kills.
 void catch_interrupts();
 
 /// Throws gptq::cancelled if the user asked to stop.

@@ -74,8 +74,8 @@ void add_eval(CLI::App& app, eval_arguments& a, std::function<void()>& chosen) {
     command->add_option("--text", a.text, "text file to score")->required();
     command->add_option("--seqlen", a.seqlen, "tokens a window")->check(CLI::Range(2, 1 << 20))->capture_default_str();
     command->add_option("--max-tokens", a.max_tokens, "score the first N tokens only")->check(CLI::PositiveNumber);
-    command->add_option("--activation", a.activation, "arithmetic of quantized layers")
-        ->check(CLI::IsMember({"exact"}))
+    command->add_option("--activation", a.activation, "what inputs of quantized layers are rounded to")
+        ->check(CLI::IsMember({"exact", "int16", "int8"}))
         ->capture_default_str();
     command->add_option("--baseline", a.baseline, "the model that MODEL was made from: scored too, and compared");
 }

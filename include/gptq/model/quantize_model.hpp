@@ -274,8 +274,8 @@ inline void check_space(const io::model_folder& folder, const quantization_plan&
     const auto parent = std::filesystem::absolute(out).parent_path();
     const auto space = std::filesystem::space(parent, problem);
     if (!problem && space.available < needed)
-        throw io_error(out.string() + ": needs about " + std::to_string(needed >> 20) + " MiB, but the disk has " +
-                       std::to_string(space.available >> 20) + " MiB left");
+        throw io_error(out.string() + ": needs about " + std::to_string(needed) + " bytes, but only " +
+                       std::to_string(space.available) + " are left on that disk");
 }
 
 }  // namespace detail

@@ -1,0 +1,125 @@
+// Runs the program gptq as a user does, and catches what it says.
+#pragma once
+
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "program/tiny_model.hpp"
+#include "support/temp_dir.hpp"
+
+namespace gptq_test {
+
+/// The program's path, from the environment variable GPTQ_BIN that CTest sets; nothing where it was not built.
+inline std::optional<std::string> program_path() {
+    const char* path = std::getenv("GPTQ_BIN");
+    if (path == nullptr || *path == '\0') return std::nullopt;
+    return std::string(path);
+}
+
+struct run_result {
+    int status = -1;  ///< exit status; 128 + the signal's number if one ended it
+    std::string out, err;
+};
+
+struct run_limits {
+    /// This folder is a disk of that many bytes while the program runs.
+    std::optional<std::pair<std::filesystem::path, std::size_t>> small_disk = std::nullopt;
+    std::optional<std::size_t> file_bytes = std::nullopt;  ///< writes beyond this size of a file fail
+    /// Sent as soon as something matching appears on standard error: (text to wait for, signal).
+    std::optional<std::pair<std::string, int>> signal_after = std::nullopt;
+};
+
+/// The status of a run whose small_disk could not be made: that needs privileges, or user namespaces.
+inline constexpr int no_small_disk = 126;
+
+namespace detail {
+
+/// Mounts a small disk that only this process and its children see.
+inline bool mount_small_disk(const std::filesystem::path& folder, std::size_t bytes) {
+    if (::unshare(CLONE_NEWNS) != 0 && ::unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0) return false;
+    if (::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return false;
+    const std::string size = "size=" + std::to_string(bytes);
+    return ::mount("tmpfs", folder.c_str(), "tmpfs", 0, size.c_str()) == 0;
+}
+
+[[noreturn]] inline void become(const std::string& program, const std::vector<std::string>& arguments,
+                                const std::filesystem::path& folder, const run_limits& limits) {
+    const int out = ::open((folder / "out").c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    const int err = ::open((folder / "err").c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    ::dup2(out, STDOUT_FILENO);
+    ::dup2(err, STDERR_FILENO);
+    if (limits.file_bytes) {
+        const rlimit limit{*limits.file_bytes, *limits.file_bytes};
+        ::setrlimit(RLIMIT_FSIZE, &limit);
+    }
+    if (limits.small_disk && !mount_small_disk(limits.small_disk->first, limits.small_disk->second))
+        ::_exit(no_small_disk);
+    std::vector<char*> argv{const_cast<char*>(program.c_str())};
+    for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+    argv.push_back(nullptr);
+    ::execv(program.c_str(), argv.data());
+    ::_exit(127);
+}
+
+/// Waits at most two minutes for the text, or for the end of the process.
+inline void send_signal(pid_t child, const std::filesystem::path& err, const std::pair<std::string, int>& when) {
+    for (int i = 0; i < 12000; ++i) {
+        siginfo_t info{};
+        ::waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOHANG | WNOWAIT);
+        if (info.si_pid == child) return;
+        if (read_file(err).find(when.first) != std::string::npos) break;
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    ::kill(child, when.second);
+}
+
+}  // namespace detail
+
+/// Runs `gptq arguments...` and waits for it.
+inline run_result run_program(const std::vector<std::string>& arguments, const run_limits& limits = {}) {
+    const temp_dir folder;
+    const std::string program = program_path().value();
+    const pid_t child = ::fork();
+    if (child == 0) detail::become(program, arguments, folder.path(), limits);
+    if (limits.signal_after) detail::send_signal(child, folder.path() / "err", *limits.signal_after);
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), read_file(folder.path() / "out"),
+            read_file(folder.path() / "err")};
+}
+
+inline std::vector<std::string> lines_of(const std::string& text) {
+    std::vector<std::string> lines;
+    std::string line;
+    for (const char c : text) {
+        if (c != '\n')
+            line += c;
+        else
+            lines.push_back(std::exchange(line, {}));
+    }
+    if (!line.empty()) lines.push_back(line);
+    return lines;
+}
+
+/// What the folder holds, sorted.
+inline std::vector<std::string> names_in(const std::filesystem::path& folder) {
+    std::vector<std::string> names;
+    for (const auto& entry : std::filesystem::directory_iterator(folder)) names.push_back(entry.path().filename());
+    std::sort(names.begin(), names.end());
+    return names;
+}
+
+}  // namespace gptq_test
