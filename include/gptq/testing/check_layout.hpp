@@ -99,18 +99,23 @@ class layout_check {
             if (!back.guard_intact()) return report(p.sentence, "unpack" + of + "writes outside of the codes");
             if (const auto at = first_difference(codes.view(), back.view()); !at.empty())
                 return report(p.sentence, "unpack" + of + "is not the inverse of pack: " + at);
-            for (std::size_t r = 0; r < p.words.rows; ++r)
-                for (std::size_t c = 0; c < p.words.cols; ++c) {
-                    const std::uint32_t word = words.view()(r, c);
-                    if (round == 0) first(r, c) = word;
-                    changed(r, c) |= word ^ first(r, c);
-                }
+            note_changes(words.view(), round == 0, first.view(), changed.view());
         }
         for (std::size_t r = 0; r < p.words.rows; ++r)
             for (std::size_t c = 0; c < p.words.cols; ++c)
                 if ((first(r, c) & ~changed(r, c)) != 0)
                     return report(p.sentence,
                                   "a bit of word " + shape_string(r, c) + of + "holds no code and is not 0");
+    }
+
+    /// Sets the bits of `changed` in which `words` differs from those of the first round.
+    static void note_changes(matrix_view<const std::uint32_t> words, bool is_first, matrix_view<std::uint32_t> first,
+                             matrix_view<std::uint32_t> changed) {
+        for (std::size_t r = 0; r < words.rows; ++r)
+            for (std::size_t c = 0; c < words.cols; ++c) {
+                if (is_first) first(r, c) = words(r, c);
+                changed(r, c) |= words(r, c) ^ first(r, c);
+            }
     }
 
     /// The lowest codes, then the highest, then random ones.
