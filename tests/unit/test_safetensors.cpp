@@ -83,7 +83,9 @@ TEST_CASE("every dtype has its size", "[safetensors]") {
     const std::vector<std::pair<std::string, std::size_t>> sizes = {
         {"F64", 8}, {"F32", 4},  {"F16", 2}, {"BF16", 2}, {"I64", 8}, {"I32", 4},     {"I16", 2},    {"I8", 1},
         {"U8", 1},  {"BOOL", 1}, {"U64", 8}, {"U32", 4},  {"U16", 2}, {"F8_E4M3", 1}, {"F8_E5M2", 1}};
-    for (const auto& [name, size] : sizes) {
+    for (const auto& type : sizes) {
+        const auto& name = type.first;
+        const auto size = type.second;
         INFO(name);
         const auto header = [&](std::size_t end) {
             return R"({"t":{"dtype":")" + name + R"(","shape":[2,3],"data_offsets":[0,)" + std::to_string(end) + "]}}";

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -27,6 +28,8 @@
 #include <gptq/io/file.hpp>
 
 namespace gptq::io {
+
+static_assert(std::endian::native == std::endian::little, "the files are little endian and are used as they lie");
 
 /// The largest header that the format allows.
 inline constexpr std::size_t max_safetensors_header = 100'000'000;
