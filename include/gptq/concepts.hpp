@@ -65,8 +65,8 @@ concept OrderingPolicy = requires(const O& order, std::span<const float> diag, s
 // Backend<B>: where matrices live and who multiplies them. All matrices given to 3-9 are views of the backend's memory.
 //  1. make_matrix<T>(r, c) owns r x c zeroed elements and has view().
 //  2. lend(host).view() shows a host matrix in the backend's memory, for as long as both live (a host backend lends the
-//     elements themselves); download(mine, host) copies a matrix of equal shape out. Both for float, std::uint8_t and
-//     std::size_t.
+//     elements themselves); download(mine, host) copies a matrix of equal shape out. Both for float, double,
+//     std::uint8_t and std::size_t.
 //  3. for_each_row(n, f) calls f(r) exactly once for every r in [0, n), possibly concurrently; f touches row r only.
 //  4. gram_update(H, X, alpha, beta): H = beta H + alpha X'X, in the upper triangle (row-major) only.      H [K,K], X
 //  [T,K]
@@ -128,9 +128,11 @@ concept FactorPath = Backend<B> &&
 //     codes [N,K]: one byte a code, row = output feature
 //  3. pack_zeros<Bits>(zeros, words) and unpack_zeros<Bits>(words, zeros) likewise, for the zero points in
 //     [min_zero, 2^Bits) ; min_zero is 1 for formats that store zero - 1.                                  zeros [N,G]
-//  4. supports(bits) tells which numbers of bits the layout defines; check_shape(N, K) throws shape_error, naming the
+//  4. supports(bits), constexpr, tells which numbers of bits the layout defines; check_shape(N, K) throws shape_error,
+//  naming the
 //     numbers, for layers that the layout cannot hold.
 //  5. scales_by_group tells how scales lie in the file: [G,N] if true, [N,G] if false.
+//  6. A layout may say stores_symmetric_zeros = false: then symmetric layers have no packed zero points.
 // ---------------------------------------------------------------------------------------------------------------------
 struct extent2 {
     std::size_t rows = 0;

@@ -97,14 +97,14 @@ requires QuantGrid<Grid, Bits> solve_report solve(matrix_view<const float> W_hos
         return report;
     }
     const B& backend = f.backend;
-    const auto host_weights = backend.lend(W_host);
+    const auto lent_weights = backend.lend(W_host);
     const auto order = backend.lend(detail::row_of(f.order)), group_at = backend.lend(detail::row_of(f.group_at));
     const auto dead = backend.lend(detail::row_of(f.dead));
     auto W = backend.template make_matrix<float>(N, K);  // [N, K], columns in their order
-    backend.for_each_row(N, detail::gather_row{host_weights.view(), W.view(), order.view(), dead.view()});
+    backend.for_each_row(N, detail::gather_row{lent_weights.view(), W.view(), order.view(), dead.view()});
 
     detail::layer_buffers<B> result(backend, N, K, G);
-    if (f.static_groups) detail::fit_static_groups<Bits>(f, W_host, result.groups(), grid);
+    if (f.static_groups) detail::fit_static_groups<Bits>(f, lent_weights.view(), result.groups(), grid);
 
     const std::size_t block = std::min(options.block_size, K);
     auto T = backend.template make_matrix<float>(N, block);      // [N, b] the block's weights, then its errors
