@@ -59,9 +59,9 @@ class tokenizer {
     /// the post_processor's template for one text begins with one, unless tokenizer_config.json has "add_bos_token" for
     /// a class that builds its template from it (Llama, CodeLlama and Gemma), which then decides.
     ///
-    /// encode() never adds it. It is true of Llama and Gemma alike, and says nothing about what perplexity is measured
-    /// with: by custom Llama's windows are scored without the token and Gemma's, which is lost without it, with one at
-    /// the head of each. Which architecture is of which kind is for the model's description to say.
+    /// encode() never adds it. That it is true does not say that perplexity is to be measured with the token: windows
+    /// of Llama are customarily scored without, while Gemma, which is lost without, gets one at the head of each. To
+    /// which kind an architecture belongs is for its description to say.
     bool always_adds_bos() const { return data_->adds_bos; }
 
     /// One more than the largest id that encode() can give.
@@ -75,7 +75,7 @@ class tokenizer {
         detail::bpe_model bpe;
         detail::added_tokens added;
         detail::token_decoder join;
-        std::vector<std::string> tokens;  ///< By id; empty where an id has no token.
+        std::vector<std::string> tokens;  ///< By id, as the decoder wants them; empty where an id has no token.
         std::vector<bool> special;        ///< By id.
         std::optional<std::int32_t> bos{};
         std::optional<std::int32_t> eos{};
@@ -90,7 +90,12 @@ class tokenizer {
             for (const auto& [token, id] : bpe.vocabulary()) name_token(id, token, file["model"]["vocab"]);
             for (const detail::added_token& token : added.tokens()) {
                 name_token(token.id, token.content, file["added_tokens"]);
-                special[static_cast<std::size_t>(token.id)] = token.special;
+            }
+            for (const detail::added_token& token : added.tokens()) {
+                const auto index = static_cast<std::size_t>(token.id);
+                special[index] = token.special;
+                // What was found in normalized text is text that the decoder can undo the normalization of.
+                if (token.normalized) tokens[index] = normalize(token.content);
             }
         }
 

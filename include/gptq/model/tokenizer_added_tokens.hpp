@@ -155,11 +155,11 @@ class added_tokens {
             const std::string_view before = text.substr(0, match->begin), after = text.substr(match->end);
             from = match->end;
             if (token.single_word && (ends_with_word_character(before) || starts_with_word_character(after))) continue;
-            // White space may have been taken by the token before.
             const std::size_t begin = token.lstrip ? std::max(trailing_space(before), done) : match->begin;
+            const std::size_t end = match->end + (token.rstrip ? leading_space(after) : 0);
             if (done < begin) on_text(text.substr(done, begin - done), done);
-            on_token(token.id);
-            done = match->end + (token.rstrip ? leading_space(after) : 0);
+            if (begin < end) on_token(token.id);  // else the token before took all of it as white space
+            done = end;
         }
         if (done < text.size()) on_text(text.substr(done), done);
     }

@@ -49,7 +49,9 @@ class oniguruma_to_pcre2 {
     static constexpr const char* not_spaces =
         R"(\x{0}-\x{8}\x{e}-\x{1f}\x{21}-\x{84}\x{86}-\x{9f}\x{a1}-\x{167f}\x{1681}-\x{1fff}\x{200b}-\x{2027})"
         R"(\x{202a}-\x{202e}\x{2030}-\x{205e}\x{2060}-\x{2fff}\x{3001}-\x{10ffff})";
-    static constexpr const char* word = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
+    static constexpr const char* word_in_class = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
+    // Outside of a class, Oniguruma's \w has the superscripts and fractions of Latin-1 as well.
+    static constexpr const char* word = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{b2}\x{b3}\x{b9}\x{bc}-\x{be})";
     static constexpr const char* hex = "0-9A-Fa-f";
 
     bool at(std::string_view text) const { return std::string_view(in_).substr(pos_).starts_with(text); }
@@ -110,7 +112,7 @@ class oniguruma_to_pcre2 {
         switch (c) {
             case 's': return class_escape("[", spaces);
             case 'S': return in_class_ ? class_escape("", not_spaces) : class_escape("[^", spaces);
-            case 'w': return class_escape("[", word);
+            case 'w': return class_escape("[", in_class_ ? word_in_class : word);
             case 'h': return class_escape("[", hex);
             case 'W':
             case 'H':
@@ -260,9 +262,11 @@ class pattern {
     explicit pattern(regex expression) : matcher_(std::move(expression)) {}
     explicit pattern(std::string literal) : matcher_(std::move(literal)) {}
 
-    /// Calls visit(byte_range) for every match from left to right. An empty literal matches nowhere.
+    /// Calls visit(byte_range) for every match from left to right. Nothing matches in an empty subject, nor does an
+    /// empty literal anywhere.
     template <class Visit>
     void for_each_match(std::string_view subject, Visit&& visit) const {
+        if (subject.empty()) return;
         if (const auto* expression = std::get_if<regex>(&matcher_)) {
             expression->for_each_match(subject, visit);
             return;
