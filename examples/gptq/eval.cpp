@@ -29,13 +29,6 @@ const std::map<std::string, model::quantized_form> forms = {{"exact", model::qua
                                                             {"int16", model::quantized_form::int16},
                                                             {"int8", model::quantized_form::int8}};
 
-/// Not inlined: where g++ 12 sees the empty optional, it warns that its value may be used uninitialized.
-[[gnu::noinline]] model::perplexity_options options_of(const model::tokenizer& tokenizer, std::size_t seqlen) {
-    model::perplexity_options options{.seqlen = seqlen};
-    if (tokenizer.always_adds_bos()) options.bos = tokenizer.bos_id();
-    return options;
-}
-
 model::perplexity_result evaluate(const std::string& path, const eval_arguments& arguments) {
     const gptq::io::model_folder folder(path);
     const auto tokenizer = model::tokenizer::load(path);
@@ -44,7 +37,8 @@ model::perplexity_result evaluate(const std::string& path, const eval_arguments&
         throw gptq::shape_error("text " + arguments.text + ": has " + std::to_string(tokens.size()) +
                                 " tokens; at least two are needed");
     if (arguments.max_tokens != 0) tokens.resize(std::min(tokens.size(), arguments.max_tokens));
-    const model::perplexity_options options = options_of(tokenizer, arguments.seqlen);
+    model::perplexity_options options{.seqlen = arguments.seqlen};
+    if (tokenizer.always_adds_bos()) options.bos = tokenizer.bos_id();
     const auto decoder = model::decoder::load(folder, forms.at(arguments.activation));
     progress bar;
     return model::evaluate_perplexity(decoder, tokens, options, [&](std::size_t done, std::size_t total) {

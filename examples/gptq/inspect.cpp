@@ -143,6 +143,10 @@ std::string text_of(const model_summary& s) {
     text += format("%zu tensors, %s, %.2f million parameters, %.2f bits a parameter\n", s.tensors,
                    bytes_string(s.bytes).c_str(), static_cast<double>(s.parameters) / 1e6,
                    8.0 * static_cast<double>(s.bytes) / static_cast<double>(std::max<std::uint64_t>(s.parameters, 1)));
+    if (s.quantization)
+        text += format("format %s, %s%s%s\n", io::format_name(s.quantization->format).c_str(),
+                       s.quantization->sym ? "symmetric" : "asymmetric", s.quantization->desc_act ? ", desc_act" : "",
+                       s.quantization->dynamic.empty() ? "" : ", with dynamic rules");
     for (const layer_summary& layer : s.layers)
         text += format("  %3zu x %-22s [%zu, %zu]  %s  %s\n", layer.count, layer.name.c_str(), layer.out_features,
                        layer.in_features, layer.form.c_str(), bytes_string(layer.bytes).c_str());

@@ -101,6 +101,16 @@ inline run_result run_program(const std::vector<std::string>& arguments, const r
             read_file(folder.path() / "err")};
 }
 
+/// Appends those of `defaults` (option, value, option, value, ...) that `arguments` does not set itself.
+inline std::vector<std::string> with_defaults(std::vector<std::string> arguments,
+                                              const std::vector<std::string>& defaults) {
+    for (std::size_t i = 0; i + 1 < defaults.size(); i += 2) {
+        if (std::find(arguments.begin(), arguments.end(), defaults[i]) != arguments.end()) continue;
+        arguments.insert(arguments.end(), {defaults[i], defaults[i + 1]});
+    }
+    return arguments;
+}
+
 inline std::vector<std::string> lines_of(const std::string& text) {
     std::vector<std::string> lines;
     std::string line;

@@ -32,10 +32,9 @@ struct scene {
 
     gptq_test::run_result quantize(const std::vector<std::string>& more = {},
                                    const gptq_test::run_limits& limits = {}) const {
-        std::vector<std::string> arguments = {"quantize",    model.string(), out.string(), "--calib",
-                                              text.string(), "--nsamples",   "4",          "--seqlen",
-                                              "64",          "--group-size", "32"};
+        std::vector<std::string> arguments = {"quantize", model.string(), out.string(), "--calib", text.string()};
         arguments.insert(arguments.end(), more.begin(), more.end());
+        arguments = gptq_test::with_defaults(arguments, {"--nsamples", "4", "--seqlen", "64", "--group-size", "32"});
         return run_program(arguments, limits);
     }
 

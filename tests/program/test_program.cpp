@@ -45,9 +45,9 @@ struct scene {
     std::string out(const std::string& name) const { return (folder.path() / name).string(); }
 
     nlohmann::json quantize(const std::string& name, const std::vector<std::string>& more) const {
-        std::vector<std::string> arguments = {"quantize", model,      out(name), "--calib",      text, "--nsamples",
-                                              "16",       "--seqlen", "128",     "--group-size", "32"};
+        std::vector<std::string> arguments = {"quantize", model, out(name), "--calib", text};
         arguments.insert(arguments.end(), more.begin(), more.end());
+        arguments = gptq_test::with_defaults(arguments, {"--nsamples", "16", "--seqlen", "128", "--group-size", "32"});
         return json_of(arguments);
     }
     double perplexity(const std::string& folder_of_model) const {

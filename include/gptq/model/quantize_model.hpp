@@ -67,6 +67,8 @@ class stopwatch {
     clock::time_point start_ = clock::now();
 };
 
+using factored = factored_hessian<cpu_backend, inverse_free_path>;
+
 /// Schemes that a checkpoint format can hold; the others would only cost compile time.
 template <class S>
 inline constexpr bool storable_scheme = (S::bits == 2 || S::bits == 3 || S::bits == 4 || S::bits == 8) &&
@@ -131,42 +133,54 @@ class model_quantizer {
         quantize_stage({&head}, plan_.stages.back(), view_of(inputs));
     }
 
+    /// Modules with a common input: one Hessian, one factorization.
     void quantize_stage(const std::vector<linear*>& modules, const stage_plan& plan, matrix_view<const float> inputs) {
         report_progress(plan.modules.front());
-        if (plan.settings)
-            visit_storable_scheme(plan.settings->scheme,
-                                  [&]<class S>() { quantize_modules<S>(modules, plan, inputs); });
+        if (plan.settings) {
+            const stopwatch shared;
+            const hessian<float> h = collect(plan, inputs);
+            const std::optional<factored> factor = factor_for(*plan.settings, h);
+            const double shared_seconds = shared.seconds() / static_cast<double>(modules.size());
+            for (std::size_t i = 0; i < modules.size(); ++i)
+                quantize_module(plan, plan.modules[i], modules[i]->weight, h, factor, shared_seconds);
+        }
         weights_done_ += static_cast<double>(plan.weights());
     }
 
-    /// Modules with a common input: one Hessian, one factorization.
-    template <class S>
-    void quantize_modules(const std::vector<linear*>& modules, const stage_plan& plan,
-                          matrix_view<const float> inputs) {
-        const stopwatch shared;
-        const quantize_options options{.damp_percent = plan.settings->damp_percent,
-                                       .group_size = plan.settings->scheme.group_size};
-        const hessian<float> h = collect(plan, inputs);
-        std::optional<decltype(factorize<S>(h, options))> factored;
-        if (options_.method == quantize_method::gptq) factored.emplace(factorize<S>(h, options));
-        const double shared_seconds = shared.seconds() / static_cast<double>(modules.size());
+    /// Replaces `weight` by what its codes stand for, so that later layers see what the quantized model gives them.
+    void quantize_module(const stage_plan& plan, const module_plan& module, tensor2<float>& weight,
+                         const hessian<float>& h, const std::optional<factored>& factor, double shared_seconds) {
+        report_progress(module);
+        const stopwatch own;
+        const quantize_options options = options_for(*plan.settings);
+        quantized_layer rounded, q;
+        visit_storable_scheme(plan.settings->scheme, [&]<class S>() {
+            rounded = round_to_nearest<S>(weight, options);
+            if (factor) q = quantize<S>(weight, *factor, options, observer_);
+        });
+        if (!factor) q = rounded;
+        module_record record = measure(weight, q, rounded, h);
+        weight = dequantize(q);
+        write(module, q);
+        record.layer = plan.layer;
+        record.module = module.name_in_layer;
+        record.seconds = shared_seconds + own.seconds();
+        warn_about_solver(module.name, q.report, options);
+        observer_.on_module(record);
+        result_.modules.push_back(std::move(record));
+    }
 
-        for (std::size_t i = 0; i < modules.size(); ++i) {
-            report_progress(plan.modules[i]);
-            const stopwatch own;
-            tensor2<float>& weight = modules[i]->weight;
-            const quantized<S> rounded = round_to_nearest<S>(weight, options);
-            const quantized<S> q = factored ? quantize<S>(weight, *factored, options, observer_) : rounded;
-            module_record record = measure(weight, q, rounded, h);
-            weight = dequantize(q);
-            write(plan.modules[i], q);
-            record.layer = plan.layer;
-            record.module = plan.modules[i].name_in_layer;
-            record.seconds = shared_seconds + own.seconds();
-            warn_about_solver(plan.modules[i].name, q.report, options);
-            observer_.on_module(record);
-            result_.modules.push_back(std::move(record));
-        }
+    static quantize_options options_for(const stage_settings& settings) {
+        return {.damp_percent = settings.damp_percent, .group_size = settings.scheme.group_size};
+    }
+
+    /// Nothing where the layers are only rounded.
+    std::optional<factored> factor_for(const stage_settings& settings, const hessian<float>& h) const {
+        std::optional<factored> factor;
+        if (options_.method == quantize_method::gptq)
+            visit_storable_scheme(settings.scheme,
+                                  [&]<class S>() { factor.emplace(factorize<S>(h, options_for(settings))); });
+        return factor;
     }
 
     hessian<float> collect(const stage_plan& plan, matrix_view<const float> inputs) const {
