@@ -184,16 +184,25 @@ TEST_CASE("gptq v1 refuses a zero point of 0 and says where it is") {
     require_equal(gptq::unpack<gptq_v2>(gptq::pack<gptq_v2>(q)), q);
 }
 
-TEST_CASE("gptq v1 reads a field of all ones as a zero point of 0, and leaves its neighbours alone") {
-    const int bits = GENERATE(2, 3, 4, 8);
+TEST_CASE(
+    "gptq v1 reads back a zero point of 0 as writers store it that subtract 1 from every field of a word at once") {
+    const int bits = GENERATE(2, 4, 8);
     auto q = random_layer(bits, 32, 32, 32, false, false);
-    q.zeros(4, 0) = 1;
+    for (const std::size_t row : {0, 4, 5, 31}) q.zeros(row, 0) = 0;
+    auto t = gptq::pack<gptq_v2>(q);
+    const std::uint32_t one_a_field = bits == 2 ? 0x55555555u : bits == 4 ? 0x11111111u : 0x01010101u;
+    for (auto& word : t.qzeros)
+        word = static_cast<std::int32_t>(static_cast<std::uint32_t>(word) - one_a_field);  // borrows from neighbours
+    require_equal(gptq::unpack<gptq_v1>(t), q);
+}
+
+TEST_CASE("gptq v1 of 3 bits, whose fields straddle words, reads a field of all ones as a zero point of 0") {
+    auto q = random_layer(3, 32, 32, 32, false, false);
+    q.zeros(10, 0) = 1;  // the field that straddles the first two words
     auto t = gptq::pack<gptq_v1>(q);
-    for (std::size_t i = 4 * static_cast<std::size_t>(bits); i < 5 * static_cast<std::size_t>(bits); ++i) {
-        auto& word = t.qzeros(0, i / 32);
-        word = static_cast<std::int32_t>(static_cast<std::uint32_t>(word) | (1u << (i % 32)));
-    }
-    q.zeros(4, 0) = 0;
+    t.qzeros(0, 0) = static_cast<std::int32_t>(static_cast<std::uint32_t>(t.qzeros(0, 0)) | 3u << 30);
+    t.qzeros(0, 1) |= 1;
+    q.zeros(10, 0) = 0;
     require_equal(gptq::unpack<gptq_v1>(t), q);
 }
 

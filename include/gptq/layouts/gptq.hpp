@@ -66,8 +66,9 @@ struct gptq_v2 {
     }
 };
 
-/// "gptq" (v1): stores zero - 1, so it cannot hold a zero point of 0: readers that add 1 to whole words would carry
-/// into the neighbouring field. Fields of 2^b - 1 in foreign files read as a zero point of 0.
+/// "gptq" (v1): stores zero - 1, so it cannot hold a zero point of 0. Where the fields do not straddle words, readers
+/// add 1 to every field of a word at once; a writer that subtracted likewise borrowed from the next field for a zero of
+/// 0, and the same addition undoes that.
 struct gptq_v1 : gptq_v2 {
     static constexpr int min_zero = 1;
 
@@ -80,10 +81,18 @@ struct gptq_v1 : gptq_v2 {
     }
     template <int Bits>
     static void unpack_zeros(matrix_view<const std::uint32_t> words, matrix_view<std::uint8_t> zeros) {
-        constexpr int mask = (1 << Bits) - 1;
-        gptq_v2::unpack_zeros<Bits>(words, zeros);
-        for (std::size_t n = 0; n < zeros.rows; ++n)
-            for (std::uint8_t& zero : zeros.row(n)) zero = static_cast<std::uint8_t>((zero + 1) & mask);
+        if constexpr (32 % Bits == 0) {
+            constexpr std::uint32_t one_a_field = ~std::uint32_t{0} / ((1u << Bits) - 1);
+            matrix<std::uint32_t> plus_one(words.rows, words.cols);
+            for (std::size_t r = 0; r < words.rows; ++r)
+                for (std::size_t c = 0; c < words.cols; ++c) plus_one(r, c) = words(r, c) + one_a_field;
+            gptq_v2::unpack_zeros<Bits>(plus_one.view(), zeros);
+        } else {
+            constexpr int mask = (1 << Bits) - 1;
+            gptq_v2::unpack_zeros<Bits>(words, zeros);
+            for (std::size_t n = 0; n < zeros.rows; ++n)
+                for (std::uint8_t& zero : zeros.row(n)) zero = static_cast<std::uint8_t>((zero + 1) & mask);
+        }
     }
 };
 
