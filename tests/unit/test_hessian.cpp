@@ -75,13 +75,13 @@ TEST_CASE("what a Hessian refuses, and what it says") {
     const gptq::matrix<float> wide(2, 4);
     CHECK_THROWS_AS(h.add(wide.view()), gptq::shape_error);
     const std::string refused = gptq_test::message_of([&] { h.add(wide.view()); });
-    CHECK(gptq_test::contains(refused, "[2, 4]"));
-    CHECK(gptq_test::contains(refused, "in_features is 3"));
+    CHECK(gptq_test::mentions(refused, "[2, 4]"));
+    CHECK(gptq_test::mentions(refused, "in_features is 3"));
     gptq::matrix<float> X(5, 3);
     for (const float poison : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
         X(4, 1) = poison;
         CHECK_THROWS_AS(h.add(X.view()), gptq::non_finite_error);
-        CHECK(gptq_test::contains(gptq_test::message_of([&] { h.add(X.view()); }), "token 4, feature 1"));
+        CHECK(gptq_test::mentions(gptq_test::message_of([&] { h.add(X.view()); }), "token 4, feature 1"));
         CHECK(h.samples() == 0);
     }
     X(4, 1) = 1e30f;  // finite, but not its square
