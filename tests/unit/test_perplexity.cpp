@@ -1,8 +1,13 @@
 // Perplexity against transformers.
 #include <gptq/model/perplexity.hpp>
 #include <gptq/model/stages.hpp>
+#include <gptq/model/tokenizer.hpp>
 
 #include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <string>
 #include <vector>
 
 #include "support/catch.hpp"
@@ -80,6 +85,11 @@ gptq::tensor2<float> logits_from_half_weights(const gptq::io::model_folder& file
     return logits;
 }
 
+std::string text_of(const std::filesystem::path& path) {
+    std::ifstream file(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+
 const char* const peers[] = {"gptqmodel-w4g128", "gptqmodel-w4g32act", "gptqmodel-w3g32", "gptqmodel-w8pc"};
 
 }  // namespace
@@ -113,4 +123,60 @@ TEST_CASE("checkpoints of GPTQModel give the logits that transformers computes f
             CHECK(gptq_test::relative_difference(row, {dense_row.begin(), dense_row.end()}) < 1e-5);
         }
     }
+}
+
+TEST_CASE("perplexities of small trained models are those of transformers", "[perplexity][shared]") {
+    const auto shared = gptq_test::shared_dir();
+    if (!shared) {
+        WARN("skipped: the folder shared with trained models and texts is not there");
+        return;
+    }
+    const auto data = *shared / "data";
+    const std::string text = text_of(data / "text" / "tinystories-valid-30k.txt");
+    struct {
+        const char* name;
+        double perplexity;
+        std::size_t tokens;
+    } const measured[] = {{"stories260K", 6.548076290, 15523}, {"tinystories-656k", 39.931977333, 7940}};
+    for (const auto& expected : measured) {
+        const auto folder = data / expected.name;
+        const auto result = evaluate_perplexity(load(folder), tokenizer::load(folder).encode(text), {.seqlen = 512});
+        INFO(expected.name);
+        CHECK(result.tokens == expected.tokens);
+        CHECK(result.perplexity == Approx(expected.perplexity).epsilon(2e-6));
+    }
+    for (const auto* name : peers) {
+        const auto folder = data / "peers" / name;
+        const auto reference = gptq_test::read_json(folder / "reference.json");
+        auto ids = tokenizer::load(folder).encode(text);
+        ids.insert(ids.begin(), 1);  // the reference was measured with one at the beginning of the text
+        const auto result = evaluate_perplexity(load(folder), ids, {.seqlen = reference["ctx"]});
+        INFO(name);
+        CHECK(result.tokens == reference["tokens"]);
+        // The reference's weights are rounded to half.
+        CHECK(result.perplexity == Approx(reference["perplexity"].get<double>()).epsilon(1e-4));
+    }
+}
+
+TEST_CASE("inputs rounded to 16 bits change little, to 8 bits more", "[perplexity][shared]") {
+    const auto shared = gptq_test::shared_dir();
+    if (!shared) {
+        WARN("skipped: the folder shared with GPTQModel's checkpoints is not there");
+        return;
+    }
+    const auto folder = *shared / "data" / "peers" / "gptqmodel-w4g32act";
+    const auto ids = gptq_test::read_json(folder / "reference.json")["input_ids"].get<std::vector<std::int32_t>>();
+    const gptq::io::model_folder files(folder);
+    const auto exact = decoder::load(files, quantized_form::exact).logits(ids);
+    const std::vector<double> expected(exact.begin(), exact.end());
+    const auto difference = [&](quantized_form form) {
+        const auto logits = decoder::load(files, form).logits(ids);
+        return gptq_test::relative_difference({logits.data(), logits.size()}, expected);
+    };
+    const double with_int16 = difference(quantized_form::int16);
+    const double with_int8 = difference(quantized_form::int8);
+    CHECK(with_int16 > 0.0);
+    CHECK(with_int16 < 1e-3);
+    CHECK(with_int8 > 4 * with_int16);
+    CHECK(with_int8 < 0.1);
 }
