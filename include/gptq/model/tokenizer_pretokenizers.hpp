@@ -21,7 +21,7 @@ namespace gptq::model::detail {
 /// A word, as a range of bytes in pre_tokenized::text.
 struct word_range {
     byte_range range;
-    bool at_text_start;  ///< Nothing of the original text lies before it.
+    bool at_text_start;  ///< It is the first of the text, and no added token lies before it.
 };
 
 /// Text and the words it is cut into. Words may leave gaps, which are lost, and are never empty.

@@ -1,4 +1,5 @@
-// UTF-8 and the properties of characters that tokenizers ask for. The tables are utf8proc's.
+// UTF-8 and the properties of characters that tokenizers ask for. The tables are utf8proc's: characters that Unicode
+// has only taken in since are letters to a newer table and nothing to an older one, here as in every implementation.
 #pragma once
 
 #include <cstddef>
