@@ -180,7 +180,7 @@ TEST_CASE("whatever did not go as asked is recorded") {
 
 TEST_CASE("an observer sees every module and can stop the work") {
     struct watcher {
-        std::vector<std::string> modules;
+        std::vector<std::string> modules = {};
         double last_fraction = 0.0;
         std::size_t stop_after = 100;
         void on_progress(double fraction, const std::string&) {
