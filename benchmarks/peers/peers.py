@@ -9,11 +9,12 @@ import os
 import pathlib
 import sys
 
-# The other programs look for newer versions and for kernels to compile when they start; neither belongs in a measurement.
+# The other programs look for newer versions and compile kernels when they start; neither belongs in a measurement.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 os.environ.setdefault("GPTQMODEL_CPU_WORKERS", str(os.cpu_count()))
 
+import tokenizers
 import torch
 
 
@@ -29,13 +30,14 @@ def take_stdout():
 
 
 def token_ids(folder, text_file, max_tokens=None):
-    """The ids of a whole text without added special tokens, as int64 [tokens]."""
-    from transformers import AutoTokenizer
+    """The ids of a whole text without added special tokens, as int64 [tokens].
 
-    text = pathlib.Path(text_file).read_text(encoding="utf-8")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    ids = tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids[0]
-    return ids if max_tokens is None else ids[:max_tokens]
+    By the tokenizers library itself: transformers 5 rebuilds Llama's tokenizer from its own idea of it, and then loses
+    characters that the vocabulary lacks. The bytes are decoded as they are, because read_text() would drop "\\r".
+    """
+    text = pathlib.Path(text_file).read_bytes().decode("utf-8")
+    tokenizer = tokenizers.Tokenizer.from_file(str(pathlib.Path(folder) / "tokenizer.json"))
+    return torch.tensor(tokenizer.encode(text, add_special_tokens=False).ids[:max_tokens])
 
 
 @torch.inference_mode()
@@ -54,6 +56,11 @@ def perplexity(model, ids, seqlen):
         total += losses.double().sum().item()
         scored += len(losses)
     return float(torch.tensor(total / scored, dtype=torch.float64).exp()), scored
+
+
+def quantization_settings(folder):
+    """The quantization_config of the folder's config.json, or None for a float model."""
+    return json.loads((pathlib.Path(folder) / "config.json").read_text()).get("quantization_config")
 
 
 def load_float(folder):
@@ -83,33 +90,26 @@ def load_by_gptqmodel(folder):
 
 
 def load_by_transformers(folder):
-    """A quantized folder through transformers, which asks optimum and GPTQModel, or compressed-tensors, for the linears.
+    """A quantized folder through transformers, with the linears of GPTQModel (by optimum) or of compressed-tensors.
 
     Left to itself it takes the fastest CPU kernel, which computes in bfloat16 or int8; the torch kernel is asked for.
     """
     from transformers import AutoModelForCausalLM, GPTQConfig
 
-    settings = json.loads((pathlib.Path(folder) / "config.json").read_text())["quantization_config"]
+    settings = quantization_settings(folder)
     options = {}
     if settings["quant_method"] == "gptq":
         options["quantization_config"] = GPTQConfig(bits=settings["bits"], backend="gptq_torch")
     return in_float32(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, device_map="cpu", **options))
 
 
-def is_quantized(folder):
-    """Whether the folder's configuration says that its linears are quantized."""
-    folder = pathlib.Path(folder)
-    return (folder / "quantize_config.json").exists() or "quantization_config" in json.loads((folder / "config.json").read_text())
-
-
 def load(folder):
-    """A folder of either kind, by the reader that is closest to it."""
-    if not is_quantized(folder):
+    """A folder of any kind, by the program that knows it best."""
+    settings = quantization_settings(folder)
+    if settings is None:
         return load_float(folder)
-    settings = json.loads((pathlib.Path(folder) / "config.json").read_text()).get("quantization_config", {})
-    if settings.get("quant_method") == "compressed-tensors":
-        return load_by_transformers(folder)
-    return load_by_gptqmodel(folder)
+    by_transformers = settings["quant_method"] == "compressed-tensors"
+    return load_by_transformers(folder) if by_transformers else load_by_gptqmodel(folder)
 
 
 @torch.inference_mode()

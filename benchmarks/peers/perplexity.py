@@ -3,7 +3,8 @@
 
     perplexity.py MODEL --text FILE [--seqlen 1024] [--max-tokens N] [--rtn BITS GROUP]
 
-MODEL may be quantized (GPTQ or compressed-tensors). --rtn rounds a float model to nearest first. Prints one JSON object.
+MODEL may be quantized (GPTQ or compressed-tensors). --rtn rounds a float model to nearest first.
+Prints one JSON object.
 """
 
 import argparse
