@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include <gptq/io/model_folder.hpp>
+#include <gptq/model/calibration.hpp>
 #include <gptq/model/decoder.hpp>
 #include <gptq/model/perplexity.hpp>
 #include <gptq/model/quantize_log.hpp>
@@ -37,9 +38,9 @@ model::perplexity_result evaluate(const std::string& path, const eval_arguments&
         throw gptq::shape_error("text " + arguments.text + ": has " + std::to_string(tokens.size()) +
                                 " tokens; at least two are needed");
     if (arguments.max_tokens != 0) tokens.resize(std::min(tokens.size(), arguments.max_tokens));
-    model::perplexity_options options{.seqlen = arguments.seqlen};
-    if (tokenizer.always_adds_bos()) options.bos = tokenizer.bos_id();
     const auto decoder = model::decoder::load(folder, forms.at(arguments.activation));
+    model::perplexity_options options{.seqlen = arguments.seqlen};
+    options.bos = model::window_bos(decoder.config(), tokenizer);
     progress bar;
     return model::evaluate_perplexity(decoder, tokens, options, [&](std::size_t done, std::size_t total) {
         throw_if_interrupted();

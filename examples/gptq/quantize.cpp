@@ -77,10 +77,11 @@ void refuse_existing(const std::string& out) {
         throw gptq::io_error(out + ": exists already; choose another name or remove it");
 }
 
-model::token_windows read_windows(const quantize_arguments& arguments) {
+model::token_windows read_windows(const io::model_folder& folder, const quantize_arguments& arguments) {
     const std::string text = read_text(arguments.calib);
     const auto tokens = model::tokenizer::load(arguments.model);
     return model::calibration_windows(tokens, text, arguments.nsamples, arguments.seqlen,
+                                      model::window_bos(model::read_model_config(folder), tokens),
                                       "calibration text " + arguments.calib);
 }
 
@@ -112,7 +113,7 @@ void quantize(const quantize_arguments& arguments) {
     refuse_existing(arguments.out);
     const model::quantize_model_options options = options_of(arguments);
     const io::model_folder folder(arguments.model);
-    const model::token_windows windows = read_windows(arguments);
+    const model::token_windows windows = read_windows(folder, arguments);
     model::quantize_result result;
     {
         watcher observer;

@@ -86,6 +86,7 @@ struct architecture {
     std::string_view query_scalar_key = "";    ///< scores are divided by the root of this number, not of head_dim
     double default_query_scalar = 0.0;         ///< for query_scalar_key
     bool scales_embedding = false;             ///< embeddings are multiplied by the root of hidden_size
+    bool needs_bos = false;                    ///< text without a beginning-of-text token makes no sense to the model
     config_flag norm_before = {"", true};      ///< norms read a branch's input (true) or the sum after it (false)
     config_flag norm_parameters = {"", true};  ///< norms have weights
     config_flag removes_final_norm = {"", false};
@@ -158,7 +159,8 @@ inline constexpr std::array<architecture, 6> architectures = {{
      .mlp_bias = {},
      .query_scalar_key = "query_pre_attn_scalar",
      .default_query_scalar = 256.0,
-     .scales_embedding = true},
+     .scales_embedding = true,
+     .needs_bos = true},
 
     {.model_type = "opt",
      .class_name = "OPTForCausalLM",

@@ -30,7 +30,7 @@ struct perplexity_result {
 struct perplexity_options {
     /// Tokens of a window. A last, shorter window counts if it has at least two tokens.
     std::size_t seqlen = 2048;
-    /// Put before each window, for models whose tokenizer always does; the window's first token is then scored too.
+    /// Put before each window, for models that need it (see window_bos); the window's first token is then scored too.
     std::optional<std::int32_t> bos = std::nullopt;
 };
 
