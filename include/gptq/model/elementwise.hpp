@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstddef>
@@ -38,20 +39,41 @@ inline float sigmoid(float x) {
     return (x >= 0.0f ? 1.0f : e) / (1.0f + e);
 }
 
+namespace detail {
+
+/// combine(combine(start, row[0]), row[1]) and so on, except that the order is that of eight chains side by side: only
+/// so may compilers vectorize the loop. combine must be associative up to rounding, and start its neutral element.
+template <class T, class Combine>
+T reduce(std::span<const float> row, T start, Combine combine) {
+    constexpr std::size_t lanes = 8;
+    std::array<T, lanes> chains;
+    chains.fill(start);
+    std::size_t i = 0;
+    for (; i + lanes <= row.size(); i += lanes)
+        for (std::size_t lane = 0; lane < lanes; ++lane)
+            chains[lane] = combine(chains[lane], static_cast<T>(row[i + lane]));
+    for (; i < row.size(); ++i) start = combine(start, static_cast<T>(row[i]));
+    for (const T chain : chains) start = combine(start, chain);
+    return start;
+}
+
+}  // namespace detail
+
 /// The largest element; -infinity for none.
 inline float largest(std::span<const float> row) {
-    float m = -INFINITY;
-    for (const float x : row) m = std::max(m, x);
-    return m;
+    return detail::reduce(row, -INFINITY, [](float a, float b) { return std::max(a, b); });
+}
+
+/// The sum, taken in double: rows are long, and single terms are what float is good enough for.
+inline double sum_of(std::span<const float> row) {
+    return detail::reduce(row, 0.0, [](double a, double b) { return a + b; });
 }
 
 /// row = softmax(row), in place.
 inline void softmax(std::span<float> row) {
     const float top = largest(row);
     for (float& x : row) x = exp_nonpositive(x - top);
-    double sum = 0.0;
-    for (const float x : row) sum += static_cast<double>(x);
-    const auto scale = static_cast<float>(1.0 / sum);
+    const auto scale = static_cast<float>(1.0 / sum_of(row));
     for (float& x : row) x *= scale;
 }
 
@@ -95,7 +117,7 @@ inline void add(matrix_view<float> x, matrix_view<const float> y) {
         for (std::size_t c = 0; c < x.cols; ++c) x(r, c) += y(r, c);
 }
 
-/// Normalizes rows. Sums are taken in double: rows are long, and single products are what float is good enough for.
+/// Normalizes rows; sums are taken in double.
 struct norm_layer {
     norm_kind kind = norm_kind::rms;
     double eps = 1e-6;
@@ -115,11 +137,7 @@ struct norm_layer {
  private:
     void apply_row(std::span<const float> x, std::span<float> y) const {
         const auto features = static_cast<double>(x.size());
-        double mean = 0.0;
-        if (kind == norm_kind::layer) {
-            for (const float value : x) mean += static_cast<double>(value);
-            mean /= features;
-        }
+        const double mean = kind == norm_kind::layer ? sum_of(x) / features : 0.0;
         double squares = 0.0;
         for (const float value : x) {
             const double centred = static_cast<double>(value) - mean;
