@@ -93,14 +93,23 @@ def load_by_transformers(folder):
     """A quantized folder through transformers, with the linears of GPTQModel (by optimum) or of compressed-tensors.
 
     Left to itself it takes the fastest CPU kernel, which computes in bfloat16 or int8; the torch kernel is asked for.
+
+    Asymmetric compressed-tensors are dequantized while loading, which rounds the weights to half precision: the other
+    way, to load the packed tensors and dequantize in float32, fails on packed zeros (transformers 5.23, with
+    compressed-tensors 0.20).
     """
-    from transformers import AutoModelForCausalLM, GPTQConfig
+    from transformers import AutoModelForCausalLM, CompressedTensorsConfig, GPTQConfig
 
     settings = quantization_settings(folder)
-    options = {}
     if settings["quant_method"] == "gptq":
-        options["quantization_config"] = GPTQConfig(bits=settings["bits"], backend="gptq_torch")
-    return in_float32(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, device_map="cpu", **options))
+        reading = GPTQConfig(bits=settings["bits"], backend="gptq_torch")
+    else:
+        symmetric = all(group["weights"]["symmetric"] for group in settings["config_groups"].values())
+        reading = CompressedTensorsConfig(dequantize=not symmetric)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, device_map="cpu", quantization_config=reading
+    )
+    return in_float32(model)
 
 
 def load(folder):
