@@ -189,6 +189,9 @@ TEST_CASE("tokenize, generate, inspect and bench") {
     gptq_test::write_file(little, "Ab c\n");
     CHECK(run_program({"tokenize", s.model, "--text", little}).out == "65\n98\n32\n99\n10\n");
     CHECK(json_of({"tokenize", s.model, "--text", little})["ids"] == nlohmann::json({65, 98, 32, 99, 10}));
+    const std::string lines = s.out("lines.txt");
+    gptq_test::write_file(lines, "A\r\nb\rc\n\r");
+    CHECK(json_of({"tokenize", s.model, "--text", lines})["ids"] == nlohmann::json({65, 10, 98, 10, 99, 10, 10}));
 
     const auto generated = json_of({"generate", s.model, "--prompt", "the cat", "-n", "9"});
     CHECK(generated["tokens"] == 9);

@@ -22,13 +22,9 @@ inline constexpr std::size_t attention_tile = 64;
 /// sees `span` positions up to its own.
 inline void mask_and_normalize(matrix_view<float> scores, std::size_t first_query, std::size_t first_key,
                                std::size_t span) {
-    const auto rows = static_cast<std::ptrdiff_t>(scores.rows);
-#ifdef _OPENMP
-#pragma omp parallel for schedule(static)
-#endif
-    for (std::ptrdiff_t r = 0; r < rows; ++r) {
-        const std::span<float> row = scores.row(static_cast<std::size_t>(r));
-        const std::size_t end = first_query + static_cast<std::size_t>(r) + 1;
+    for (std::size_t r = 0; r < scores.rows; ++r) {
+        const std::span<float> row = scores.row(r);
+        const std::size_t end = first_query + r + 1;
         const std::size_t begin = end > span ? end - span : 0;
         const std::size_t from = begin > first_key ? begin - first_key : 0;
         const std::size_t to = end - first_key;

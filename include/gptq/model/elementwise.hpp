@@ -79,14 +79,23 @@ inline void softmax(std::span<float> row) {
 
 namespace detail {
 
+/// f(r) for every row r of a [rows, cols] matrix; by several threads only where there is much to do. BLAS has threads
+/// of its own: between its calls, two teams whose idle threads wait actively keep each other from the processors.
 template <class F>
-void for_each_element(matrix_view<float> x, F&& f) {
-    const auto rows = static_cast<std::ptrdiff_t>(x.rows);
+void for_each_row(std::size_t rows, std::size_t cols, const F& f) {
+    const auto count = static_cast<std::ptrdiff_t>(rows);
+    [[maybe_unused]] const bool much = rows * cols >= std::size_t{1} << 20;
 #ifdef _OPENMP
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (much)
 #endif
-    for (std::ptrdiff_t r = 0; r < rows; ++r)
-        for (float& value : x.row(static_cast<std::size_t>(r))) value = f(value);
+    for (std::ptrdiff_t r = 0; r < count; ++r) f(static_cast<std::size_t>(r));
+}
+
+template <class F>
+void for_each_element(matrix_view<float> x, const F& f) {
+    for_each_row(x.rows, x.cols, [&](std::size_t r) {
+        for (float& value : x.row(r)) value = f(value);
+    });
 }
 
 }  // namespace detail
@@ -126,12 +135,7 @@ struct norm_layer {
 
     /// y = norm of the rows of x; y may be x itself.                                         x, y [tokens, features]
     void apply(matrix_view<const float> x, matrix_view<float> y) const {
-        const auto rows = static_cast<std::ptrdiff_t>(x.rows);
-#ifdef _OPENMP
-#pragma omp parallel for schedule(static)
-#endif
-        for (std::ptrdiff_t r = 0; r < rows; ++r)
-            apply_row(x.row(static_cast<std::size_t>(r)), y.row(static_cast<std::size_t>(r)));
+        detail::for_each_row(x.rows, x.cols, [&](std::size_t r) { apply_row(x.row(r), y.row(r)); });
     }
 
  private:
