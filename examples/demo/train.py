@@ -159,18 +159,23 @@ def train(model, batches, steps, peak_muon, peak_adam):
 # --------------------------------------------------------------------------------------------------------------------
 
 
-def windows_of(tokens):
-    return tokens[: len(tokens) // WINDOW * WINDOW].view(-1, WINDOW)
+def scored(values):
+    """Of one value a token, those of scored tokens: all but the first of each window. The last window may be short."""
+    return torch.cat([window[1:] for window in values.split(WINDOW)])
 
 
 @torch.no_grad()
-def window_surprises(model, windows):
-    """-log p of every token of every window but its first, in float."""
-    rows = []
-    for batch in windows.split(16):
+def surprises(model, tokens):
+    """-log p of every scored token, in float."""
+    whole = len(tokens) // WINDOW * WINDOW
+    batches = list(tokens[:whole].view(-1, WINDOW).split(16))
+    if len(tokens) - whole > 1:
+        batches.append(tokens[whole:].view(1, -1))
+    nats = []
+    for batch in batches:
         logits = model(input_ids=batch).logits[:, :-1].float()
-        rows.append(torch.nn.functional.cross_entropy(logits.transpose(1, 2), batch[:, 1:], reduction="none"))
-    return torch.cat(rows).double()
+        nats.append(torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten(), reduction="none"))
+    return torch.cat(nats).double()
 
 
 def rounded_to_nearest(weight, bits, group=32):
@@ -193,13 +198,13 @@ def measure():
     assert tokens.tolist() == tokenizer.encode(text).ids, "a token crosses two pieces"
     assert math.isclose(sum(nats for _, nats, _ in steps), total), "the tokens' probabilities are not the text's"
 
-    windows = windows_of(tokens)
-    exact = windows_of(torch.tensor([nats for _, nats, _ in steps], dtype=torch.float64))[:, 1:]
+    exact = scored(torch.tensor([nats for _, nats, _ in steps], dtype=torch.float64))
     # Where a window has opened a document of its own, the model has seen all that matters and meets the bound fairly.
-    in_context = windows_of(torch.tensor([opens for _, _, opens in steps]))[:, 1:].int().cumsum(1) > 0
+    opens = torch.tensor([opens for _, _, opens in steps])
+    in_context = torch.cat([window[1:].cumsum(0) > 0 for window in opens.split(WINDOW)])
 
     report = {
-        "text": "heldout.txt", "window": WINDOW, "tokens": len(tokens), "windows": len(windows),
+        "text": "heldout.txt", "window": WINDOW, "tokens": len(tokens), "windows": math.ceil(len(tokens) / WINDOW),
         "scored_tokens": exact.numel(), "nats_per_token": exact.mean().item(),
         "perplexity_bound": exact.mean().exp().item(),
         "scored_tokens_in_context": int(in_context.sum()),
@@ -223,7 +228,7 @@ def measure():
             for name, parameter in model.model.layers.named_parameters():
                 if parameter.ndim == 2:
                     parameter.data = rounded_to_nearest(parameter.data, bits)
-        show("float" if bits is None else f"RTN {bits} bits", window_surprises(model, windows))
+        show("float" if bits is None else f"RTN {bits} bits", surprises(model, tokens))
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -231,13 +236,13 @@ def measure():
 # --------------------------------------------------------------------------------------------------------------------
 
 
-def save_weights(model, windows):
+def save_weights(model, tokens):
     """Stores the weights as float16, and makes sure that this cost nothing."""
-    trained = window_surprises(model, windows).mean()
+    trained = surprises(model, tokens).mean()
     model.half().save_pretrained(MODEL)
     (MODEL / "model.safetensors").chmod(0o644)
     reloaded = transformers.AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
-    stored = window_surprises(reloaded, windows).mean()
+    stored = surprises(reloaded, tokens).mean()
     print(f"perplexity as trained {trained.exp():.5f}, as stored in float16 {stored.exp():.5f}")
     assert abs(stored - trained) < 1e-3, "float16 lost something"
 
@@ -254,7 +259,7 @@ def make(steps, peak_muon, peak_adam):
 
     model = new_model()
     train(model, training_batches(world, tokenizer, steps), steps, peak_muon, peak_adam)
-    save_weights(model, windows_of(torch.tensor(tokenizer.encode((TEXT / "heldout.txt").read_text()).ids)))
+    save_weights(model, torch.tensor(tokenizer.encode((TEXT / "heldout.txt").read_text(encoding="utf-8")).ids))
 
 
 def main():
