@@ -1,4 +1,5 @@
-# Shared by the scripts, which source it from the root of the repository: what a Debian machine needs, and the build.
+# Shared by the scripts, which source it from the root of the repository: what a Debian machine needs, the build, and
+# reading what the program prints.
 
 # What building everything and running the tests takes.
 build_packages=(
@@ -44,3 +45,6 @@ build() {
     cmake --preset "$1"
     cmake --build --preset "$1" ${2:+--target "$2"}
 }
+
+# json_number KEY: the number under KEY in the JSON object on standard input.
+json_number() { sed -nE "s/.*\"$1\": *(-?[0-9.eE+-]+).*/\1/p" | head -n 1; }
