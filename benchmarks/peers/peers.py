@@ -33,9 +33,9 @@ def token_ids(folder, text_file, max_tokens=None):
     """The ids of a whole text without added special tokens, as int64 [tokens].
 
     By the tokenizers library itself: transformers 5 rebuilds Llama's tokenizer from its own idea of it, and then loses
-    characters that the vocabulary lacks. The bytes are decoded as they are, because read_text() would drop "\\r".
+    characters that the vocabulary lacks.
     """
-    text = pathlib.Path(text_file).read_bytes().decode("utf-8")
+    text = pathlib.Path(text_file).read_text(encoding="utf-8")
     tokenizer = tokenizers.Tokenizer.from_file(str(pathlib.Path(folder) / "tokenizer.json"))
     return torch.tensor(tokenizer.encode(text, add_special_tokens=False).ids[:max_tokens])
 

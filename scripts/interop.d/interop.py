@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Passes checkpoints between gptq and the programs that read and write the same files, and compares what they compute.
 
-    interop.py MODEL --text FILE --calib FILE --program GPTQ --logits LOGITS --work DIR [--checkpoint FOLDER]...
+    interop.py MODEL --calib FILE --text FILE --program GPTQ --logits LOGITS --work DIR [--checkpoint FOLDER]...
 
 1. gptq quantizes MODEL with many settings; GPTQModel and transformers load what it wrote.
 2. GPTQModel quantizes MODEL; gptq loads what that wrote, as it does the folders given by --checkpoint.
