@@ -90,7 +90,7 @@ def load_by_gptqmodel(folder):
 
 
 def load_by_transformers(folder):
-    """A quantized folder through transformers, with the linears of GPTQModel (by optimum) or of compressed-tensors.
+    """A quantized folder through transformers, with the linears of GPTQModel (by optimum) or compressed-tensors.
 
     Left to itself it takes the fastest CPU kernel, which computes in bfloat16 or int8; the torch kernel is asked for.
 

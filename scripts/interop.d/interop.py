@@ -85,6 +85,19 @@ def all_settings():
             yield Settings(bits, group_size, asym=True, format="compressed-tensors", readers=("transformers",))
 
 
+def input_features(model):
+    """How many inputs the linears of a block have, by the model's config.json."""
+    config = json.loads((model / "config.json").read_text())
+    heads = config["num_attention_heads"]
+    head = config.get("head_dim") or config["hidden_size"] // heads
+    return {config["hidden_size"], heads * head, config["intermediate_size"]}
+
+
+def fits(settings, model):
+    """Whether the groups divide every linear; gptq refuses others, because not every reader takes a short last group."""
+    return settings.group_size == -1 or all(inputs % settings.group_size == 0 for inputs in input_features(model))
+
+
 READERS = {"GPTQModel": peers.load_by_gptqmodel, "transformers": peers.load_by_transformers}
 
 
@@ -169,6 +182,9 @@ class Table:
 def check_ours(table, gptq, arguments, ids):
     """Direction 1: gptq writes, the others read."""
     for settings in all_settings():
+        if not fits(settings, arguments.model):
+            table.print(f"{'gptq':<10} {'not tried':<51} {settings}: groups do not divide the linears")
+            continue
         folder = gptq.work / "ours"
         shutil.rmtree(folder, ignore_errors=True)
         try:
