@@ -94,7 +94,7 @@ def input_features(model):
 
 
 def fits(settings, model):
-    """Whether the groups divide every linear; gptq refuses others, because not every reader takes a short last group."""
+    """Whether the groups divide every linear; gptq refuses others, since not every reader takes a short last group."""
     return settings.group_size == -1 or all(inputs % settings.group_size == 0 for inputs in input_features(model))
 
 
