@@ -37,11 +37,13 @@ install_missing() {
         apt-get install -q -y --no-install-recommends "${missing[@]}" < /dev/null >&2
 }
 
-# build PRESET [TARGET]: configures and builds, through ccache where there is one.
+# Compile through ccache where there is one.
+if command -v ccache > /dev/null; then
+    export CMAKE_CXX_COMPILER_LAUNCHER=ccache
+fi
+
+# build PRESET [TARGET]: configures and builds.
 build() {
-    if command -v ccache > /dev/null; then
-        export CMAKE_CXX_COMPILER_LAUNCHER=ccache
-    fi
     cmake --preset "$1"
     cmake --build --preset "$1" ${2:+--target "$2"}
 }
