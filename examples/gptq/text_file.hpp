@@ -9,8 +9,8 @@
 
 namespace program {
 
-/// The text with every line ended by "\n", whether the file ends them so, with "\r\n" or with "\r". Other programs read text
-/// in this way, and a model's perplexity depends on it. Throws io_error naming the file and the system's reason.
+/// The text with every line ended by "\n", whether the file ends them so, with "\r\n" or with "\r". Other programs read
+/// text in this way, and a model's perplexity depends on it. Throws io_error naming the file and the system's reason.
 inline std::string read_text(const std::string& path) {
     std::string text = gptq::io::read_text_file(path, std::numeric_limits<std::size_t>::max());
     std::size_t kept = 0;

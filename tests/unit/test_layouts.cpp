@@ -188,7 +188,7 @@ TEST_CASE(
     "gptq v1 reads back a zero point of 0 as writers store it that subtract 1 from every field of a word at once") {
     const int bits = GENERATE(2, 4, 8);
     auto q = random_layer(bits, 32, 32, 32, false, false);
-    for (const std::size_t row : {0, 4, 5, 31}) q.zeros(row, 0) = 0;
+    for (const std::size_t row : {0u, 4u, 5u, 31u}) q.zeros(row, 0) = 0;
     auto t = gptq::pack<gptq_v2>(q);
     const std::uint32_t one_a_field = bits == 2 ? 0x55555555u : bits == 4 ? 0x11111111u : 0x01010101u;
     for (auto& word : t.qzeros)

@@ -45,7 +45,7 @@ void check(int group_size, std::size_t tokens, std::size_t N, std::size_t K) {
 TEST_CASE("matmul is the product with the dequantized weights, for every scheme and shape") {
     using gptq::scheme;
     using dynamic = gptq::group_size<gptq::dynamic>;
-    for (const std::size_t tokens : {1, 2, 33})
+    for (const std::size_t tokens : {1u, 2u, 33u})
         for (const int g : {8, 32, 50, gptq::per_channel}) {
             check<scheme<2, dynamic, gptq::asymmetric, gptq::act_order>>(g, tokens, 65, 72);
             check<scheme<3, dynamic, gptq::symmetric, gptq::natural_order>>(g, tokens, 7, 33);

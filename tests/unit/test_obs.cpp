@@ -101,7 +101,7 @@ void compare(int group_size, std::size_t block_size) {
 
 TEST_CASE("the codes are those of Optimal Brain Surgeon, grids fitted to up-to-date weights") {
     for (const int g : {4, 8, 16, 20, gptq::per_channel})
-        for (const std::size_t block : {8, 16, 128}) {
+        for (const std::size_t block : {8u, 16u, 128u}) {
             compare<4, gptq::symmetric, gptq::natural_order>(g, block);
             compare<3, gptq::asymmetric, gptq::natural_order>(g, block);
             compare<2, gptq::asymmetric, gptq::act_order>(g, block);
