@@ -1,4 +1,4 @@
-// expect: PackLayout
+// expect: with L = gptq::symmetric
 #include <gptq/gptq.hpp>
 
 #ifdef CORRECT
