@@ -133,6 +133,8 @@ concept FactorPath = Backend<B> &&
 //     numbers, for layers that the layout cannot hold.
 //  5. scales_by_group tells how scales lie in the file: [G,N] if true, [N,G] if false.
 //  6. A layout may say stores_symmetric_zeros = false: then symmetric layers have no packed zero points.
+//  7. A layout may have code_block(words, first, count): the view of the words of output features [first, first + count),
+//     which unpack_codes unpacks like those of a whole layer. Without it, prepare unpacks the whole layer at once.
 // ---------------------------------------------------------------------------------------------------------------------
 struct extent2 {
     std::size_t rows = 0;

@@ -1,157 +1,240 @@
 // Multiplying by a quantized layer: prepare once, then Y = X Wq' for any number of rows.
 //
-// This header is the seam and its reference: correct for every scheme, order and shape. It dequantizes a slab of output
-// features at a time and leaves the product to the backend, so nothing the size of the layer is ever held in float.
+// prepare lays the codes out for the kernels (kernels/kernel.hpp); a product holds its inputs as the kernels want them,
+// then runs one kernel over all panels of output features and blocks of rows. Which instruction set that is for is
+// decided at run time.
 #pragma once
 
 #include <algorithm>
-#include <cmath>
-#include <concepts>
+#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
-#include <vector>
+#include <string>
+#include <type_traits>
 
-#include <gptq/concepts.hpp>
+#include <gptq/activation.hpp>
 #include <gptq/error.hpp>
+#include <gptq/half.hpp>
+#include <gptq/kernels/dispatch.hpp>
+#include <gptq/kernels/isa.hpp>
+#include <gptq/kernels/kernel.hpp>
+#include <gptq/kernels/panels.hpp>
+#include <gptq/kernels/threads.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/quantized.hpp>
 
 namespace gptq {
 
-/// How the inputs of a product are held: float as they are, or rounded to integers with one scale per token and group.
-namespace activation {
-
-/// The inputs as they are.
-struct exact {
-    static constexpr bool rounds = false;
-    static void round(std::span<float>) noexcept {}
+/// How a product is computed; the result does not depend on it, up to rounding.
+struct matmul_options {
+    std::size_t threads = 0;  ///< 0: as many as OpenMP is set to. Without OpenMP there is one
+    isa instructions = best_isa();
 };
 
-/// Symmetric rounding to integers of magnitude at most Levels.
-template <int Levels>
-struct rounded {
-    static constexpr bool rounds = true;
-    /// x: the inputs of one token in one group; replaced by the nearest multiples of max|x| / Levels.
-    static void round(std::span<float> x) noexcept {
-        float largest = 0.0f;
-        for (const float v : x) largest = std::max(largest, std::fabs(v));
-        if (!(largest > 0.0f) || !std::isfinite(largest)) return;
-        const float scale = largest / static_cast<float>(Levels);
-        for (float& v : x) v = std::nearbyint(v / scale) * scale;
+/// Epilogue of matmul that changes nothing. An epilogue is a function of one output, its row and its output feature;
+/// its result is what is stored. It may run concurrently.
+struct no_epilogue {
+    float operator()(float output, std::size_t /*row*/, std::size_t /*out_feature*/) const noexcept { return output; }
+};
+
+/// Adds a bias [N].
+struct add_bias {
+    std::span<const float> bias;
+    float operator()(float output, std::size_t /*row*/, std::size_t out_feature) const noexcept {
+        return output + bias[out_feature];
     }
 };
 
-using int16 = rounded<32767>;  ///< closer to exact than half precision inputs are
-using int8 = rounded<127>;     ///< lossy: opted into by name
+namespace detail {
 
-}  // namespace activation
+constexpr float to_float(float x) { return x; }
+using gptq::to_float;
 
-/// Activation<A>: how matmul holds its inputs.
-///  1. round(x) replaces the inputs of one token in one group by the values that the kernel multiplies with.
-///  2. A::rounds is false only if round changes nothing.
-template <class A>
-concept Activation = requires(std::span<float> x) {
-    { A::rounds } -> std::convertible_to<bool>;
-    A::round(x);
-};
+constexpr void store(float x, float& to) { to = x; }
+constexpr void store(float x, half& to) { to = to_half(x); }
+constexpr void store(float x, bfloat16& to) { to = to_bfloat16(x); }
 
-/// A quantized layer made ready for multiplication: input features sorted by group, so that act-order costs one
-/// permutation of the inputs a call and nothing a weight.
-template <Activation A>
-class prepared {
+/// A buffer whose elements are not set.
+template <class T>
+std::unique_ptr<T[]> uninitialized(std::size_t size) {
+    return std::make_unique_for_overwrite<T[]>(size);
+}
+
+/// The inputs of a product as a kernel takes them.
+class held_rows {
  public:
-    /// q: any layer with an affine grid, its g_idx in any order. Throws shape_error where g_idx names a group that has
-    /// no scale or the shapes of q do not fit together.
-    explicit prepared(const_quantized_view q)
-        : codes_(q.codes.rows, q.codes.cols),
-          scales_(q.scales.rows, q.scales.cols),
-          zeros_(q.zeros.rows, q.zeros.cols) {
-        check(q);
-        sort_by_group(q.g_idx);
-        for (std::size_t n = 0; n < out_features(); ++n) {
-            for (std::size_t p = 0; p < in_features(); ++p) codes_(n, p) = q.codes(n, order_[p]);
-            std::copy_n(q.scales.row(n).data(), groups(), &scales_(n, 0));
-            std::copy_n(q.zeros.row(n).data(), groups(), &zeros_(n, 0));
-        }
+    /// Holds X [T, K], float, half or bfloat16, in the given order.
+    template <class T>
+    held_rows(const kernels::kernel& kernel, const kernels::feature_order& features, int levels, matrix_view<const T> X,
+              std::size_t threads)
+        : rows_(padded(X.rows)),
+          segments_(features.segments().size()),
+          row_words_(features.runs() * kernel.words_per_run),
+          words_(uninitialized<std::uint32_t>(rows_ * row_words_)),
+          scales_(uninitialized<float>(rows_ * segments_)),
+          sums_(uninitialized<std::uint32_t>(rows_ * segments_)) {
+        const std::size_t large = kernel.tile_rows, tiles = rows_ / large;
+        kernels::in_parallel(tiles, threads, [&](std::size_t first, std::size_t last) {
+            for (std::size_t i = first; i < last; ++i) hold_tile(kernel, features, levels, X, i * large, large);
+        });
+        const std::size_t rest = std::min(rows_, kernels::small_tile);
+        for (std::size_t row = tiles * large; row < rows_; row += rest)
+            hold_tile(kernel, features, levels, X, row, rest);
     }
 
-    std::size_t out_features() const { return codes_.rows(); }
-    std::size_t in_features() const { return codes_.cols(); }
-    std::size_t groups() const { return scales_.cols(); }
+    /// As many rows as a core's own cache holds while panel after panel is multiplied by them.
+    std::size_t block_rows() const {
+        constexpr std::size_t cache_words = (std::size_t{1} << 20) / sizeof(std::uint32_t), tile = 16;
+        return std::clamp(cache_words / row_words_ / tile * tile, tile, kernels::call_rows);
+    }
 
-    /// Y = X Wq'.   X [T, K]  Y [T, N]. Throws shape_error where the shapes do not fit.
-    template <Backend B>
-    void multiply(const B& backend, matrix_view<const float> X, matrix_view<float> Y) const {
-        if (X.cols != in_features() || Y.cols != out_features() || Y.rows != X.rows)
-            throw shape_error("matmul: X " + shape_string(X.rows, X.cols) + " times a layer " +
-                              shape_string(out_features(), in_features()) + " into Y " + shape_string(Y.rows, Y.cols));
-        matrix<float> held;  // [T, K] inputs sorted and rounded, if either is needed
-        if (!sorted_ || A::rounds) {
-            held = held_inputs(X);
-            X = held.view();
-        }
-        constexpr std::size_t slab_width = 64;
-        matrix<float> slab(in_features(), std::min(slab_width, out_features()));  // [K, width]
-        for (std::size_t first = 0; first < out_features(); first += slab_width) {
-            const std::size_t width = std::min(slab_width, out_features() - first);
-            const auto Wt = slab.view().columns(0, width);
-            dequantize_slab(first, Wt);
-            backend.multiply(Y.columns(first, first + width), X, Wt, 1.0f, 0.0f);
-        }
+    /// `count` rows, or as many as there are, from `first` on, where a block begins.
+    kernels::rows_view block(std::size_t first, std::size_t count) const {
+        return {std::min(count, rows_ - first), words_.get() + first * row_words_, row_words_,
+                scales_.get() + first * segments_, sums_.get() + first * segments_};
     }
 
  private:
-    static void check(const_quantized_view q) {
+    static std::size_t padded(std::size_t rows) {
+        constexpr std::size_t multiple = kernels::small_tile;
+        return rows == 1 ? 1 : (rows + multiple - 1) / multiple * multiple;
+    }
+
+    /// The tile of rows [row, row + height); rows that X does not have are zeros.
+    template <class T>
+    void hold_tile(const kernels::kernel& kernel, const kernels::feature_order& features, int levels,
+                   matrix_view<const T> X, std::size_t row, std::size_t height) {
+        std::array<std::uint32_t, kernels::segment_runs * kernels::run_features> held;
+        std::uint32_t* words = words_.get() + row * row_words_;
+        features.for_each_segment([&](std::size_t s, std::span<const std::size_t> of_segment) {
+            const std::size_t runs = features.segments()[s].runs, count = runs * kernel.words_per_run;
+            for (std::size_t r = 0; r < height; ++r) {
+                std::array<float, kernels::segment_runs * kernels::run_features> gathered{};
+                const float* inputs = gathered.data();
+                if (row + r < X.rows) inputs = gather(X.row(row + r), of_segment, features.contiguous(s), gathered);
+                const std::size_t at = (row + r) * segments_ + s;
+                kernel.hold(inputs, runs, static_cast<float>(levels), held.data(), &scales_[at], &sums_[at]);
+                for (std::size_t i = 0; i < count; ++i) words[i * height + r] = held[i];
+            }
+            words += count * height;
+        });
+    }
+
+    /// The inputs of a segment: in `room`, which holds zeros, if they are not where they are needed already.
+    template <class T>
+    static const float* gather(std::span<const T> x, std::span<const std::size_t> features, bool contiguous,
+                               std::span<float> room) {
+        if constexpr (std::is_same_v<T, float>)
+            if (contiguous) return &x[features.front()];
+        for (std::size_t i = 0; i < features.size(); ++i) room[i] = detail::to_float(x[features[i]]);
+        return room.data();
+    }
+
+    std::size_t rows_;  // with those added
+    std::size_t segments_, row_words_;
+    std::unique_ptr<std::uint32_t[]> words_;  // [rows, row_words], in tiles
+    std::unique_ptr<float[]> scales_;         // [rows, S]
+    std::unique_ptr<std::uint32_t[]> sums_;   // [rows, S]
+};
+
+}  // namespace detail
+
+/// A quantized layer made ready for multiplication by inputs that are held as A.
+template <Activation A>
+class prepared {
+ public:
+    /// q: a layer with an affine grid and codes below 2^bits, 2 <= bits <= 8, its g_idx in any order. Throws
+    /// shape_error where g_idx names a group that has no scale or the shapes of q do not fit together,
+    /// unsupported_error for other numbers of bits.
+    prepared(const_quantized_view q, int bits)
+        : prepared(bits, checked(q).scales, q.zeros, q.g_idx, [&](std::size_t first, matrix_view<std::uint8_t> room) {
+              return q.codes.block(first, room.rows, 0, q.codes.cols);
+          }) {}
+
+    /// The same with codes that are unpacked a few output features at a time: see kernels::panels for codes_of. scales
+    /// and zeros are [N, G], g_idx [K].
+    template <class CodesOf>
+    prepared(int bits, matrix_view<const float> scales, matrix_view<const std::uint8_t> zeros,
+             std::span<const std::int32_t> g_idx, const CodesOf& codes_of)
+        : out_features_(scales.rows),
+          groups_(scales.cols),
+          features_(g_idx, scales.cols),
+          panels_(checked_bits(bits), features_, scales, zeros, codes_of) {}
+
+    std::size_t out_features() const { return out_features_; }
+    std::size_t in_features() const { return features_.size(); }
+    std::size_t groups() const { return groups_; }
+    /// The size of codes, scales and zero points: what a product with one row reads.
+    std::size_t bytes() const { return panels_.bytes(); }
+
+    /// Y(t, n) = epilogue((X Wq')(t, n), t, n). X [T, K] and Y [T, N] are of float, half or bfloat16; the sums are
+    /// taken in float, and for integer inputs exactly within a group. A token with an input that is not finite gets
+    /// outputs that are not. Throws shape_error where the shapes do not fit, and what the epilogue throws.
+    template <class T, class U, class Epilogue = no_epilogue>
+    void multiply(matrix_view<T> X, matrix_view<U> Y, const matmul_options& options = {},
+                  const Epilogue& epilogue = {}) const {
+        if (X.cols != in_features() || Y.cols != out_features() || Y.rows != X.rows)
+            throw shape_error("matmul: X " + shape_string(X.rows, X.cols) + " times a layer " +
+                              shape_string(out_features(), in_features()) + " into Y " + shape_string(Y.rows, Y.cols));
+        const kernels::kernel kernel = kernels::find_kernel<held>(options.instructions, panels_.bits());
+        const std::size_t threads = threads_for(X.rows, options);
+        const detail::held_rows inputs(kernel, features_, A::levels, matrix_view<const std::remove_const_t<T>>(X),
+                                       X.rows > 1 ? threads : 1);
+        // Panel after panel for one block of rows, which stays in the cache, then the next block.
+        const std::size_t block_rows = inputs.block_rows(), blocks = (X.rows + block_rows - 1) / block_rows;
+        kernels::in_parallel(blocks * panels_.count(), threads, [&](std::size_t first, std::size_t last) {
+            for (std::size_t i = first; i < last; ++i) {
+                const std::size_t row = i / panels_.count() * block_rows;
+                multiply_panel(kernel, inputs.block(row, block_rows), row, i % panels_.count(), Y, epilogue);
+            }
+        });
+    }
+
+ private:
+    static constexpr kernels::held_as held = A::levels == 0    ? kernels::held_as::floats
+                                             : A::levels < 128 ? kernels::held_as::int8
+                                                               : kernels::held_as::int16;
+
+    static const_quantized_view checked(const_quantized_view q) {
         const std::size_t N = q.codes.rows, K = q.codes.cols, G = q.scales.cols;
         if (N == 0 || K == 0 || q.scales.rows != N || q.zeros.rows != N || q.zeros.cols != G || q.g_idx.size() != K)
             throw shape_error("prepare: codes " + shape_string(N, K) + ", scales " + shape_string(q.scales.rows, G) +
                               ", zeros " + shape_string(q.zeros.rows, q.zeros.cols) + " and g_idx [" +
                               std::to_string(q.g_idx.size()) + "] are not those of one layer");
-        for (std::size_t k = 0; k < K; ++k)
-            if (q.g_idx[k] < 0 || static_cast<std::size_t>(q.g_idx[k]) >= G)
-                throw shape_error("prepare: g_idx[" + std::to_string(k) + "] = " + std::to_string(q.g_idx[k]) +
-                                  " names none of the " + std::to_string(G) + " groups");
+        return q;
     }
 
-    void sort_by_group(std::span<const std::int32_t> g_idx) {
-        sorted_ = std::is_sorted(g_idx.begin(), g_idx.end());
-        group_begin_.assign(groups() + 1, 0);
-        for (const std::int32_t g : g_idx) ++group_begin_[static_cast<std::size_t>(g) + 1];
-        for (std::size_t g = 0; g < groups(); ++g) group_begin_[g + 1] += group_begin_[g];
-        std::vector<std::size_t> next(group_begin_.begin(), group_begin_.end() - 1);
-        order_.resize(g_idx.size());
-        for (std::size_t k = 0; k < g_idx.size(); ++k) order_[next[static_cast<std::size_t>(g_idx[k])]++] = k;
+    static int checked_bits(int bits) {
+        if (bits < 2 || bits > 8)
+            throw unsupported_error("prepare: codes of " + std::to_string(bits) +
+                                    " bits; there are kernels for 2 to 8");
+        return kernels::held_bits(bits);
     }
 
-    matrix<float> held_inputs(matrix_view<const float> X) const {
-        matrix<float> held(X.rows, X.cols);
-        for (std::size_t t = 0; t < X.rows; ++t) {
-            const std::span<float> x = held.view().row(t);
-            for (std::size_t p = 0; p < X.cols; ++p) x[p] = X(t, order_[p]);
-            for (std::size_t g = 0; g < groups(); ++g)
-                A::round(x.subspan(group_begin_[g], group_begin_[g + 1] - group_begin_[g]));
-        }
-        return held;
+    /// One thread where starting others would take longer than the product.
+    std::size_t threads_for(std::size_t rows, const matmul_options& options) const {
+        constexpr std::size_t worth_starting = std::size_t{1} << 17;  // multiplications
+        if (rows * out_features() * in_features() < worth_starting) return 1;
+        return options.threads != 0 ? options.threads : kernels::default_threads();
     }
 
-    /// Wt(p, i) = weight of output feature first + i and sorted input feature p.                        Wt [K, width]
-    void dequantize_slab(std::size_t first, matrix_view<float> Wt) const {
-        for (std::size_t i = 0; i < Wt.cols; ++i)
-            for (std::size_t g = 0; g < groups(); ++g) {
-                const float scale = scales_(first + i, g);
-                const int zero = zeros_(first + i, g);
-                for (std::size_t p = group_begin_[g]; p < group_begin_[g + 1]; ++p)
-                    Wt(p, i) = scale * static_cast<float>(codes_(first + i, p) - zero);
-            }
+    template <class U, class Epilogue>
+    void multiply_panel(const kernels::kernel& kernel, const kernels::rows_view& inputs, std::size_t row,
+                        std::size_t panel, matrix_view<U> Y, const Epilogue& epilogue) const {
+        alignas(64) std::array<float, kernels::call_rows * kernels::panel_width> sums;
+        kernel.multiply(panels_.view(panel, features_.segments()), inputs, sums.data());
+        const std::size_t n = panel * kernels::panel_width, width = std::min(kernels::panel_width, Y.cols - n);
+        const std::size_t last = std::min(row + inputs.rows, Y.rows);
+        for (const float* sum = sums.data(); row < last; ++row, sum += kernels::panel_width)
+            for (std::size_t i = 0; i < width; ++i) detail::store(epilogue(sum[i], row, n + i), Y(row, n + i));
     }
 
-    matrix<std::uint8_t> codes_;            // [N, K], sorted by group
-    matrix<float> scales_;                  // [N, G]
-    matrix<std::uint8_t> zeros_;            // [N, G]
-    std::vector<std::size_t> order_;        // [K], sorted position -> input feature
-    std::vector<std::size_t> group_begin_;  // [G + 1]
-    bool sorted_ = true;                    // order_ is the identity
+    std::size_t out_features_;
+    std::size_t groups_;
+    kernels::feature_order features_;
+    kernels::panels panels_;
 };
 
 }  // namespace gptq

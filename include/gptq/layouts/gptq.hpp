@@ -47,6 +47,12 @@ struct gptq_v2 {
         return {groups, stream_words<Bits>(out_features)};
     }
 
+    /// The words of output features [first, first + count).
+    static matrix_view<const std::uint32_t> code_block(matrix_view<const std::uint32_t> words, std::size_t first,
+                                                       std::size_t count) {
+        return words.columns(first, first + count);
+    }
+
     template <int Bits>
     static void pack_codes(matrix_view<const std::uint8_t> codes, matrix_view<std::uint32_t> words) {
         for (std::size_t n = 0; n < codes.rows; ++n) pack_line<Bits>(row_line(codes, n), column_line(words, n));

@@ -7,7 +7,6 @@
 #include <variant>
 
 #include <gptq/backends/cpu/blas.hpp>
-#include <gptq/backends/cpu/cpu_backend.hpp>
 #include <gptq/error.hpp>
 #include <gptq/matmul.hpp>
 #include <gptq/matrix_view.hpp>
@@ -58,7 +57,7 @@ struct linear {
             throw shape_error("linear layer " + shape_string(out_features(), in_features()) + ": input " +
                               shape_string(x.rows, x.cols) + " and output " + shape_string(y.rows, y.cols) +
                               " do not fit it");
-        on_weights([&](const auto& m) { m.multiply(cpu_backend{}, x, y); },
+        on_weights([&](const auto& m) { m.multiply(x, y); },
                    [&](matrix_view<const float> w) { blas::gemm_nt(x, w, y, 1.0f, 0.0f); });
         if (bias.size() == 0) return;
         for (std::size_t r = 0; r < y.rows; ++r)

@@ -5,7 +5,9 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <utility>
 
 #include <gptq/concepts.hpp>
 #include <gptq/error.hpp>
@@ -185,29 +187,44 @@ packed<L> pack(const quantized_layer& q) {
     return t;
 }
 
+namespace detail {
+
+/// f<Bits>(q) with all of a layer but its codes, which have their shape only. Throws as unpack.
+template <PackLayout L, class F>
+auto with_parameters(const packed_layer& t, F&& f) {
+    using result = decltype(f.template operator()<4>(std::declval<quantized_layer&>()));
+    std::optional<result> made;
+    visit_layout_bits<L>(t.bits, [&]<int Bits>() {
+        constexpr std::uint8_t middle = 1u << (Bits - 1);
+        const std::size_t group_features = std::min(t.group_features, t.in_features);
+        if (group_features == 0) throw shape_error("a layer in groups of 0 input features; a group has at least one");
+        check_packed_shapes<L, Bits>(t, group_count(t.in_features, group_features));
+        quantized_layer q;
+        allocate(q, t.bits, t.sym, t.out_features, t.in_features, group_features);
+        if (t.g_idx.size() != 0) q.g_idx = t.g_idx;
+        scales_from_file<L>(t.scales, q.scales);
+        if (stores_zeros<L>(t.sym))
+            L::template unpack_zeros<Bits>(as_words(t.qzeros), view_of(q.zeros));
+        else
+            std::fill_n(q.zeros.data(), q.zeros.size(), middle);
+        q.sym = t.sym && all_equal(q.zeros, middle);
+        made = f.template operator()<Bits>(q);
+    });
+    return *std::move(made);
+}
+
+}  // namespace detail
+
 /// The inverse of pack, for layers of any origin. An empty g_idx means k / group_features. The result is `sym` only if
 /// t.sym is true of its zero points. Throws unsupported_error where L has no form for t.bits, shape_error where a
 /// tensor has not the shape that L gives it, format_error where g_idx names a group that does not exist,
 /// non_finite_error for scales that are not finite.
 template <PackLayout L>
 quantized_layer unpack(const packed_layer& t) {
-    quantized_layer q;
-    detail::visit_layout_bits<L>(t.bits, [&]<int Bits>() {
-        constexpr std::uint8_t middle = 1u << (Bits - 1);
-        const std::size_t group_features = std::min(t.group_features, t.in_features);
-        if (group_features == 0) throw shape_error("a layer in groups of 0 input features; a group has at least one");
-        detail::check_packed_shapes<L, Bits>(t, group_count(t.in_features, group_features));
-        allocate(q, t.bits, t.sym, t.out_features, t.in_features, group_features);
-        if (t.g_idx.size() != 0) q.g_idx = t.g_idx;
-        detail::scales_from_file<L>(t.scales, q.scales);
+    return detail::with_parameters<L>(t, [&]<int Bits>(quantized_layer& q) {
         L::template unpack_codes<Bits>(detail::as_words(t.qweight), view_of(q.codes));
-        if (detail::stores_zeros<L>(t.sym))
-            L::template unpack_zeros<Bits>(detail::as_words(t.qzeros), view_of(q.zeros));
-        else
-            std::fill_n(q.zeros.data(), q.zeros.size(), middle);
-        q.sym = t.sym && detail::all_equal(q.zeros, middle);
+        return std::move(q);
     });
-    return q;
 }
 
 /// unpack for a layer that is known to be of scheme S. Throws format_error, besides what the other one throws, if it

@@ -1,0 +1,109 @@
+// The kernels for x86-64 processors with AVX-512 (F, BW, DQ, VL).
+#pragma once
+
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+
+#include <gptq/kernels/kernel.hpp>
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl"))), \
+                             apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")
+#endif
+
+namespace gptq::kernels::avx512 {
+
+/// 16 lanes of 32 bits in one register; portable.hpp says what each operation means.
+struct vec {
+    using ints = __m512i;
+    using floats = __m512;
+
+    /// Intrinsics without a mask make g++ 12 warn of uninitialized values in its own header (GCC bug 105593).
+    static constexpr __mmask16 all = 0xffff;
+
+    static constexpr std::size_t tile_rows = 16;
+    static constexpr std::size_t chains = 4;
+    static constexpr std::size_t quad_chains = 2;
+    static constexpr int quad_bits =
+        4;  // 32 products of a 4-bit code and a byte fit into 16 bits, two of 8 bits do not
+
+    static ints load(const std::uint32_t* p) { return _mm512_loadu_si512(p); }
+    static void store(std::uint32_t* p, ints x) { _mm512_storeu_si512(p, x); }
+    static floats load_floats(const float* p) { return _mm512_loadu_ps(p); }
+    static void store_floats(float* p, floats x) { _mm512_storeu_ps(p, x); }
+    static ints widen(const std::uint8_t* p) {
+        return _mm512_maskz_cvtepu8_epi32(all, _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    }
+    static ints splat(std::uint32_t x) { return _mm512_set1_epi32(static_cast<int>(x)); }
+    static floats splat_float(float x) { return _mm512_set1_ps(x); }
+
+    static ints bit_and(ints a, ints b) { return _mm512_and_si512(a, b); }
+    static ints bit_or(ints a, ints b) { return _mm512_or_si512(a, b); }
+    template <int Count>
+    static ints shift_right(ints x) {
+        if constexpr (Count < 0)
+            return _mm512_maskz_slli_epi32(all, x, -Count);
+        else
+            return _mm512_maskz_srli_epi32(all, x, Count);
+    }
+    template <int Count>
+    static ints shift_right_16(ints x) {
+        return _mm512_srli_epi16(x, Count);
+    }
+
+    static ints add(ints a, ints b) { return _mm512_add_epi32(a, b); }
+    static ints multiply_ints(ints a, ints b) { return _mm512_mullo_epi32(a, b); }
+    static floats to_floats(ints x) { return _mm512_maskz_cvtepi32_ps(all, x); }
+    static ints as_ints(floats x) { return _mm512_castps_si512(x); }
+    static floats as_floats(ints x) { return _mm512_castsi512_ps(x); }
+
+    static floats multiply(floats a, floats b) { return _mm512_mul_ps(a, b); }
+    static floats add_floats(floats a, floats b) { return _mm512_add_ps(a, b); }
+    static floats multiply_add(floats a, floats b, floats c) { return _mm512_fmadd_ps(a, b, c); }
+
+    /// Up to 4 bits are looked up in a table, which takes no mask: the permutation reads the lowest four bits only.
+    template <int Bits>
+    static floats low_bits_to_floats(ints x) {
+        constexpr int mask = (1 << Bits) - 1;
+        if constexpr (Bits <= 4) {
+            const auto entry = [](int i) { return static_cast<float>(i & mask); };
+            const __m512 table =
+                _mm512_setr_ps(entry(0), entry(1), entry(2), entry(3), entry(4), entry(5), entry(6), entry(7), entry(8),
+                               entry(9), entry(10), entry(11), entry(12), entry(13), entry(14), entry(15));
+            return _mm512_maskz_permutexvar_ps(all, x, table);
+        } else {
+            return to_floats(_mm512_and_si512(x, _mm512_set1_epi32(mask)));
+        }
+    }
+
+    static ints dot_pairs(ints sum, ints a, ints b) { return _mm512_add_epi32(sum, _mm512_madd_epi16(a, b)); }
+
+    // The sums of a run are 16 bits wide.
+    static ints begin_quads(ints) { return _mm512_setzero_si512(); }
+    static ints dot_quads(ints sum, ints codes, ints inputs) {
+        return _mm512_add_epi16(sum, _mm512_maddubs_epi16(codes, inputs));
+    }
+    static ints end_quads(ints before, ints sum) { return dot_pairs(before, sum, splat(0x00010001u)); }
+};
+
+inline constexpr std::size_t prefetch_words = 512;
+
+#include <gptq/kernels/loops.inl>
+
+}  // namespace gptq::kernels::avx512
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#endif

@@ -1,0 +1,40 @@
+// The kernels for x86-64 processors with AVX-512 and its VNNI: dot products of bytes and of 16-bit integers.
+#pragma once
+
+#if defined(__x86_64__)
+
+#include <gptq/kernels/avx512.hpp>
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"))), \
+                             apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")
+#endif
+
+namespace gptq::kernels::avx512_vnni {
+
+struct vec : avx512::vec {
+    static constexpr std::size_t quad_chains = 4;
+    static constexpr int quad_bits = 8;
+
+    static ints dot_pairs(ints sum, ints a, ints b) { return _mm512_dpwssd_epi32(sum, a, b); }
+    static ints begin_quads(ints sum) { return sum; }
+    static ints dot_quads(ints sum, ints codes, ints inputs) { return _mm512_dpbusd_epi32(sum, codes, inputs); }
+    static ints end_quads(ints, ints sum) { return sum; }
+};
+
+using avx512::prefetch_words;
+
+#include <gptq/kernels/loops.inl>
+
+}  // namespace gptq::kernels::avx512_vnni
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#endif

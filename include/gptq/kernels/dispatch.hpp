@@ -1,0 +1,37 @@
+// From the name of an instruction set to its kernels.
+#pragma once
+
+#include <string>
+
+#include <gptq/error.hpp>
+#include <gptq/kernels/avx2.hpp>
+#include <gptq/kernels/avx512.hpp>
+#include <gptq/kernels/avx512_vnni.hpp>
+#include <gptq/kernels/avx_vnni.hpp>
+#include <gptq/kernels/isa.hpp>
+#include <gptq/kernels/kernel.hpp>
+#include <gptq/kernels/neon.hpp>
+#include <gptq/kernels/portable.hpp>
+
+namespace gptq::kernels {
+
+/// The kernel of `which` for codes of 2, 3, 4 or 8 bits. Throws unsupported_error where this machine cannot run it.
+template <held_as Held>
+kernel find_kernel(isa which, int bits) {
+    if (!supports(which))
+        throw unsupported_error("matmul: this machine has no " + std::string(isa_name(which)) +
+                                "; leave the choice to " + "best_isa()");
+    switch (which) {
+#if defined(__x86_64__)
+        case isa::avx2: return avx2::find_kernel<Held>(bits);
+        case isa::avx_vnni: return avx_vnni::find_kernel<Held>(bits);
+        case isa::avx512: return avx512::find_kernel<Held>(bits);
+        case isa::avx512_vnni: return avx512_vnni::find_kernel<Held>(bits);
+#elif defined(__aarch64__)
+        case isa::neon: return neon::find_kernel<Held>(bits);
+#endif
+        default: return portable::find_kernel<Held>(bits);
+    }
+}
+
+}  // namespace gptq::kernels

@@ -1,0 +1,351 @@
+// The kernels themselves, written once for all instruction sets.
+//
+// A fragment: each header of an instruction set places it into its own namespace, compiled for its own target, after
+// `vec`, the vector operations of that set. It must stay without #include and must call no function of the standard
+// library: an inline function compiled here would need the instruction set wherever the linker puts it to use.
+//
+// vec handles 16 lanes of 32 bits: vec::ints and vec::floats. See portable.hpp for what each operation means.
+
+/// f(index<0>{}), f(index<1>{}), ...: loops whose count and positions are known to the compiler.
+template <std::size_t I>
+struct index {
+    static constexpr std::size_t value = I;
+};
+template <class F, std::size_t... I>
+inline void unroll(std::index_sequence<I...>, const F& f) {
+    (f(index<I>{}), ...);
+}
+template <std::size_t Count, class F>
+inline void unroll(const F& f) {
+    unroll(std::make_index_sequence<Count>{}, f);
+}
+
+// --------------------------------------------------------------------------------------------------------------- codes
+
+/// The codes of quad J of a run as bytes, times 2^Left.
+template <int Bits, std::size_t J, int Left = 0>
+inline vec::ints quad(const std::uint32_t* run) {
+    if constexpr (Bits == 3) {
+        return vec::bit_or(quad<2, J>(run), quad<1, J, 2>(run + 2 * panel_width));
+    } else {
+        constexpr std::size_t fields = 8 / Bits;
+        constexpr int right = Bits * static_cast<int>(J % fields) - Left;
+        const vec::ints line = vec::load(run + J / fields * panel_width);
+        if constexpr (Bits == 8)
+            return line;
+        else
+            return vec::bit_and(vec::shift_right<right>(line), vec::splat(((1u << Bits) - 1u) * 0x01010101u << Left));
+    }
+}
+
+/// The codes of feature I of a run as floats.
+template <int Bits, std::size_t I>
+inline vec::floats code(const std::uint32_t* run) {
+    constexpr int byte = 8 * static_cast<int>(I % 4);
+    if constexpr (Bits == 3) {
+        return vec::low_bits_to_floats<Bits>(vec::shift_right<byte>(quad<Bits, I / 4>(run)));
+    } else {
+        constexpr std::size_t fields = 8 / Bits;
+        constexpr int right = byte + Bits * static_cast<int>(I / 4 % fields);
+        return vec::low_bits_to_floats<Bits>(vec::shift_right<right>(vec::load(run + I / 4 / fields * panel_width)));
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------ number formats
+// A format turns codes into `operands` vectors a run, of which each is multiplied by one word of inputs.
+//   sums      what products are added to; begin() and end() go from sums to those of one run and back
+//   chains    how many sums side by side keep the processor's units busy
+
+struct float_format {
+    using sums = vec::floats;
+    static constexpr std::size_t operands = run_features;
+    static constexpr std::size_t chains = vec::chains;
+
+    template <int Bits, std::size_t I>
+    static vec::ints operand(const std::uint32_t* run) {
+        return vec::as_ints(code<Bits, I>(run));
+    }
+    static sums zero() { return vec::splat_float(0.0f); }
+    /// What the sum of code * input begins with so that it becomes that of (code - zero) * input.
+    static sums start(const std::uint8_t* zeros, std::uint32_t input_sum) {
+        return vec::multiply(vec::to_floats(vec::widen(zeros)),
+                             vec::splat_float(-__builtin_bit_cast(float, input_sum)));
+    }
+    static sums begin(sums s) { return s; }
+    static sums multiply_add(sums s, vec::ints codes, std::uint32_t input) {
+        return vec::multiply_add(vec::as_floats(codes), vec::splat_float(__builtin_bit_cast(float, input)), s);
+    }
+    static sums end(sums, sums s) { return s; }
+    static sums add(sums a, sums b) { return vec::add_floats(a, b); }
+    static vec::floats result(sums s) { return s; }
+};
+
+struct integer_format {
+    using sums = vec::ints;
+    static sums zero() { return vec::splat(0); }
+    static sums start(const std::uint8_t* zeros, std::uint32_t input_sum) {
+        return vec::multiply_ints(vec::widen(zeros), vec::splat(0u - input_sum));
+    }
+    static sums add(sums a, sums b) { return vec::add(a, b); }
+    static vec::floats result(sums s) { return vec::to_floats(s); }
+};
+
+/// Codes and inputs as pairs of 16-bit integers: bytes 0 and 2 of a quad, then bytes 1 and 3.
+struct pair_format : integer_format {
+    static constexpr std::size_t operands = run_features / 2;
+    static constexpr std::size_t chains = vec::chains;
+
+    template <int Bits, std::size_t I>
+    static vec::ints operand(const std::uint32_t* run) {
+        const vec::ints codes = quad<Bits, I / 2>(run);
+        if constexpr (I % 2 == 0)
+            return vec::bit_and(codes, vec::splat(0x00ff00ffu));
+        else
+            return vec::shift_right_16<8>(codes);
+    }
+    static sums begin(sums s) { return s; }
+    static sums multiply_add(sums s, vec::ints codes, std::uint32_t input) {
+        return vec::dot_pairs(s, codes, vec::splat(input));
+    }
+    static sums end(sums, sums s) { return s; }
+};
+
+/// Codes and inputs as quads of bytes.
+struct quad_format : integer_format {
+    static constexpr std::size_t operands = run_features / 4;
+    static constexpr std::size_t chains = vec::quad_chains;
+
+    template <int Bits, std::size_t I>
+    static vec::ints operand(const std::uint32_t* run) {
+        return quad<Bits, I>(run);
+    }
+    static sums begin(sums s) { return vec::begin_quads(s); }
+    static sums multiply_add(sums s, vec::ints codes, std::uint32_t input) {
+        return vec::dot_quads(s, codes, vec::splat(input));
+    }
+    static sums end(sums before, sums s) { return vec::end_quads(before, s); }
+};
+
+// ----------------------------------------------------------------------------------------------------------- the loops
+
+/// The segment that is being multiplied, and where its parts are.
+struct segment_position {
+    std::size_t index;  // among the `count` segments of the panel
+    std::size_t count;
+    std::size_t runs;
+    const float* scales;        // [16]
+    const std::uint8_t* zeros;  // [16]
+    std::size_t first_input;    // where the segment begins in a row of inputs
+};
+
+/// out [16] += scale * sums, for one row of inputs.
+template <class Format>
+inline void add_scaled(typename Format::sums sums, const segment_position& at, const rows_view& inputs, std::size_t row,
+                       float* out) {
+    const float input_scale = inputs.scales[row * at.count + at.index];
+    const vec::floats scale = vec::multiply(vec::load_floats(at.scales), vec::splat_float(input_scale));
+    vec::store_floats(out, vec::multiply_add(Format::result(sums), scale, vec::load_floats(out)));
+}
+
+/// What the sums of one row begin with.
+template <class Format>
+inline typename Format::sums start(const segment_position& at, const rows_view& inputs, std::size_t row) {
+    return Format::start(at.zeros, inputs.sums[row * at.count + at.index]);
+}
+
+/// One row: codes are unpacked as they are used.
+template <class Format, int Bits>
+inline void multiply_row(const std::uint32_t* words, const segment_position& at, const rows_view& inputs, float* out) {
+    constexpr std::size_t chains = Format::chains;
+    typename Format::sums sums[chains];
+    sums[0] = start<Format>(at, inputs, 0);
+    unroll<chains - 1>([&](auto c) { sums[c.value + 1] = Format::zero(); });
+    const std::uint32_t* input = inputs.words + at.first_input;
+    for (std::size_t run = 0; run < at.runs; ++run) {
+        // Ask for weights earlier than the processor would by itself.
+        unroll<Bits>([&](auto line) { __builtin_prefetch(words + prefetch_words + line.value * panel_width, 0, 3); });
+        typename Format::sums run_sums[chains];
+        unroll<chains>([&](auto c) { run_sums[c.value] = Format::begin(sums[c.value]); });
+        unroll<Format::operands>([&](auto i) {
+            auto& sum = run_sums[i.value % chains];
+            sum = Format::multiply_add(sum, Format::template operand<Bits, i.value>(words), input[i.value]);
+        });
+        unroll<chains>([&](auto c) { sums[c.value] = Format::end(sums[c.value], run_sums[c.value]); });
+        words += Bits * panel_width;
+        input += Format::operands;
+    }
+    unroll<chains - 1>([&](auto c) { sums[0] = Format::add(sums[0], sums[c.value + 1]); });
+    add_scaled<Format>(sums[0], at, inputs, 0, out);
+}
+
+/// The operands of a segment, to be used for many rows.
+template <class Format, int Bits>
+inline void unpack_segment(const std::uint32_t* words, std::size_t runs, std::uint32_t* out) {
+    for (std::size_t run = 0; run < runs; ++run) {
+        unroll<Format::operands>(
+            [&](auto i) { vec::store(out + i.value * panel_width, Format::template operand<Bits, i.value>(words)); });
+        words += Bits * panel_width;
+        out += Format::operands * panel_width;
+    }
+}
+
+/// The tile of rows [first, first + Rows), from operands that unpack_segment left in the cache.
+template <class Format, std::size_t Rows>
+inline void multiply_tile(const std::uint32_t* operands, const segment_position& at, const rows_view& inputs,
+                          std::size_t first, float* out) {
+    typename Format::sums sums[Rows], run_sums[Rows];
+    unroll<Rows>([&](auto r) { sums[r.value] = start<Format>(at, inputs, first + r.value); });
+    const std::uint32_t* input = inputs.words + first * inputs.row_words + at.first_input * Rows;
+    for (std::size_t run = 0; run < at.runs; ++run) {
+        unroll<Rows>([&](auto r) { run_sums[r.value] = Format::begin(sums[r.value]); });
+        for (std::size_t i = 0; i < Format::operands; ++i) {
+            const vec::ints codes = vec::load(operands);
+            unroll<Rows>(
+                [&](auto r) { run_sums[r.value] = Format::multiply_add(run_sums[r.value], codes, input[r.value]); });
+            operands += panel_width;
+            input += Rows;
+        }
+        unroll<Rows>([&](auto r) { sums[r.value] = Format::end(sums[r.value], run_sums[r.value]); });
+    }
+    unroll<Rows>([&](auto r) {
+        add_scaled<Format>(sums[r.value], at, inputs, first + r.value, out + (first + r.value) * panel_width);
+    });
+}
+
+/// All rows but a single one.
+template <class Format>
+inline void multiply_tiles(const std::uint32_t* operands, const segment_position& at, const rows_view& inputs,
+                           float* out) {
+    std::size_t first = 0;
+    for (; first + vec::tile_rows <= inputs.rows; first += vec::tile_rows)
+        multiply_tile<Format, vec::tile_rows>(operands, at, inputs, first, out);
+    for (; first < inputs.rows; first += small_tile)
+        multiply_tile<Format, small_tile>(operands, at, inputs, first, out);
+}
+
+/// kernel::multiply.
+template <class Format, int Bits>
+inline void multiply(const panel_view& panel, const rows_view& inputs, float* out) {
+    alignas(64) std::uint32_t operands[segment_runs * Format::operands * panel_width];
+    for (std::size_t i = 0; i < inputs.rows * panel_width; ++i) out[i] = 0.0f;
+    const std::uint32_t* words = panel.words;
+    segment_position at{0, panel.segment_count, 0, nullptr, nullptr, 0};
+    for (; at.index < at.count; ++at.index) {
+        at.runs = panel.segments[at.index].runs;
+        at.scales = panel.scales + panel.segments[at.index].group * panel_width;
+        at.zeros = panel.zeros + panel.segments[at.index].group * panel_width;
+        if (inputs.rows == 1) {
+            multiply_row<Format, Bits>(words, at, inputs, out);
+        } else {
+            unpack_segment<Format, Bits>(words, at.runs, operands);
+            multiply_tiles<Format>(operands, at, inputs, out);
+        }
+        words += at.runs * Bits * panel_width;
+        at.first_input += at.runs * Format::operands;
+    }
+}
+
+// -------------------------------------------------------------------------------------------------------- holding
+// inputs
+
+/// kernel::hold for floats.
+inline void hold_floats(const float* x, std::size_t runs, float /*levels*/, std::uint32_t* words, float* scale,
+                        std::uint32_t* sum) {
+    float chains[run_features] = {};
+    for (std::size_t run = 0; run < runs; ++run)
+        for (std::size_t i = 0; i < run_features; ++i) chains[i] += x[run * run_features + i];
+    float total = 0.0f;
+    for (const float chain : chains) total += chain;
+    __builtin_memcpy(words, x, runs * run_features * sizeof(float));
+    *scale = 1.0f;
+    *sum = __builtin_bit_cast(std::uint32_t, total);
+}
+
+/// The bits of max|x|; numbers that are not finite are above all others.
+inline std::int32_t largest_bits(const float* x, std::size_t runs) {
+    std::int32_t lanes[run_features] = {};
+    for (std::size_t run = 0; run < runs; ++run)
+        for (std::size_t i = 0; i < run_features; ++i) {
+            const std::int32_t bits = __builtin_bit_cast(std::int32_t, x[run * run_features + i]) & 0x7fffffff;
+            lanes[i] = lanes[i] > bits ? lanes[i] : bits;
+        }
+    std::int32_t largest = 0;
+    for (const std::int32_t lane : lanes) largest = largest > lane ? largest : lane;
+    return largest;
+}
+
+/// kernel::hold for integers. put(words, integers [32]) stores those of a run, Words words long.
+template <std::size_t Words, class Put>
+inline void hold_integers(const float* x, std::size_t runs, float levels, std::uint32_t* words, float* scale,
+                          std::uint32_t* sum, const Put& put) {
+    const std::int32_t bits = largest_bits(x, runs);
+    const bool finite = bits < 0x7f800000;
+    const float largest = __builtin_bit_cast(float, bits);
+    const bool zeros = !finite || largest < 1e-30f;
+    const float inverse = zeros ? 0.0f : levels / largest;
+    std::int32_t total = 0;
+    for (std::size_t run = 0; run < runs; ++run) {
+        float scaled[run_features];
+        std::int32_t integers[run_features];
+        for (std::size_t i = 0; i < run_features; ++i) scaled[i] = zeros ? 0.0f : x[run * run_features + i] * inverse;
+        // Else compilers fuse the product with the sum below where the instruction set can, and round differently.
+        __asm__ volatile("" : : "r"(scaled) : "memory");
+        for (std::size_t i = 0; i < run_features; ++i) {
+            // Adding 1.5 * 2^23 leaves the nearest integer in the low bits of the sum, ties to even.
+            integers[i] = __builtin_bit_cast(std::int32_t, scaled[i] + 12582912.0f) - 0x4b400000;
+            total += integers[i];
+        }
+        put(words + run * Words, integers);
+    }
+    *scale = finite ? (zeros ? 0.0f : largest / levels) : __builtin_nanf("");
+    *sum = static_cast<std::uint32_t>(total);
+}
+
+inline void hold_pairs(const float* x, std::size_t runs, float levels, std::uint32_t* words, float* scale,
+                       std::uint32_t* sum) {
+    constexpr std::size_t words_per_run = pair_format::operands;
+    hold_integers<words_per_run>(x, runs, levels, words, scale, sum, [](std::uint32_t* to, const std::int32_t* from) {
+        std::int16_t pairs[run_features];
+        for (std::size_t q = 0; q < run_features; q += 4) {
+            pairs[q] = static_cast<std::int16_t>(from[q]);
+            pairs[q + 1] = static_cast<std::int16_t>(from[q + 2]);
+            pairs[q + 2] = static_cast<std::int16_t>(from[q + 1]);
+            pairs[q + 3] = static_cast<std::int16_t>(from[q + 3]);
+        }
+        __builtin_memcpy(to, pairs, sizeof pairs);
+    });
+}
+
+inline void hold_quads(const float* x, std::size_t runs, float levels, std::uint32_t* words, float* scale,
+                       std::uint32_t* sum) {
+    constexpr std::size_t words_per_run = quad_format::operands;
+    hold_integers<words_per_run>(x, runs, levels, words, scale, sum, [](std::uint32_t* to, const std::int32_t* from) {
+        std::int8_t bytes[run_features];
+        for (std::size_t i = 0; i < run_features; ++i) bytes[i] = static_cast<std::int8_t>(from[i]);
+        __builtin_memcpy(to, bytes, sizeof bytes);
+    });
+}
+
+// ----------------------------------------------------------------------------------------------------------- the
+// kernels
+
+template <held_as Held, int Bits>
+inline kernel make_kernel() {
+    if constexpr (Held == held_as::floats)
+        return {float_format::operands, vec::tile_rows, hold_floats, multiply<float_format, Bits>};
+    else if constexpr (Held == held_as::int8 && Bits <= vec::quad_bits)
+        return {quad_format::operands, vec::tile_rows, hold_quads, multiply<quad_format, Bits>};
+    else
+        return {pair_format::operands, vec::tile_rows, hold_pairs, multiply<pair_format, Bits>};
+}
+
+/// The kernel for codes of 2, 3, 4 or 8 bits.
+template <held_as Held>
+inline kernel find_kernel(int bits) {
+    switch (bits) {
+        case 2: return make_kernel<Held, 2>();
+        case 3: return make_kernel<Held, 3>();
+        case 4: return make_kernel<Held, 4>();
+        default: return make_kernel<Held, 8>();
+    }
+}

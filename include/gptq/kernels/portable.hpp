@@ -1,0 +1,136 @@
+// The kernels in plain C++: the fallback, and what each vector operation of the other headers means.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+
+#include <gptq/kernels/kernel.hpp>
+
+namespace gptq::kernels::portable {
+
+/// 16 lanes of 32 bits, in four vectors of the compilers' own kind.
+struct vec {
+    using word4 = std::uint32_t __attribute__((vector_size(16)));
+    using int4 = std::int32_t __attribute__((vector_size(16)));
+    using float4 = float __attribute__((vector_size(16)));
+    struct ints {
+        word4 part[4];
+    };
+    struct floats {
+        float4 part[4];
+    };
+
+    static constexpr std::size_t tile_rows = 4;    // rows of a large tile, as many as the registers hold
+    static constexpr std::size_t chains = 1;       // sums side by side that hide the latency of an addition
+    static constexpr std::size_t quad_chains = 1;  // the same for dot_quads
+    static constexpr int quad_bits = 0;            // dot_quads takes codes of at most so many bits
+
+    template <class Vector, class F>
+    static Vector map(const F& f) {
+        return {{f(0), f(1), f(2), f(3)}};
+    }
+
+    static ints load(const std::uint32_t* p) {
+        ints x;
+        __builtin_memcpy(&x, p, sizeof x);
+        return x;
+    }
+    static void store(std::uint32_t* p, ints x) { __builtin_memcpy(p, &x, sizeof x); }
+    static floats load_floats(const float* p) {
+        floats x;
+        __builtin_memcpy(&x, p, sizeof x);
+        return x;
+    }
+    static void store_floats(float* p, floats x) { __builtin_memcpy(p, &x, sizeof x); }
+    static ints widen(const std::uint8_t* p) {
+        return map<ints>([=](int i) {
+            const std::uint8_t* q = p + 4 * i;
+            return word4{q[0], q[1], q[2], q[3]};
+        });
+    }
+    static ints splat(std::uint32_t x) {
+        return map<ints>([=](int) { return word4{x, x, x, x}; });
+    }
+    static floats splat_float(float x) {
+        return map<floats>([=](int) { return float4{x, x, x, x}; });
+    }
+
+    static ints bit_and(ints a, ints b) {
+        return map<ints>([&](int i) { return a.part[i] & b.part[i]; });
+    }
+    static ints bit_or(ints a, ints b) {
+        return map<ints>([&](int i) { return a.part[i] | b.part[i]; });
+    }
+    /// To the left if Count is negative.
+    template <int Count>
+    static ints shift_right(ints x) {
+        return map<ints>([&](int i) {
+            if constexpr (Count < 0)
+                return x.part[i] << -Count;
+            else
+                return x.part[i] >> Count;
+        });
+    }
+    /// Each half of a lane by itself.
+    template <int Count>
+    static ints shift_right_16(ints x) {
+        return bit_and(shift_right<Count>(x), splat((0xffffu >> Count) * 0x10001u));
+    }
+
+    static ints add(ints a, ints b) {
+        return map<ints>([&](int i) { return a.part[i] + b.part[i]; });
+    }
+    /// The lower 32 bits of the products.
+    static ints multiply_ints(ints a, ints b) {
+        return map<ints>([&](int i) { return a.part[i] * b.part[i]; });
+    }
+    /// Lanes as signed integers.
+    static floats to_floats(ints x) {
+        return map<floats>([&](int i) { return __builtin_convertvector(reinterpret_cast<int4>(x.part[i]), float4); });
+    }
+    /// The lowest Bits bits of each lane.
+    template <int Bits>
+    static floats low_bits_to_floats(ints x) {
+        return to_floats(bit_and(x, splat((1u << Bits) - 1u)));
+    }
+    static ints as_ints(floats x) {
+        return map<ints>([&](int i) { return reinterpret_cast<word4>(x.part[i]); });
+    }
+    static floats as_floats(ints x) {
+        return map<floats>([&](int i) { return reinterpret_cast<float4>(x.part[i]); });
+    }
+
+    static floats multiply(floats a, floats b) {
+        return map<floats>([&](int i) { return a.part[i] * b.part[i]; });
+    }
+    static floats add_floats(floats a, floats b) {
+        return map<floats>([&](int i) { return a.part[i] + b.part[i]; });
+    }
+    /// a * b + c.
+    static floats multiply_add(floats a, floats b, floats c) {
+        return map<floats>([&](int i) { return a.part[i] * b.part[i] + c.part[i]; });
+    }
+
+    /// sum + the dot product of the two signed 16-bit integers of each lane.
+    static ints dot_pairs(ints sum, ints a, ints b) {
+        return map<ints>([&](int i) {
+            const auto x = reinterpret_cast<int4>(a.part[i]), y = reinterpret_cast<int4>(b.part[i]);
+            const int4 low = (x << 16 >> 16) * (y << 16 >> 16), high = (x >> 16) * (y >> 16);
+            return sum.part[i] + reinterpret_cast<word4>(low) + reinterpret_cast<word4>(high);
+        });
+    }
+
+    // Where quad_bits is not 0, the sums of a run are dot_quads(... dot_quads(begin_quads(sum), codes, inputs) ...),
+    // the dot products of the four unsigned bytes of a lane of codes with the four signed ones of inputs, and
+    // end_quads(sum, that) adds them up in 32 bits.
+    static ints begin_quads(ints sum) { return sum; }
+    static ints dot_quads(ints sum, ints, ints) { return sum; }
+    static ints end_quads(ints, ints sum) { return sum; }
+};
+
+inline constexpr std::size_t prefetch_words = 0;
+
+#include <gptq/kernels/loops.inl>
+
+}  // namespace gptq::kernels::portable

@@ -1,0 +1,296 @@
+// Every kernel of every instruction set that this machine has, against the definition of the product in double.
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <iterator>
+#include <limits>
+#include <numeric>
+#include <random>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <gptq/gptq.hpp>
+#include <gptq/reference_matmul.hpp>
+
+#include "support/catch.hpp"
+
+namespace {
+
+using gptq::isa;
+
+/// Those that the machine has.
+std::vector<isa> usable_isas() {
+    std::vector<isa> usable;
+    std::copy_if(gptq::all_isas.begin(), gptq::all_isas.end(), std::back_inserter(usable), gptq::supports);
+    return usable;
+}
+
+struct layer_shape {
+    int bits;
+    bool sym;
+    std::size_t out_features, in_features, group_features;
+    bool shuffled;  // g_idx in no order, groups of unequal size
+};
+
+gptq::quantized_layer make_layer(const layer_shape& shape, std::mt19937& random) {
+    gptq::quantized_layer q;
+    gptq::allocate(q, shape.bits, shape.sym, shape.out_features, shape.in_features, shape.group_features);
+    const unsigned codes = 1u << shape.bits;
+    for (auto& c : q.codes) c = static_cast<std::uint8_t>(random() % codes);
+    for (auto& z : q.zeros) z = static_cast<std::uint8_t>(shape.sym ? codes / 2 : random() % codes);
+    for (auto& s : q.scales) s = 0.001f * static_cast<float>(1 + random() % 100);
+    if (shape.shuffled)
+        for (auto& g : q.g_idx) g = static_cast<std::int32_t>(random() % q.groups());
+    return q;
+}
+
+gptq::matrix<float> make_inputs(std::size_t rows, std::size_t cols, std::mt19937& random) {
+    std::normal_distribution<float> normal;
+    gptq::matrix<float> X(rows, cols);
+    for (std::size_t i = 0; i < rows * cols; ++i)
+        X.data()[i] = normal(random) * (random() % 50 == 0 ? 30.0f : 1.0f) + 0.25f;
+    return X;
+}
+
+/// What is expected of a product, and how much rounding in float may cost each output.
+struct expectation {
+    gptq::matrix<double> outputs;
+    gptq::matrix<double> unit;  // 2^-24 of the sum of the terms' magnitudes
+};
+
+template <gptq::Activation A>
+expectation expect(const gptq::quantized_layer& q, gptq::matrix_view<const float> X) {
+    const std::size_t N = q.out_features();
+    expectation e{gptq::matrix<double>(X.rows, N), gptq::matrix<double>(X.rows, N)};
+    gptq::reference_matmul<A>(q.view(), X, e.outputs.view());
+    for (std::size_t t = 0; t < X.rows; ++t)
+        for (std::size_t n = 0; n < N; ++n) {
+            double sum = 1e-30;
+            for (std::size_t k = 0; k < X.cols; ++k) {
+                const auto g = static_cast<std::size_t>(q.g_idx(k));
+                sum += std::fabs(double{X(t, k)} * double{q.scales(n, g)}) * (q.codes(n, k) + q.zeros(n, g));
+            }
+            e.unit(t, n) = sum * 0x1p-24;
+        }
+    return e;
+}
+
+/// The largest error in units of what rounding may cost.
+double worst_error(const expectation& e, gptq::matrix_view<const float> Y) {
+    double worst = 0.0;
+    for (std::size_t t = 0; t < Y.rows; ++t)
+        for (std::size_t n = 0; n < Y.cols; ++n)
+            worst = std::max(worst, std::fabs(double{Y(t, n)} - e.outputs(t, n)) / e.unit(t, n));
+    return worst;
+}
+
+bool same(const gptq::tensor2<float>& a, const gptq::tensor2<float>& b) {
+    return a.shape() == b.shape() && std::equal(a.data(), a.data() + a.size(), b.data());
+}
+
+/// Checks the first `rows` rows of X for all `counts` of them.
+template <gptq::Activation A>
+void check(const gptq::quantized_layer& q, const gptq::matrix<float>& X, std::span<const std::size_t> counts,
+           std::span<const isa> isas) {
+    const expectation expected = expect<A>(q, X.view());
+    const auto m = gptq::prepare<A>(q);
+    for (const isa which : isas)
+        for (const std::size_t rows : counts) {
+            const auto part = X.view().block(0, rows, 0, X.cols());
+            const double worst = worst_error(expected, gptq::view_of(gptq::matmul(part, m, {.instructions = which})));
+            if (worst < 12.0) continue;  // CHECK for each would take most of the time
+            CAPTURE(gptq::isa_name(which), A::levels, q.bits, q.sym, q.out_features(), q.in_features(),
+                    q.group_features, rows);
+            CHECK(worst < 12.0);
+        }
+}
+
+template <gptq::Activation A>
+void check_all_shapes() {
+    const auto isas = usable_isas();
+    std::mt19937 random(7);
+    constexpr std::array<std::size_t, 7> counts = {1, 2, 3, 5, 16, 17, 33};
+    for (const int bits : {2, 3, 4, 5, 6, 7, 8})
+        for (const std::size_t group : {1u, 8u, 32u, 50u, 128u, 1000u})
+            for (const bool shuffled : {false, true})
+                for (const bool sym : {false, true}) {
+                    const std::size_t N = 1 + random() % 40, K = 1 + random() % 300;
+                    const auto q = make_layer({bits, sym, N, K, std::min(group, K), shuffled}, random);
+                    check<A>(q, make_inputs(33, K, random), counts, isas);
+                }
+    SUCCEED();
+}
+
+}  // namespace
+
+TEST_CASE("instruction sets that are not tested here") {
+    for (const isa which : gptq::all_isas)
+        if (!gptq::supports(which)) WARN("skipped: this machine has no " + std::string(gptq::isa_name(which)));
+    CHECK(gptq::supports(isa::portable));
+}
+
+TEST_CASE("exact products, all bits, groups and orders, on every instruction set") {
+    check_all_shapes<gptq::activation::exact>();
+}
+TEST_CASE("products with 16-bit inputs, all bits, groups and orders, on every instruction set") {
+    check_all_shapes<gptq::activation::int16>();
+}
+TEST_CASE("products with 8-bit inputs, all bits, groups and orders, on every instruction set") {
+    check_all_shapes<gptq::activation::int8>();
+}
+
+TEMPLATE_TEST_CASE("any number of rows from 1 to 33, and blocks of rows", "", gptq::activation::exact,
+                   gptq::activation::int16, gptq::activation::int8) {
+    std::mt19937 random(8);
+    const auto q = make_layer({4, false, 35, 160, 64, true}, random);
+    std::array<std::size_t, 35> counts;
+    std::iota(counts.begin(), counts.end(), std::size_t{1});
+    counts[33] = 64;
+    counts[34] = 150;
+    check<TestType>(q, make_inputs(150, 160, random), counts, usable_isas());
+}
+
+TEMPLATE_TEST_CASE("one row, asymmetric", "", gptq::activation::exact, gptq::activation::int16,
+                   gptq::activation::int8) {
+    std::mt19937 random(9);
+    constexpr std::array<std::size_t, 1> one = {1};
+    for (const int bits : {2, 3, 4, 8}) {
+        const auto q = make_layer({bits, false, 48, 1024, 128, false}, random);
+        check<TestType>(q, make_inputs(1, 1024, random), one, usable_isas());
+    }
+}
+
+TEMPLATE_TEST_CASE("the largest codes and inputs do not overflow", "", gptq::activation::int16,
+                   gptq::activation::int8) {
+    std::mt19937 random(10);
+    constexpr std::array<std::size_t, 2> counts = {1, 4};
+    for (const int bits : {2, 3, 4, 8})
+        for (const float sign : {-1.0f, 1.0f}) {
+            auto q = make_layer({bits, false, 16, 4096, 4096, false}, random);
+            std::fill(q.codes.begin(), q.codes.end(), static_cast<std::uint8_t>((1 << bits) - 1));
+            q.zeros.fill(0);
+            gptq::matrix<float> X(4, 4096);
+            std::fill_n(X.data(), 4 * 4096, sign * 3.0f);
+            check<TestType>(q, X, counts, usable_isas());
+        }
+}
+
+TEMPLATE_TEST_CASE("inputs that are not finite make outputs that are not, and those of their row only", "",
+                   gptq::activation::exact, gptq::activation::int16, gptq::activation::int8) {
+    std::mt19937 random(11);
+    const auto q = make_layer({4, false, 20, 96, 32, false}, random);
+    const auto m = gptq::prepare<TestType>(q);
+    for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()})
+        for (const isa which : usable_isas()) {
+            auto X = make_inputs(3, 96, random);
+            X(1, 40) = bad;
+            const auto Y = gptq::matmul(X.view(), m, {.instructions = which});
+            for (std::size_t n = 0; n < 20; ++n) {
+                CHECK(std::isfinite(Y(0, n)));
+                CHECK(!std::isfinite(Y(1, n)));
+                CHECK(std::isfinite(Y(2, n)));
+            }
+        }
+}
+
+TEST_CASE("zeros, and numbers too small to have a scale, give zeros") {
+    std::mt19937 random(12);
+    const auto m = gptq::prepare<gptq::activation::int8>(make_layer({4, false, 20, 96, 32, false}, random));
+    gptq::matrix<float> X(2, 96);
+    std::fill_n(X.view().row(1).data(), 96, 1e-40f);
+    for (const isa which : usable_isas())
+        CHECK(same(gptq::matmul(X.view(), m, {.instructions = which}), gptq::tensor2<float>({2, 20}, 0.0f)));
+}
+
+TEST_CASE("the number of threads does not change the result") {
+    std::mt19937 random(13);
+    const auto m = gptq::prepare<gptq::activation::int16>(make_layer({4, false, 300, 512, 128, true}, random));
+    for (const std::size_t rows : {1u, 5u, 130u}) {
+        const auto X = make_inputs(rows, 512, random);
+        const auto one = gptq::matmul(X.view(), m, {.threads = 1});
+        for (const std::size_t threads : {0u, 2u, 3u, 7u})
+            CHECK(same(gptq::matmul(X.view(), m, {.threads = threads}), one));
+    }
+}
+
+TEST_CASE("an epilogue gets each output once, with its row and output feature") {
+    std::mt19937 random(14);
+    const auto m = gptq::prepare<gptq::activation::exact>(make_layer({4, false, 35, 64, 32, false}, random));
+    const auto X = make_inputs(70, 64, random);
+    const auto plain = gptq::matmul(X.view(), m);
+    const auto marked = gptq::matmul(X.view(), m, {}, [](float y, std::size_t row, std::size_t n) {
+        return 2.0f * y + static_cast<float>(100 * row + n);
+    });
+    std::vector<float> bias(35);
+    std::iota(bias.begin(), bias.end(), 0.5f);
+    const auto biased = gptq::matmul(X.view(), m, {}, gptq::add_bias{bias});
+    for (std::size_t t = 0; t < 70; ++t)
+        for (std::size_t n = 0; n < 35; ++n) {
+            CHECK(marked(t, n) == 2.0f * plain(t, n) + static_cast<float>(100 * t + n));
+            CHECK(biased(t, n) == plain(t, n) + bias[n]);
+        }
+    const auto refuse = [](float, std::size_t, std::size_t) -> float { throw gptq::cancelled("enough"); };
+    CHECK_THROWS_AS(gptq::matmul(X.view(), m, {}, refuse), gptq::cancelled);
+}
+
+TEMPLATE_TEST_CASE("inputs and outputs of 16 bits", "", gptq::half, gptq::bfloat16) {
+    std::mt19937 random(15);
+    const auto m = gptq::prepare<gptq::activation::exact>(make_layer({4, false, 35, 80, 32, true}, random));
+    const auto narrow = [](float x) {
+        if constexpr (std::is_same_v<TestType, gptq::half>)
+            return gptq::to_half(x);
+        else
+            return gptq::to_bfloat16(x);
+    };
+    auto X = make_inputs(3, 80, random);
+    gptq::matrix<TestType> narrow_X(3, 80), narrow_Y(3, 35);
+    for (std::size_t i = 0; i < 3 * 80; ++i) {
+        narrow_X.data()[i] = narrow(X.data()[i]);
+        X.data()[i] = gptq::to_float(narrow_X.data()[i]);
+    }
+    m.multiply(narrow_X.view(), narrow_Y.view());
+    const auto Y = gptq::matmul(X.view(), m);
+    for (std::size_t i = 0; i < 3 * 35; ++i) CHECK(narrow_Y.data()[i] == narrow(Y.data()[i]));
+}
+
+TEMPLATE_TEST_CASE("preparing the tensors of a checkpoint is preparing the layer", "", gptq::layout::gptq_v1,
+                   gptq::layout::gptq_v2, gptq::layout::compressed_tensors) {
+    std::mt19937 random(16);
+    for (const int bits : {2, 3, 4, 8}) {
+        if (!TestType::supports(bits)) continue;
+        for (const bool shuffled : {false, true}) {
+            auto q = make_layer({bits, false, 96, 64, 32, shuffled}, random);
+            for (auto& s : q.scales) s = gptq::round_to_half(s);
+            for (auto& z : q.zeros) z = std::max<std::uint8_t>(z, TestType::min_zero);
+            const auto X = make_inputs(3, 64, random);
+            const auto Y = gptq::matmul(X.view(), gptq::prepare<gptq::activation::exact>(q));
+            const auto t = gptq::pack<TestType>(q);
+            CHECK(same(gptq::matmul(X.view(), gptq::prepare<gptq::activation::exact>(t)), Y));
+        }
+    }
+}
+
+TEST_CASE("instruction sets that the machine has not, and bits that nobody has") {
+    std::mt19937 random(17);
+    auto q = make_layer({4, true, 2, 8, 4, false}, random);
+    const auto m = gptq::prepare<gptq::activation::exact>(q);
+    const auto X = make_inputs(3, 8, random);
+    for (const isa which : gptq::all_isas)
+        if (!gptq::supports(which))
+            CHECK_THROWS_AS(gptq::matmul(X.view(), m, {.instructions = which}), gptq::unsupported_error);
+    for (const int bits : {1, 9}) {
+        q.bits = bits;
+        CHECK_THROWS_AS(gptq::prepare<gptq::activation::exact>(q), gptq::unsupported_error);
+    }
+}
+
+TEST_CASE("GPTQ_ISA forces an instruction set, or says what it could have been") {
+    using gptq::detail::choose_isa;
+    for (const isa which : usable_isas()) CHECK(choose_isa(std::string(gptq::isa_name(which)).c_str()) == which);
+    CHECK(choose_isa(nullptr) == choose_isa(""));
+    CHECK(gptq::supports(choose_isa(nullptr)));
+    CHECK_THROWS_WITH(choose_isa("sse9"), Catch::Contains("sse9") && Catch::Contains("portable"));
+}
