@@ -24,6 +24,11 @@ namespace gptq {
 //  3. encode<Bits>(decode<Bits>(c, p), p) == c for every code c that encode can return.
 //  4. Nothing depends on anything but the arguments; all three may run concurrently.
 //  5. G::sym tells whether every zero point is 2^(Bits-1), as symmetric kernels and files assume.
+//  6. A grid may offer fit<Bits>(w, costs) as well, costs[k] > 0 being the loss that a squared error of 1 in w[k] means
+//     to the solver, which then calls this one (CostAwareGrid).
+//  7. A grid whose decode(c, p) is p.scale * (c - p.zero), for any scale and zero, may say so: G::affine. Its scales
+//  can
+//     be refitted when the codes are known (AffineGrid); zero points are at least G::min_zero.
 // Cost: fit once a group, encode and decode once a weight.
 // ---------------------------------------------------------------------------------------------------------------------
 template <class G, int Bits>
@@ -32,6 +37,17 @@ concept QuantGrid = requires(const G& grid, std::span<const float> w, float x, s
     { grid.template fit<Bits>(w) } -> std::same_as<grid_params>;
     { grid.template encode<Bits>(x, p) } -> std::same_as<std::uint8_t>;
     { grid.template decode<Bits>(code, p) } -> std::same_as<float>;
+};
+
+template <class G, int Bits>
+concept CostAwareGrid = QuantGrid<G, Bits> && requires(const G& grid, std::span<const float> w) {
+    { grid.template fit<Bits>(w, w) } -> std::same_as<grid_params>;
+};
+
+template <class G>
+concept AffineGrid = requires {
+    requires G::affine;
+    { G::min_zero } -> std::convertible_to<int>;
 };
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -110,6 +126,8 @@ concept Backend = requires(const B& b, std::size_t n, matrix_view<float> m, matr
 //  3. diagonal_block(b, F, first, last, U): U [last-first, last-first] = the diagonal block of U.
 //  4. spread(b, F, W, Err, first, last): called once the block is quantized with Err = (w - q)/U[k,k].   Err [N,
 //  last-first]
+//  5. column_costs(b, F, c): c(0, k) = 1/U[k,k]^2.                                                             c [1, K]
+//  6. hessian_factor(b, F, A): A = the upper triangular matrix with H = A A'.                                  A [K, K]
 // ---------------------------------------------------------------------------------------------------------------------
 template <class P, class B>
 concept FactorPath = Backend<B> &&
@@ -118,6 +136,8 @@ concept FactorPath = Backend<B> &&
     path.current(b, c, c, n, n, m);
     path.diagonal_block(b, c, n, n, m);
     path.spread(b, c, m, c, n, n);
+    path.column_costs(b, c, m);
+    path.hessian_factor(b, c, m);
 };
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -133,7 +153,8 @@ concept FactorPath = Backend<B> &&
 //     numbers, for layers that the layout cannot hold.
 //  5. scales_by_group tells how scales lie in the file: [G,N] if true, [N,G] if false.
 //  6. A layout may say stores_symmetric_zeros = false: then symmetric layers have no packed zero points.
-//  7. A layout may have code_block(words, first, count): the view of the words of output features [first, first + count),
+//  7. A layout may have code_block(words, first, count): the view of the words of output features [first, first +
+//  count),
 //     which unpack_codes unpacks like those of a whole layer. Without it, prepare unpacks the whole layer at once.
 // ---------------------------------------------------------------------------------------------------------------------
 struct extent2 {

@@ -21,13 +21,15 @@ namespace gptq {
 
 namespace detail {
 
-struct copy_row {
-    matrix_view<const float> from;
-    matrix_view<float> to;
+template <class T>
+struct copy_row_of {
+    matrix_view<const T> from;
+    matrix_view<T> to;
     void operator()(std::size_t r) const noexcept {
         for (std::size_t c = 0; c < to.cols; ++c) to(r, c) = from(r, c);
     }
 };
+using copy_row = copy_row_of<float>;
 
 struct add_row {
     matrix_view<const float> from;
@@ -52,6 +54,17 @@ std::vector<float> download_diagonal(const B& backend, matrix_view<const float> 
     backend.download(diag.view(), matrix_view<float>(out.data(), 1, out.size()));
     return out;
 }
+
+/// Row 0: 1/U[k,k]^2 from a factor F with U[k,k] = 1/F[k,k] (Inverted) or F[k,k].
+template <bool Inverted>
+struct pivot_costs {
+    matrix_view<const float> F;  // [K, K]
+    matrix_view<float> costs;    // [1, K]
+    void operator()(std::size_t) const noexcept {
+        for (std::size_t k = 0; k < costs.cols; ++k)
+            costs(0, k) = Inverted ? F(k, k) * F(k, k) : 1.0f / (F(k, k) * F(k, k));
+    }
+};
 
 struct identity_row {
     matrix_view<float> to;
@@ -88,6 +101,14 @@ struct inverse_free_path {
     template <Backend B>
     void spread(const B&, matrix_view<const float>, matrix_view<float>, matrix_view<const float>, std::size_t,
                 std::size_t) const {}  // W keeps D = W - Q, from which `current` computes when it is asked
+    template <Backend B>
+    void column_costs(const B& backend, matrix_view<const float> A, matrix_view<float> costs) const {
+        backend.for_each_row(1, detail::pivot_costs<true>{A, costs});
+    }
+    template <Backend B>
+    void hessian_factor(const B& backend, matrix_view<const float> A, matrix_view<float> out) const {
+        backend.for_each_row(A.rows, detail::copy_row{A, out});
+    }
 };
 
 /// The paper's path: Cholesky of H, its inverse, Cholesky of that: U with U'U = H^-1. 4/3 K^3 flops to factor.
@@ -114,6 +135,15 @@ struct paper_path {
         if (rest == 0) return;
         backend.multiply(W.columns(last, W.cols), Err, F.block(first, last - first, last, rest), -1.0f, 1.0f);
     }
+    template <Backend B>
+    void column_costs(const B& backend, matrix_view<const float> U, matrix_view<float> costs) const {
+        backend.for_each_row(1, detail::pivot_costs<false>{U, costs});
+    }
+    template <Backend B>
+    void hessian_factor(const B& backend, matrix_view<const float> U, matrix_view<float> out) const {
+        backend.for_each_row(U.rows, detail::identity_row{out});
+        backend.solve_upper_right(out, U);  // A = U^-1
+    }
 };
 
 /// A Hessian made ready for a layer's solver: shared by every layer with this input, order and group size.
@@ -124,6 +154,7 @@ struct factored_hessian {
     B backend;
     P path;
     memory factor;                      ///< [K, K], as the path left it; columns in `order`
+    memory costs;                       ///< [1, K], position -> 1/U[k,k]^2: the loss of a unit error in the loop
     column_order order;                 ///< [K], position -> original column
     std::vector<std::size_t> group_at;  ///< [K], position -> group
     std::vector<std::uint8_t> dead;     ///< [K], position -> 1 for an input that was always 0
@@ -138,16 +169,17 @@ struct factored_hessian {
 
 namespace detail {
 
-/// Row p of the permuted Hessian's upper triangle, damping added to the diagonal; dead inputs get 1 there.
+/// Row p of the permuted Hessian's upper triangle; the diagonal is multiplied by `grow` and then gets `damp` added.
+/// Dead inputs have 1 there.
 struct permute_hessian {
     matrix_view<const float> H;            // [K, K], upper triangle
     matrix_view<float> F;                  // [K, K]
     matrix_view<const std::size_t> order;  // [1, K]
-    float damp;
+    float grow, damp;
     void operator()(std::size_t p) const noexcept {
         const std::size_t i = order(0, p);
         const float live = H(i, i) == 0.0f ? 1.0f : H(i, i);
-        F(p, p) = live + damp;
+        F(p, p) = live * grow + damp;
         for (std::size_t s = p + 1; s < F.cols; ++s) {
             const std::size_t j = order(0, s);
             F(p, s) = i < j ? H(i, j) : H(j, i);
@@ -184,6 +216,7 @@ factored_hessian<B, P> factor_hessian(const B& backend, matrix_view<const float>
     factored_hessian<B, P> f{.backend = backend,
                              .path = path,
                              .factor = backend.template make_matrix<float>(K, K),
+                             .costs = backend.template make_matrix<float>(1, K),
                              .order = Order{}(diag, group_features),
                              .group_at = std::vector<std::size_t>(K),
                              .dead = std::vector<std::uint8_t>(K),
@@ -196,12 +229,15 @@ factored_hessian<B, P> factor_hessian(const B& backend, matrix_view<const float>
     const auto order = backend.lend(matrix_view<const std::size_t>(f.order.data(), 1, K));
     for (double damp = options.damp_percent; damp <= 1.0; damp = std::max(damp, 1e-4) * options.damp_growth) {
         f.damp_percent = damp;
+        const bool own = options.damp == damping::own_diagonal;
         backend.for_each_row(
-            K, detail::permute_hessian{H, f.factor.view(), order.view(), static_cast<float>(damp * mean)});
+            K, detail::permute_hessian{H, f.factor.view(), order.view(), static_cast<float>(own ? 1.0 + damp : 1.0),
+                                       static_cast<float>(own ? 0.0 : damp * mean)});
         f.positive_definite = path.factor(backend, f.factor.view());
         if (f.positive_definite) break;
         ++f.failed_factorizations;
     }
+    if (f.positive_definite) path.column_costs(backend, f.factor.view(), f.costs.view());
     return f;
 }
 

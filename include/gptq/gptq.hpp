@@ -3,6 +3,7 @@
 
 #include <gptq/backends/cpu/cpu_backend.hpp>
 #include <gptq/concepts.hpp>
+#include <gptq/drift.hpp>
 #include <gptq/error.hpp>
 #include <gptq/factor.hpp>
 #include <gptq/grids/affine.hpp>
@@ -17,6 +18,7 @@
 #include <gptq/options.hpp>
 #include <gptq/orders.hpp>
 #include <gptq/quantize.hpp>
+#include <gptq/refine.hpp>
 #include <gptq/round_to_nearest.hpp>
 #include <gptq/scheme.hpp>
 #include <gptq/xtensor/matmul.hpp>

@@ -13,6 +13,20 @@
 
 namespace gptq {
 
+namespace detail {
+
+/// a = share_a * a + share_b * b, row by row.
+struct mix_row {
+    matrix_view<float> a;
+    matrix_view<const float> b;
+    float share_a, share_b;
+    void operator()(std::size_t r) const noexcept {
+        for (std::size_t c = 0; c < a.cols; ++c) a(r, c) = share_a * a(r, c) + share_b * b(r, c);
+    }
+};
+
+}  // namespace detail
+
 /// Running mean of 2 x x' over every token added, in the memory of backend B. One per layer input: layers that share
 /// their input (q/k/v, gate/up) share it too. Memory: K x K floats.
 template <Backend B>
@@ -41,6 +55,20 @@ class basic_hessian {
         backend_.gram_update(H_.view(), lent.view(), static_cast<float>(2.0 / (before + added)),
                              static_cast<float>(before / (before + added)));
         samples_ += inputs.rows;
+    }
+
+    /// Adds the tokens that `other` has seen, as if they had been added here. Throws shape_error where K differs.
+    void merge(const basic_hessian& other) {
+        if (other.in_features() != in_features())
+            throw shape_error("hessian: one of " + std::to_string(other.in_features()) + " features cannot be merged " +
+                              "into one of " + std::to_string(in_features()));
+        if (other.samples_ == 0) return;
+        const double all = static_cast<double>(samples_ + other.samples_);
+        backend_.for_each_row(
+            in_features(),
+            detail::mix_row{H_.view(), other.upper(), static_cast<float>(static_cast<double>(samples_) / all),
+                            static_cast<float>(static_cast<double>(other.samples_) / all)});
+        samples_ += other.samples_;
     }
 
     std::size_t in_features() const { return H_.view().rows; }

@@ -35,26 +35,36 @@ struct dot_row {
     }
 };
 
+/// The sum of a(r, c) b(r, c), in double.
+template <Backend B>
+double inner_product(const B& backend, matrix_view<const float> a, matrix_view<const float> b) {
+    auto sums = backend.template make_matrix<double>(a.rows, 1);
+    backend.for_each_row(a.rows, dot_row{a, b, sums.view()});
+    std::vector<double> rows(a.rows);
+    backend.download(sums.view(), matrix_view<double>(rows.data(), rows.size(), 1));
+    return std::accumulate(rows.begin(), rows.end(), 0.0);
+}
+
+/// tr(D H D') for H from its upper triangle.                                                      D [N, K]  H [K, K]
+template <Backend B>
+double weighted_squares(const B& backend, matrix_view<const float> D, matrix_view<const float> H) {
+    auto M = backend.template make_matrix<float>(D.cols, D.cols);   // [K, K]
+    auto DM = backend.template make_matrix<float>(D.rows, D.cols);  // [N, K]
+    backend.for_each_row(D.cols, half_row{H, M.view()});
+    backend.multiply(DM.view(), D, M.view(), 1.0f, 0.0f);
+    return 2.0 * inner_product(backend, D, DM.view());
+}
+
 }  // namespace detail
 
 /// tr(D H D'), H undamped: the mean over the calibration tokens of twice the squared error of the layer's outputs.
 /// D: the difference of the weights, [N, K] in host memory. Cost: 2 N K^2 flops. Throws shape_error where K differs.
 template <Backend B>
 double output_error(matrix_view<const float> D, const basic_hessian<B>& h) {
-    const B& backend = h.backend();
     if (D.cols != h.in_features())
         throw shape_error("layer_error: weights " + shape_string(D.rows, D.cols) + " and a Hessian of " +
                           std::to_string(h.in_features()) + " features");
-    const auto lent = backend.lend(D);
-    auto M = backend.template make_matrix<float>(D.cols, D.cols);   // [K, K]
-    auto DM = backend.template make_matrix<float>(D.rows, D.cols);  // [N, K]
-    auto sums = backend.template make_matrix<double>(D.rows, 1);    // [N, 1]
-    backend.for_each_row(D.cols, detail::half_row{h.upper(), M.view()});
-    backend.multiply(DM.view(), lent.view(), M.view(), 1.0f, 0.0f);
-    backend.for_each_row(D.rows, detail::dot_row{lent.view(), DM.view(), sums.view()});
-    std::vector<double> rows(D.rows);
-    backend.download(sums.view(), matrix_view<double>(rows.data(), rows.size(), 1));
-    return 2.0 * std::accumulate(rows.begin(), rows.end(), 0.0);
+    return detail::weighted_squares(h.backend(), h.backend().lend(D).view(), h.upper());
 }
 
 }  // namespace gptq

@@ -37,6 +37,7 @@ struct quantize_row {
     matrix_view<float> T;                     // [N, b], up-to-date weights; column i becomes Err once it is quantized
     matrix_view<float> W;                     // [N, K], becomes D = W - Q
     matrix_view<const float> U;               // [b, b], the diagonal block of U
+    matrix_view<const float> costs;           // [1, b], 1/U[k,k]^2
     group_parameters groups;                  // [N, G] scales and zeros
     matrix_view<std::uint8_t> codes;          // [N, K], original order
     matrix_view<double> loss;                 // [N, 1]
@@ -50,8 +51,10 @@ struct quantize_row {
         const std::span<float> w = T.row(r);
         for (std::size_t i = 0; i < w.size(); ++i) {  // (2)
             const std::size_t k = first + i, g = group_at(0, k);
-            if (fit_groups && (i == 0 || group_at(0, k - 1) != g))
-                groups.set(r, g, grid.template fit<Bits>(w.subspan(i, group_length(k, w.size() - i))));  // (3)
+            if (fit_groups && (i == 0 || group_at(0, k - 1) != g)) {
+                const std::size_t n = group_length(k, w.size() - i);
+                groups.set(r, g, fit_group<Bits>(grid, w.subspan(i, n), costs.row(0).subspan(i, n)));  // (3)
+            }
             const grid_params params = groups.get(r, g);
             const std::uint8_t code = grid.template encode<Bits>(w[i], params);  // (4)
             const float q = grid.template decode<Bits>(code, params);
@@ -110,6 +113,7 @@ requires QuantGrid<Grid, Bits> solve_report solve(matrix_view<const float> W_hos
     auto T = backend.template make_matrix<float>(N, block);      // [N, b] the block's weights, then its errors
     auto U = backend.template make_matrix<float>(block, block);  // [b, b] diagonal block of U
     auto loss = backend.template make_matrix<double>(N, 1);      // [N, 1]
+    const matrix_view<const float> costs = f.costs.view();       // [1, K]
     const bool fit_in_block = !f.static_groups && f.group_features <= block;
     for (std::size_t first = 0, last = 0; first < K; first = last) {
         last = detail::block_end(first, K, block, f.group_features, f.static_groups);
@@ -119,10 +123,11 @@ requires QuantGrid<Grid, Bits> solve_report solve(matrix_view<const float> W_hos
             detail::fit_wide_group<Bits>(f, W.view(), first, result.groups(), grid);
         f.path.current(backend, f.factor.view(), W.view(), first, last, Tb);  // (1)
         f.path.diagonal_block(backend, f.factor.view(), first, last, Ub);
-        backend.for_each_row(N, detail::quantize_row<Bits, Grid>{Tb, W.view(), Ub, result.groups(), result.codes(),
-                                                                 loss.view(), order.view(), group_at.view(), first,
-                                                                 fit_in_block, grid});  // (2) to (6)
-        f.path.spread(backend, f.factor.view(), W.view(), Tb, first, last);             // (7)
+        backend.for_each_row(
+            N, detail::quantize_row<Bits, Grid>{Tb, W.view(), Ub, costs.columns(first, last), result.groups(),
+                                                result.codes(), loss.view(), order.view(), group_at.view(), first,
+                                                fit_in_block, grid});        // (2) to (6)
+        f.path.spread(backend, f.factor.view(), W.view(), Tb, first, last);  // (7)
         observer.on_columns(last, K);
     }
     result.download(out);

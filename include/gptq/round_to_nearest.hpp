@@ -45,17 +45,31 @@ class layer_buffers {
     backend_matrix<B, std::uint8_t> zeros_;
 };
 
+/// The grid of weights w; by what each costs, if that is known and the grid asks for it.
+template <int Bits, class Grid>
+grid_params fit_group(const Grid& grid, std::span<const float> w, [[maybe_unused]] std::span<const float> costs) {
+    if constexpr (CostAwareGrid<Grid, Bits>)
+        if (!costs.empty()) return grid.template fit<Bits>(w, costs);
+    return grid.template fit<Bits>(w);
+}
+
 /// Fits the grids of row r: one for every `group_features` columns of W, numbered from `first_group`.
 template <int Bits, class Grid>
 struct fit_row {
-    matrix_view<const float> W;  // [N, columns]
-    group_parameters groups;     // [N, G]
+    matrix_view<const float> W;      // [N, columns]
+    matrix_view<const float> costs;  // [1, columns], or empty: all weights count alike
+    group_parameters groups;         // [N, G]
     std::size_t first_group;
     std::size_t group_features;
     Grid grid;
     void operator()(std::size_t r) const noexcept {
-        for (std::size_t k = 0, g = first_group; k < W.cols; k += group_features, ++g)
-            groups.set(r, g, grid.template fit<Bits>(W.row(r).subspan(k, std::min(group_features, W.cols - k))));
+        const std::span<const float> cost = costs.rows == 0 ? std::span<const float>() : costs.row(0);
+        for (std::size_t k = 0, g = first_group; k < W.cols; k += group_features, ++g) {
+            const std::size_t width = std::min(group_features, W.cols - k);
+            groups.set(r, g,
+                       fit_group<Bits>(grid, W.row(r).subspan(k, width),
+                                       cost.subspan(std::min(k, cost.size()), cost.empty() ? 0 : width)));
+        }
     }
 };
 
@@ -102,7 +116,8 @@ void round_to_nearest_into(const B& backend, matrix_view<const float> W, std::si
     detail::check_layer(W, W.cols, group_features, out);
     const auto weights = backend.lend(W);
     detail::layer_buffers<B> result(backend, W.rows, W.cols, out.scales.cols);
-    backend.for_each_row(W.rows, detail::fit_row<Bits, Grid>{weights.view(), result.groups(), 0, group_features, grid});
+    backend.for_each_row(W.rows,
+                         detail::fit_row<Bits, Grid>{weights.view(), {}, result.groups(), 0, group_features, grid});
     backend.for_each_row(
         W.rows, detail::round_row<Bits, Grid>{weights.view(), result.groups(), result.codes(), group_features, grid});
     result.download(out);

@@ -38,8 +38,28 @@ concept Scheme = requires {
 /// The orders by their names in programs and files.
 enum class order_kind { natural, act, act_static, group_aware };
 
-/// The grids by name; `asym_from_one` keeps every zero point >= 1, as the "gptq" (v1) file format needs.
-enum class grid_kind { sym, asym, asym_from_one, searched_sym, searched_asym };
+/// The grids by name; `asym_from_one` keeps every zero point >= 1, as the "gptq" (v1) file format needs; `_by_loss` are
+/// the same with their ranges searched in the solver's metric.
+enum class grid_kind {
+    sym,
+    asym,
+    asym_from_one,
+    searched_sym,
+    searched_asym,
+    sym_by_loss,
+    asym_by_loss,
+    asym_from_one_by_loss
+};
+
+/// The same grid with its range searched by the loss. Throws unsupported_error for grids that search otherwise.
+inline grid_kind searching_by_loss(grid_kind grid) {
+    switch (grid) {
+        case grid_kind::sym: return grid_kind::sym_by_loss;
+        case grid_kind::asym: return grid_kind::asym_by_loss;
+        case grid_kind::asym_from_one: return grid_kind::asym_from_one_by_loss;
+        default: throw unsupported_error("grid: its range is searched already");
+    }
+}
 
 /// A scheme chosen at run time. `group_size` -1 means one group per row.
 struct scheme_config {
@@ -75,6 +95,9 @@ decltype(auto) visit_grid(grid_kind grid, F&& f) {
         case grid_kind::asym_from_one: return f.template operator()<asymmetric_from_one>();
         case grid_kind::searched_sym: return f.template operator()<searched<symmetric>>();
         case grid_kind::searched_asym: return f.template operator()<searched<asymmetric>>();
+        case grid_kind::sym_by_loss: return f.template operator()<searched_by_loss<symmetric>>();
+        case grid_kind::asym_by_loss: return f.template operator()<searched_by_loss<asymmetric>>();
+        case grid_kind::asym_from_one_by_loss: return f.template operator()<searched_by_loss<asymmetric_from_one>>();
     }
     throw unsupported_error("grid: unknown kind");
 }

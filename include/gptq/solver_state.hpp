@@ -35,6 +35,15 @@ struct gather_row {
     }
 };
 
+/// Row r of a matrix of equal elements.
+struct fill_row {
+    matrix_view<float> to;
+    float value;
+    void operator()(std::size_t r) const noexcept {
+        for (float& x : to.row(r)) x = value;
+    }
+};
+
 /// Static groups: grids of the original groups from the weights before the loop, dead inputs counting as 0.
 template <int Bits, class Grid, Backend B, class P>
 void fit_static_groups(const factored_hessian<B, P>& f, matrix_view<const float> W, group_parameters groups,
@@ -48,7 +57,12 @@ void fit_static_groups(const factored_hessian<B, P>& f, matrix_view<const float>
     const auto lent_order = f.backend.lend(row_of(original));
     const auto lent_dead = f.backend.lend(row_of(dead));
     f.backend.for_each_row(W.rows, gather_row{W, live.view(), lent_order.view(), lent_dead.view()});
-    f.backend.for_each_row(W.rows, fit_row<Bits, Grid>{live.view(), groups, 0, f.group_features, grid});
+    matrix<float> by_position(1, K), costs(1, K);  // a column's cost, by position and by column
+    f.backend.download(f.costs.view(), by_position.view());
+    for (std::size_t p = 0; p < K; ++p) costs(0, f.order[p]) = by_position(0, p);
+    const auto lent_costs = f.backend.lend(std::as_const(costs).view());
+    f.backend.for_each_row(W.rows,
+                           fit_row<Bits, Grid>{live.view(), lent_costs.view(), groups, 0, f.group_features, grid});
 }
 
 /// The grid of a group that spans several blocks, from its up-to-date weights when the loop reaches its first column.
@@ -57,7 +71,9 @@ void fit_wide_group(const factored_hessian<B, P>& f, matrix_view<const float> W,
                     group_parameters groups, const Grid& grid) {
     const std::size_t width = std::min(f.group_features, W.cols - first);
     const auto fit = [&](matrix_view<const float> weights) {  // [N, width]
-        f.backend.for_each_row(W.rows, fit_row<Bits, Grid>{weights, groups, f.group_at[first], width, grid});
+        const matrix_view<const float> costs = f.costs.view();
+        f.backend.for_each_row(W.rows, fit_row<Bits, Grid>{weights, costs.columns(first, first + width), groups,
+                                                           f.group_at[first], width, grid});
     };
     if (first == 0) return fit(W.columns(0, width));  // no errors yet
     auto weights = f.backend.template make_matrix<float>(W.rows, width);

@@ -101,6 +101,8 @@ TEST_CASE("the library's grids conform") {
     require_conforming<gptq::asymmetric_from_one>();
     require_conforming<gptq::searched<gptq::symmetric>>();
     require_conforming<gptq::searched<gptq::asymmetric>>();
+    require_conforming<gptq::searched_by_loss<gptq::symmetric>>();
+    require_conforming<gptq::searched_by_loss<gptq::asymmetric_from_one>>();
 }
 
 TEST_CASE("the check finds broken grids") {

@@ -10,6 +10,7 @@
 
 #include "support/catch.hpp"
 #include "support/random_layer.hpp"
+#include "support/schemes.hpp"
 
 namespace {
 
@@ -20,43 +21,8 @@ constexpr std::size_t N = 12, K = 72, T = 160, block = 32;
 // smaller than a block, not dividing it, the block, larger than it, one that divides nothing, one group a row
 constexpr int group_sizes[] = {8, 24, 32, 64, 20, gptq::per_channel};
 
-template <class Visitor>
-void for_each_scheme(const Visitor& visit) {
-    const auto over_orders = [&]<int Bits, class Grid>() {
-        using group = gptq::group_size<gptq::dynamic>;
-        visit.template operator()<gptq::scheme<Bits, group, Grid, gptq::natural_order>>();
-        visit.template operator()<gptq::scheme<Bits, group, Grid, gptq::act_order>>();
-        visit.template operator()<gptq::scheme<Bits, group, Grid, gptq::act_order_static>>();
-        visit.template operator()<gptq::scheme<Bits, group, Grid, gptq::group_aware_order>>();
-    };
-    over_orders.template operator()<2, gptq::asymmetric>();
-    over_orders.template operator()<3, gptq::symmetric>();
-    over_orders.template operator()<4, gptq::symmetric>();
-    over_orders.template operator()<4, gptq::asymmetric_from_one>();
-    over_orders.template operator()<8, gptq::asymmetric>();
-    over_orders.template operator()<3, gptq::searched<gptq::asymmetric>>();
-}
-
-/// tr(D (H + damp I) D') in double, H from its upper triangle.
-template <gptq::Backend B>
-double damped_error(matrix_view<const float> W, const gptq::tensor2<float>& Q, const gptq::basic_hessian<B>& h,
-                    double damp) {
-    double total = 0.0;
-    for (std::size_t n = 0; n < W.rows; ++n)
-        for (std::size_t i = 0; i < W.cols; ++i)
-            for (std::size_t j = 0; j < W.cols; ++j) {
-                const double H = double{i <= j ? h.upper()(i, j) : h.upper()(j, i)} + (i == j ? damp : 0.0);
-                total += (double{W(n, i)} - double{Q(n, i)}) * H * (double{W(n, j)} - double{Q(n, j)});
-            }
-    return total;
-}
-
-template <gptq::Backend B>
-double mean_diagonal(const gptq::basic_hessian<B>& h) {
-    double mean = 0.0;
-    for (std::size_t k = 0; k < h.in_features(); ++k) mean += double{h.upper()(k, k)};
-    return mean / static_cast<double>(h.in_features());
-}
+using gptq_test::damped_error;
+using gptq_test::for_each_scheme;
 
 std::size_t rows_that_differ(const gptq::quantized_layer& a, const gptq::quantized_layer& b) {
     std::size_t rows = 0;
@@ -83,7 +49,7 @@ TEST_CASE("the errors fed back sum to the trace of the damped error, exactly") {
             const auto direct = gptq::quantize<S>(layer.W.view(), h, options_for(g));
             const auto paper =
                 gptq::quantize<S>(layer.W.view(), h, options_for(g), gptq::cpu_backend{}, gptq::paper_path{});
-            const double damp = 0.01 * mean_diagonal(h);
+            const double damp = 0.01 * gptq_test::mean_diagonal(h);
             CAPTURE(S::bits, g, S::order::groups_follow_order, S::order::static_groups);
             for (const auto* q : {&direct, &paper}) {
                 const double trace = damped_error(layer.W.view(), gptq::dequantize(*q), h, damp);

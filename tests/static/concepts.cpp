@@ -52,6 +52,9 @@ struct toy_grid : toy_sym<Missing> {
 };
 static_assert(gptq::QuantGrid<toy_grid<nothing>, 4>);
 static_assert(none_of_first<4>([]<int I> { return gptq::QuantGrid<toy_grid<I>, 4>; }));
+static_assert(!gptq::CostAwareGrid<toy_grid<nothing>, 4> && !gptq::AffineGrid<toy_grid<nothing>>);
+static_assert(gptq::CostAwareGrid<gptq::searched_by_loss<gptq::symmetric>, 4> &&
+              !gptq::CostAwareGrid<gptq::symmetric, 4> && gptq::AffineGrid<gptq::asymmetric_from_one>);
 static_assert(gptq::QuantGrid<gptq::symmetric, 2> && gptq::QuantGrid<gptq::asymmetric, 8>);
 
 struct grid_with_wide_codes : toy_grid<1> {
@@ -115,9 +118,13 @@ struct toy_path {
     void diagonal_block(const B&, const_view, std::size_t, std::size_t, view) const requires(Missing != 2);
     template <class B>
     void spread(const B&, const_view, view, const_view, std::size_t, std::size_t) const requires(Missing != 3);
+    template <class B>
+    void column_costs(const B&, const_view, view) const requires(Missing != 4);
+    template <class B>
+    void hessian_factor(const B&, const_view, view) const requires(Missing != 5);
 };
 static_assert(gptq::FactorPath<toy_path<nothing>, gptq::reference_backend>);
-static_assert(none_of_first<4>([]<int I> { return gptq::FactorPath<toy_path<I>, gptq::reference_backend>; }));
+static_assert(none_of_first<6>([]<int I> { return gptq::FactorPath<toy_path<I>, gptq::reference_backend>; }));
 static_assert(!gptq::FactorPath<toy_path<nothing>, toy_backend<7>>, "a path needs a whole backend");
 static_assert(gptq::FactorPath<gptq::inverse_free_path, gptq::reference_backend> &&
               gptq::FactorPath<gptq::paper_path, gptq::reference_backend>);

@@ -5,8 +5,7 @@
 #include <random>
 #include <vector>
 
-#include <gptq/grids/affine.hpp>
-#include <gptq/scheme.hpp>
+#include <gptq/gptq.hpp>
 
 #include "support/catch.hpp"
 
@@ -137,4 +136,61 @@ TEST_CASE("the search never raises the error that it minimizes, and lowers it wh
                         error_of<3, gptq::symmetric>(w, gptq::symmetric::from_range<3>(-9.0f * shrink, 9.0f * shrink)));
     }
     CHECK(error_of<3, searched>(w, searched::fit<3>(w)) == Approx(best).epsilon(1e-9));
+}
+
+TEST_CASE("the search by loss finds the best of its candidates by the weights' own costs") {
+    std::mt19937 random(10);
+    std::normal_distribution<float> normal;
+    for (const std::size_t size : {1u, 7u, 8u, 64u, 100u}) {
+        std::vector<float> w(size), costs(size);
+        for (float& x : w) x = normal(random);
+        for (float& c : costs) c = std::exp(2.0f * normal(random));
+        const auto loss = [&](gptq::grid_params p) {
+            double total = 0.0;
+            for (std::size_t k = 0; k < size; ++k) {
+                const double error =
+                    double{w[k]} - double{gptq::asymmetric::decode<2>(gptq::asymmetric::encode<2>(w[k], p), p)};
+                total += double{costs[k]} * error * error;
+            }
+            return total;
+        };
+        const auto [lowest, highest] = std::minmax_element(w.begin(), w.end());
+        double best = loss(gptq::asymmetric::fit<2>(w));
+        for (int i = 0; i < 80; ++i) {
+            const float shrink = 1.0f - 0.01f * static_cast<float>(i);
+            best = std::min(best, loss(gptq::asymmetric::from_range<2>(std::min(*lowest, 0.0f) * shrink,
+                                                                       std::max(*highest, 0.0f) * shrink)));
+        }
+        using by_loss = gptq::searched_by_loss<gptq::asymmetric>;
+        CHECK(loss(by_loss::fit<2>(w, costs)) == Approx(best).epsilon(1e-5).margin(1e-12));
+        CHECK(by_loss::fit<2>(w) == by_loss::fit<2>(w, std::vector<float>(size, 3.0f)));  // all alike
+    }
+}
+
+TEST_CASE("the solver tells the search what each weight costs") {
+    // One row, one group, independent inputs: the loss of weight k is H[k,k], so the best grid is known by brute force.
+    constexpr std::size_t K = 16;
+    gptq::matrix<float> W(1, K), X(K, K);
+    std::mt19937 random(11);
+    std::normal_distribution<float> normal;
+    std::vector<float> costs(K);
+    for (std::size_t k = 0; k < K; ++k) {
+        W(0, k) = normal(random);
+        X(k, k) = std::exp(2.0f * normal(random));
+        costs[k] = X(k, k) * X(k, k);
+    }
+    gptq::hessian<float> h(K);
+    h.add(X.view());
+    using grid = gptq::searched_by_loss<gptq::symmetric>;
+    const auto expected = grid::fit<2>({W.data(), K}, costs);
+    const auto scale_of = [&]<class Order>() {
+        const auto q = gptq::quantize<gptq::scheme<2, gptq::group_size<K>, grid, Order>>(
+            W.view(), h, {.damp_percent = 0.0, .block_size = 4});
+        return q.scales(0, 0);
+    };
+    CHECK(expected.scale != grid::fit<2>({W.data(), K}).scale);
+    CHECK(scale_of.operator()<gptq::natural_order>() == expected.scale);
+    CHECK(scale_of.operator()<gptq::act_order>() == expected.scale);
+    CHECK(scale_of.operator()<gptq::act_order_static>() == expected.scale);
+    CHECK(scale_of.operator()<gptq::group_aware_order>() == expected.scale);
 }

@@ -49,6 +49,20 @@ TEST_CASE("H = 2/T X'X, in one batch or many") {
     check_against_definition(reference, layer.X);
 }
 
+TEST_CASE("Hessians of parts of the tokens merge into that of all") {
+    const auto layer = gptq_test::make_layer(1, K, T, 2);
+    gptq::hessian<float> first(K), second(K), none(K);
+    first.add(layer.X.view().block(0, 7, 0, K));
+    second.add(layer.X.view().block(7, T - 7, 0, K));
+    first.merge(second);
+    first.merge(none);
+    CHECK(first.samples() == T);
+    check_against_definition(first, layer.X);
+    none.merge(first);
+    check_against_definition(none, layer.X);
+    CHECK_THROWS_AS(none.merge(gptq::hessian<float>(K + 1)), gptq::shape_error);
+}
+
 TEST_CASE("inputs may be any xtensor container, view, or expression") {
     const auto layer = gptq_test::make_layer(1, K, T, 2);
     auto X = gptq::make_tensor2<float>(T, K + 3);

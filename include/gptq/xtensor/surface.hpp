@@ -15,6 +15,7 @@
 #include <gptq/observer.hpp>
 #include <gptq/options.hpp>
 #include <gptq/quantize.hpp>
+#include <gptq/refine.hpp>
 #include <gptq/round_to_nearest.hpp>
 #include <gptq/scheme.hpp>
 #include <gptq/xtensor/adapt.hpp>
@@ -61,6 +62,8 @@ requires Observer<std::remove_reference_t<O>> quantized<S> quantize(const M& W, 
     quantized<S> q;
     allocate(q, S::bits, S::grid::sym, weights.view().rows, weights.view().cols, f.group_features);
     q.report = solve<S::bits>(weights.view(), f, q.view(), options, observer, typename S::grid{});
+    if (options.refine.rounds > 0 && f.positive_definite)
+        q.report.loss = refine<S::bits>(weights.view(), f, q.view(), options, typename S::grid{});
     return q;
 }
 

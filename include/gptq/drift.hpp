@@ -1,0 +1,198 @@
+// Correction for the drift of a layer's inputs.
+//
+// In a quantized model a layer does not get the inputs X~ that the float model would give it, but X, with the errors of
+// all layers before. It should still reproduce W X~: least squares says to quantize, in place of W,
+//
+//     W + alpha (Y~ - W X)' X (X'X)^-1                    with Y~ = W X~ (one token a row here: Y~ [T, N], X [T, K])
+//
+// alpha < 1 guards against fitting the calibration text. (The aim is that of GPTAQ, Li et al. 2025, whose update works
+// inside the loop; this closed form comes before it and leaves the loop alone.) A layer whose outputs are added to
+// states that have drifted too, S in place of S~, can take that along: Y~ = W X~ + (S~ - S).
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <string>
+#include <utility>
+
+#include <gptq/concepts.hpp>
+#include <gptq/error.hpp>
+#include <gptq/factor.hpp>
+#include <gptq/finite.hpp>
+#include <gptq/hessian.hpp>
+#include <gptq/layer_error.hpp>
+#include <gptq/matrix_view.hpp>
+#include <gptq/solver_state.hpp>
+
+namespace gptq {
+
+namespace detail {
+
+/// Row m of (Y~ - Y)', some tokens of it.
+struct transposed_difference {
+    matrix_view<const float> wanted, actual;  // [t, M]
+    matrix_view<float> to;                    // [M, t]
+    void operator()(std::size_t m) const noexcept {
+        for (std::size_t t = 0; t < to.cols; ++t) to(m, t) = wanted(t, m) - actual(t, m);
+    }
+};
+
+/// Row r of a matrix with rows and columns in reverse, transposed: an upper triangular one stays so.
+struct anti_transpose_row {
+    matrix_view<const float> from;  // [K, K]
+    matrix_view<float> to;
+    void operator()(std::size_t r) const noexcept {
+        const std::size_t last = to.cols - 1;
+        for (std::size_t c = 0; c < to.cols; ++c) to(r, c) = from(last - c, last - r);
+    }
+};
+
+struct reverse_row {
+    matrix_view<float> M;
+    void operator()(std::size_t r) const noexcept { std::reverse(M.row(r).begin(), M.row(r).end()); }
+};
+
+/// to(r, p) = from(r, order[p]), or the other way round.
+struct permute_columns {
+    matrix_view<const float> from;
+    matrix_view<float> to;
+    matrix_view<const std::size_t> order;  // [1, K]
+    bool back;
+    void operator()(std::size_t r) const noexcept {
+        for (std::size_t p = 0; p < to.cols; ++p) {
+            if (back)
+                to(r, order(0, p)) = from(r, p);
+            else
+                to(r, p) = from(r, order(0, p));
+        }
+    }
+};
+
+}  // namespace detail
+
+/// Running mean over tokens of 2 d x', with x what a layer reads and d the difference from what the float model has in
+/// its place: of the inputs themselves, and of the states that the layer's outputs are added to where those are given.
+template <Backend B>
+class basic_drift {
+ public:
+    /// For layers of `in_features` = K inputs whose outputs are added to `state_features` = N states; 0: to none.
+    /// Memory: K x K and N x K floats.
+    explicit basic_drift(std::size_t in_features, std::size_t state_features = 0, const B& backend = {})
+        : backend_(backend),
+          inputs_(backend.template make_matrix<float>(in_features, in_features)),
+          states_(backend.template make_matrix<float>(state_features, in_features)) {}
+
+    /// Adds tokens, all in host memory: the inputs X [T, K] and what they are in the float model; the states
+    /// S [T, N] likewise, empty where there are none. Cost: 2 T K (K + N) flops. Throws shape_error where shapes do not
+    /// fit, non_finite_error naming the token and the feature.
+    void add(matrix_view<const float> float_X, matrix_view<const float> X, matrix_view<const float> float_S = {},
+             matrix_view<const float> S = {}) {
+        check(float_X, X, inputs_.view().rows, X.rows, "inputs");
+        check(float_S, S, states_.view().rows, states_.view().rows == 0 ? 0 : X.rows, "states");
+        if (X.rows == 0) return;
+        const double before = static_cast<double>(samples_), added = static_cast<double>(X.rows);
+        for (std::size_t first = 0; first < X.rows; first += chunk_tokens) {
+            const std::size_t count = std::min(chunk_tokens, X.rows - first);
+            const auto rows = [&](matrix_view<const float> m) { return m.block(first, count, 0, m.cols); };
+            const float alpha = static_cast<float>(2.0 / (before + added));
+            const float beta = static_cast<float>(first == 0 ? before / (before + added) : 1.0);
+            accumulate(inputs_.view(), rows(float_X), rows(X), rows(X), alpha, beta);
+            if (S.rows != 0) accumulate(states_.view(), rows(float_S), rows(S), rows(X), alpha, beta);
+        }
+        samples_ += X.rows;
+    }
+
+    /// P = W C + R, with C and R the means for inputs and states: by how much the outputs of W fall short, against the
+    /// inputs. W, P: [N, K] in the backend's memory. Throws shape_error where N or K differ.
+    void shortfall(matrix_view<const float> W, matrix_view<float> P) const {
+        const auto R = states_.view();
+        if (W.cols != in_features() || (R.rows != 0 && R.rows != W.rows))
+            throw shape_error("drift: weights " + shape_string(W.rows, W.cols) + ", inputs of " +
+                              std::to_string(in_features()) + " features and " + std::to_string(R.rows) + " states");
+        if (R.rows != 0) backend_.for_each_row(R.rows, detail::copy_row{R, P});
+        backend_.multiply(P, W, inputs_.view(), 1.0f, R.rows != 0 ? 1.0f : 0.0f);
+    }
+
+    std::size_t in_features() const { return inputs_.view().rows; }
+    std::size_t samples() const { return samples_; }
+
+ private:
+    static constexpr std::size_t chunk_tokens = 1024;
+
+    static void check(matrix_view<const float> wanted, matrix_view<const float> actual, std::size_t features,
+                      std::size_t tokens, const char* what) {
+        if (wanted.rows != tokens || actual.rows != tokens ||
+            (tokens != 0 && (wanted.cols != features || actual.cols != features)))
+            throw shape_error(std::string("drift: ") + what + " " + shape_string(actual.rows, actual.cols) +
+                              " and those of the float model " + shape_string(wanted.rows, wanted.cols) +
+                              " are not both " + shape_string(tokens, features));
+        const std::string name = std::string("drift: the ") + what;
+        require_finite(actual, name.c_str(), "token", "feature");
+        require_finite(wanted, (name + " of the float model").c_str(), "token", "feature");
+    }
+
+    /// M = beta M + alpha (wanted - actual)' X
+    void accumulate(matrix_view<float> M, matrix_view<const float> wanted, matrix_view<const float> actual,
+                    matrix_view<const float> X, float alpha, float beta) const {
+        const auto w = backend_.lend(wanted), a = backend_.lend(actual), x = backend_.lend(X);
+        auto difference = backend_.template make_matrix<float>(M.rows, X.rows);
+        backend_.for_each_row(M.rows, detail::transposed_difference{w.view(), a.view(), difference.view()});
+        backend_.multiply(M, difference.view(), x.view(), alpha, beta);
+    }
+
+    B backend_;
+    detail::backend_matrix<B, float> inputs_, states_;  // C [K, K], R [N, K]
+    std::size_t samples_ = 0;
+};
+
+/// Replaces M [N, K], in the backend's memory and the original order of columns, by M H_damped^-1, with two triangular
+/// solves. Cost: 2 N K^2 flops and a K x K copy.
+template <Backend B, FactorPath<B> P>
+void solve_by_hessian(const factored_hessian<B, P>& f, matrix_view<float> M) {
+    const B& backend = f.backend;
+    const std::size_t K = f.in_features();
+    const auto order = backend.lend(detail::row_of(f.order));
+    auto A = backend.template make_matrix<float>(K, K), turned = backend.template make_matrix<float>(K, K);
+    auto X = backend.template make_matrix<float>(M.rows, K);
+    f.path.hessian_factor(backend, f.factor.view(), A.view());
+    backend.for_each_row(K, detail::anti_transpose_row{A.view(), turned.view()});
+    backend.for_each_row(M.rows, detail::permute_columns{M, X.view(), order.view(), false});
+    // M (A A')^-1 = (M A'^-1) A^-1, and with J the reversal, A'^-1 = J (J A' J)^-1 J where J A' J is upper triangular.
+    backend.for_each_row(M.rows, detail::reverse_row{X.view()});
+    backend.solve_upper_right(X.view(), turned.view());
+    backend.for_each_row(M.rows, detail::reverse_row{X.view()});
+    backend.solve_upper_right(X.view(), A.view());
+    backend.for_each_row(M.rows, detail::permute_columns{X.view(), M, order.view(), true});
+}
+
+/// What the calibration tokens of a layer input say about its drift, in two parts: `fit`, and `held`, on which the
+/// correction that follows from `fit` has to prove itself.
+template <Backend B, FactorPath<B> P>
+struct drift_statistics {
+    basic_drift<B> fit, held;
+    factored_hessian<B, P> fit_factor;  ///< of the Hessian of fit's tokens
+    basic_hessian<B> held_hessian;      ///< of held's tokens
+};
+
+/// Replaces W [N, K], in host memory, by the weights to quantize in its place, and returns alpha. alpha is the best
+/// there is for the tokens held out, in closed form: with P and H their shortfall and Hessian, and S = the correction
+/// found without them, <P, S> / tr(S H S'), kept between 0 and 1. Cost: about 8 N K^2 flops; memory: 3 N K + 3 K^2
+/// floats. Throws shape_error where the shapes do not fit.
+template <Backend B, FactorPath<B> P>
+double correct_drift(matrix_view<float> W, const drift_statistics<B, P>& drift) {
+    const B& backend = drift.fit_factor.backend;
+    const auto lent = backend.lend(W);
+    auto step = backend.template make_matrix<float>(W.rows, W.cols);
+    auto held_shortfall = backend.template make_matrix<float>(W.rows, W.cols);
+    drift.fit.shortfall(lent.view(), step.view());
+    solve_by_hessian(drift.fit_factor, step.view());
+    drift.held.shortfall(lent.view(), held_shortfall.view());
+    const double gain = detail::inner_product(backend, held_shortfall.view(), step.view());
+    const double cost = detail::weighted_squares(backend, step.view(), drift.held_hessian.upper());
+    const double alpha = cost > 0.0 ? std::clamp(gain / cost, 0.0, 1.0) : 0.0;
+    backend.for_each_row(W.rows, detail::mix_row{step.view(), lent.view(), static_cast<float>(alpha), 1.0f});
+    backend.download(step.view(), W);
+    return alpha;
+}
+
+}  // namespace gptq

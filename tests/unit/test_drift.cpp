@@ -1,0 +1,172 @@
+// The correction for drifted inputs, against least squares done the long way.
+#include <cmath>
+#include <cstddef>
+#include <optional>
+#include <random>
+#include <vector>
+
+#include <gptq/drift.hpp>
+#include <gptq/gptq.hpp>
+
+#include "support/catch.hpp"
+#include "support/message.hpp"
+#include "support/random_layer.hpp"
+
+namespace {
+
+using gptq::matrix;
+using gptq::matrix_view;
+using S = gptq::scheme<4, gptq::group_size<8>, gptq::symmetric, gptq::act_order>;
+
+constexpr std::size_t N = 5, K = 24, T = 400, cut = 300;
+
+/// Rows [first, last) of a matrix.
+matrix_view<const float> rows(const matrix<float>& m, std::size_t first, std::size_t last) {
+    return m.view().block(first, last - first, 0, m.cols());
+}
+
+/// X M' for a square M.
+matrix<float> transformed(const matrix<float>& X, const matrix<float>& M) {
+    matrix<float> Y(X.rows(), M.rows());
+    for (std::size_t t = 0; t < X.rows(); ++t)
+        for (std::size_t i = 0; i < M.rows(); ++i)
+            for (std::size_t j = 0; j < M.cols(); ++j) Y(t, i) += M(i, j) * X(t, j);
+    return Y;
+}
+
+matrix<float> random_matrix(std::size_t rows, std::size_t cols, unsigned seed, float size) {
+    std::mt19937 random(seed);
+    std::normal_distribution<float> normal(0.0f, size);
+    matrix<float> m(rows, cols);
+    for (std::size_t r = 0; r < rows; ++r)
+        for (std::size_t c = 0; c < cols; ++c) m(r, c) = normal(random);
+    return m;
+}
+
+/// correct_drift with the first `cut` tokens to fit and the others held out.
+double correct(matrix<float>& W, const matrix<float>& float_X, const matrix<float>& X, double damp_percent,
+               const matrix<float>* float_S = nullptr, const matrix<float>* states = nullptr) {
+    const gptq::quantize_options options{.damp_percent = damp_percent};
+    const auto part = [&](std::size_t first, std::size_t last) {
+        gptq::basic_drift<gptq::cpu_backend> drift(K, states ? N : 0);
+        if (states)
+            drift.add(rows(float_X, first, last), rows(X, first, last), rows(*float_S, first, last),
+                      rows(*states, first, last));
+        else
+            drift.add(rows(float_X, first, last), rows(X, first, last));
+        return drift;
+    };
+    gptq::hessian<float> fit(K), held(K);
+    fit.add(rows(X, 0, cut));
+    held.add(rows(X, cut, T));
+    const gptq::drift_statistics<gptq::cpu_backend, gptq::inverse_free_path> statistics{
+        part(0, cut), part(cut, T), gptq::factorize<S>(fit, options), held};
+    return gptq::correct_drift(W.view(), statistics);
+}
+
+}  // namespace
+
+TEST_CASE("M H^-1 by two triangular solves, for both paths and any order") {
+    const auto layer = gptq_test::make_layer(N, K, T, 21);
+    gptq::hessian<float> h(K);
+    h.add(layer.X.view());
+    double mean = 0.0;
+    for (std::size_t k = 0; k < K; ++k) mean += double{h.upper()(k, k)} / double(K);
+    const auto check = [&](const auto& f) {
+        matrix<float> M = layer.W;
+        gptq::solve_by_hessian(f, M.view());
+        for (std::size_t n = 0; n < N; ++n)
+            for (std::size_t k = 0; k < K; ++k) {
+                double product = 0.0;  // (M H_damped)(n, k), which has to be W(n, k) again
+                for (std::size_t j = 0; j < K; ++j)
+                    product += double{M(n, j)} *
+                               (double{j <= k ? h.upper()(j, k) : h.upper()(k, j)} + (j == k ? 0.01 * mean : 0.0));
+                CHECK(product == Approx(double{layer.W(n, k)}).margin(1e-4));
+            }
+    };
+    check(gptq::factorize<S>(h));
+    check(gptq::factorize<S>(h, {}, gptq::cpu_backend{}, gptq::paper_path{}));
+}
+
+TEST_CASE("a drift that is a function of the inputs is undone") {
+    const auto layer = gptq_test::make_layer(N, K, T, 22);
+    matrix<float> M = random_matrix(K, K, 1, 0.05f);
+    for (std::size_t k = 0; k < K; ++k) M(k, k) += 1.0f;
+    const matrix<float> float_X = transformed(layer.X, M);  // what the float model has: M x
+    matrix<float> W = layer.W;
+    CHECK(correct(W, float_X, layer.X, 1e-6) == Approx(1.0).epsilon(1e-3));
+    for (std::size_t n = 0; n < N; ++n)
+        for (std::size_t k = 0; k < K; ++k) {
+            double expected = 0.0;  // (W M)(n, k)
+            for (std::size_t j = 0; j < K; ++j) expected += double{layer.W(n, j)} * double{M(j, k)};
+            CHECK(double{W(n, k)} == Approx(expected).margin(2e-3));
+        }
+}
+
+TEST_CASE("states that have drifted are made up for") {
+    const auto layer = gptq_test::make_layer(N, K, T, 23);
+    const matrix<float> M = random_matrix(N, K, 2, 0.1f);
+    const matrix<float> missing = transformed(layer.X, M);  // what the states lack: M x
+    const matrix<float> states(T, N);
+    matrix<float> W = layer.W;
+    CHECK(correct(W, layer.X, layer.X, 1e-6, &missing, &states) == Approx(1.0).epsilon(1e-3));
+    for (std::size_t n = 0; n < N; ++n)
+        for (std::size_t k = 0; k < K; ++k)
+            CHECK(double{W(n, k)} == Approx(double{layer.W(n, k)} + double{M(n, k)}).margin(2e-3));
+}
+
+TEST_CASE("noise that the inputs cannot tell is not fitted") {
+    const auto layer = gptq_test::make_layer(N, K, T, 24);
+    matrix<float> float_X = layer.X;
+    const matrix<float> noise = random_matrix(T, K, 3, 1.0f);
+    for (std::size_t t = 0; t < T; ++t)
+        for (std::size_t k = 0; k < K; ++k) float_X(t, k) += noise(t, k);
+    matrix<float> W = layer.W;
+    CHECK(correct(W, float_X, layer.X, 1e-6) < 0.3);
+}
+
+TEST_CASE("without drift the weights stay as they are") {
+    const auto layer = gptq_test::make_layer(N, K, T, 25);
+    matrix<float> W = layer.W;
+    CHECK(correct(W, layer.X, layer.X, 0.01) == 0.0);
+    for (std::size_t n = 0; n < N; ++n)
+        for (std::size_t k = 0; k < K; ++k) REQUIRE(W(n, k) == layer.W(n, k));
+}
+
+TEST_CASE("tokens may be added in any number of pieces") {
+    const std::size_t many = 2500;  // more than are worked on at a time
+    const auto layer = gptq_test::make_layer(N, K, many, 26);
+    const matrix<float> float_X = random_matrix(many, K, 4, 1.0f);
+    gptq::basic_drift<gptq::cpu_backend> whole(K), pieces(K);
+    whole.add(float_X.view(), layer.X.view());
+    for (std::size_t first = 0; first < many; first += 700) {
+        const std::size_t last = std::min(first + 700, many);
+        pieces.add(rows(float_X, first, last), rows(layer.X, first, last));
+    }
+    CHECK(pieces.samples() == many);
+    matrix<float> a(N, K), b(N, K);
+    whole.shortfall(layer.W.view(), a.view());
+    pieces.shortfall(layer.W.view(), b.view());
+    for (std::size_t n = 0; n < N; ++n) {
+        double expected = 0.0;  // column 3 of W C, from the definition
+        for (std::size_t t = 0; t < many; ++t)
+            for (std::size_t j = 0; j < K; ++j)
+                expected += 2.0 / double(many) * double{layer.W(n, j)} *
+                            (double{float_X(t, j)} - double{layer.X(t, j)}) * double{layer.X(t, 3)};
+        CHECK(double{a(n, 3)} == Approx(expected).epsilon(1e-3).margin(1e-4));
+        for (std::size_t k = 0; k < K; ++k) CHECK(a(n, k) == Approx(b(n, k)).epsilon(1e-3).margin(1e-4));
+    }
+}
+
+TEST_CASE("what a drift refuses") {
+    const auto layer = gptq_test::make_layer(N, K, T, 27);
+    gptq::basic_drift<gptq::cpu_backend> drift(K);
+    CHECK_THROWS_AS(drift.add(rows(layer.X, 0, 10), rows(layer.X, 0, 11)), gptq::shape_error);
+    CHECK_THROWS_AS(drift.add(layer.W.view().columns(0, 3), layer.W.view().columns(0, 3)), gptq::shape_error);
+    CHECK_THROWS_AS(drift.add(layer.X.view(), layer.X.view(), layer.X.view(), layer.X.view()), gptq::shape_error);
+    matrix<float> bad = layer.X;
+    bad(3, 17) = NAN;
+    const auto add = [&] { drift.add(bad.view(), layer.X.view()); };
+    CHECK_THROWS_AS(add(), gptq::non_finite_error);
+    CHECK(gptq_test::mentions(gptq_test::message_of(add), "token 3, feature 17", "float model"));
+}
