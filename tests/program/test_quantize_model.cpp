@@ -127,6 +127,46 @@ TEST_CASE("the records hold the errors of the stored layers") {
     CHECK(model::quant_log(model::read_quant_log(f.out / "quant_log.csv")) == model::quant_log(result.modules));
 }
 
+TEST_CASE("corrected for drift, the model's outputs come closer to the float model's") {
+    const folders f;
+    const io::model_folder source(f.source);
+    const auto windows = some_windows(32, 64);
+    const auto final_states = [&](const io::model_folder& folder) {
+        const model::model_config config = model::read_model_config(folder);
+        model::activations hidden =
+            model::embed(config, model::load_embedding(config, folder), windows.tokens, windows.length);
+        for (std::size_t i = 0; i < config.blocks; ++i) {
+            model::block block = model::load_block(config, folder, i);
+            model::run_block_by_stages(config, block, i, hidden, [](auto&, auto) {});
+        }
+        return hidden.states;
+    };
+    const auto wanted = final_states(source);
+    const auto squared_distance = [&](const std::filesystem::path& out, const model::quality_options& quality) {
+        auto options = options_for(2, gptq::order_kind::group_aware);
+        options.quality = quality;
+        const auto result = model::quantize_model(source, out, windows, options);
+        CHECK(result.warnings.empty());
+        for (const auto& record : result.modules) {
+            const bool first_input =
+                record.layer == 0 && record.module.starts_with("self_attn") && !record.module.ends_with("o_proj");
+            CHECK(record.drift_share >= 0.0);
+            CHECK(record.drift_share <= 1.0);
+            if (!quality.correct_drift || first_input) CHECK(record.drift_share == 0.0);
+        }
+        const auto got = final_states(io::model_folder(out));
+        double sum = 0.0;
+        for (std::size_t i = 0; i < got.size(); ++i) {
+            const double difference = double{got.data()[i]} - double{wanted.data()[i]};
+            sum += difference * difference;
+        }
+        return sum;
+    };
+    const double plain = squared_distance(f.out, {});
+    CHECK(squared_distance(f.out.string() + "-drift", {.correct_drift = true}) < 0.95 * plain);
+    CHECK(squared_distance(f.out.string() + "-best", model::quality_options::best()) < 0.95 * plain);
+}
+
 TEST_CASE("round-to-nearest does not depend on the calibration text") {
     const folders f;
     const io::model_folder source(f.source);

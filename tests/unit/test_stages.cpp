@@ -157,3 +157,42 @@ TEST_CASE("tokens that do not fill the windows are refused", "[stages]") {
     CHECK_THROWS_AS(embed(config, table, golden.logit_ids(), 7), gptq::shape_error);
     CHECK_THROWS_AS(embed(config, table, golden.logit_ids(), 0), gptq::shape_error);
 }
+
+TEST_CASE("a block beside its float twin sees both inputs, and the states that outputs are added to", "[stages]") {
+    for (const auto& name : {"llama3", "gemma3", "opt-projected"}) {
+        const golden_model golden(name);
+        const gptq::io::model_folder files(golden.folder);
+        const auto config = read_model_config(files);
+        const auto ids = golden.logit_ids();
+        const auto table = load_embedding(config, files);
+        activations alone = embed(config, table, ids, ids.size()), hidden = alone, twin = alone;
+        block weights = load_block(config, files, 0);
+        const block float_weights = weights;
+        std::vector<std::vector<float>> float_inputs;
+        block unchanged = weights;
+        run_block_by_stages(config, unchanged, 0, alone, [&](stage_modules&, gptq::matrix_view<const float> x) {
+            float_inputs.emplace_back(x.row(x.rows - 1).begin(), x.row(x.rows - 1).end());
+        });
+        std::size_t stage_number = 0;
+        run_block_beside_float(config, weights, float_weights, 0, hidden, twin,
+                               [&](stage_modules& modules, const paired_inputs& paired) {
+                                   INFO(name << ", stage " << stage_number);
+                                   const auto x = paired.inputs, y = paired.float_inputs;
+                                   const auto last = y.row(y.rows - 1);
+                                   CHECK(std::vector<float>(last.begin(), last.end()) == float_inputs.at(stage_number));
+                                   const bool first = stage_number == 0;
+                                   const auto own = x.row(x.rows - 1);
+                                   CHECK(std::equal(own.begin(), own.end(), last.begin()) == first);
+                                   const bool branch_end = stage_number % 2 == 1;
+                                   const bool plain_sum = std::string(name) == "llama3";
+                                   CHECK((paired.states.rows != 0) == (branch_end && plain_sum));
+                                   // From here on the block differs from its twin.
+                                   for (linear* layer : modules.modules)
+                                       for (float& w : layer->weight) w *= 0.9f;
+                                   ++stage_number;
+                               });
+        CHECK(stage_number == 4);
+        CHECK(values_of(twin) == values_of(alone));
+        CHECK(values_of(hidden) != values_of(alone));
+    }
+}

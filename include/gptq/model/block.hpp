@@ -31,6 +31,10 @@ struct block {
 /// The points where linear layers of a block read their input: q, k and v; o; gate and up; down.
 enum class stage { attention_in, attention_out, mlp_in, mlp_out };
 
+/// In the order in which they run.
+inline constexpr std::array<stage, 4> stages_in_order = {stage::attention_in, stage::attention_out, stage::mlp_in,
+                                                         stage::mlp_out};
+
 /// A linear layer's place in a block: which member, what its tensors are called, at which stage it runs, its shape.
 struct linear_slot {
     linear block::*where;
@@ -137,49 +141,70 @@ class block_run {
     template <class OnStage>
     void operator()(matrix_view<float> hidden, std::size_t window_length, const std::optional<kv_rows>& cache,
                     OnStage&& on_stage) {
-        attention(hidden, window_length, cache, on_stage);
-        mlp(hidden, on_stage);
+        begin(hidden, window_length, cache);
+        for (const stage which : stages_in_order) on_stage(which, inputs_of(which));
+        finish();
+    }
+
+    /// The same in steps: begin, inputs_of for each of stages_in_order, finish. Whatever linear layers the block has
+    /// when the next step is called are those that its outputs are computed with.
+    void begin(matrix_view<float> hidden, std::size_t window_length, const std::optional<kv_rows>& cache) {
+        hidden_ = hidden;
+        window_length_ = window_length;
+        cache_ = cache;
+    }
+
+    /// The inputs of a stage's linear layers; valid until the next step.                                 [tokens, K]
+    matrix_view<const float> inputs_of(stage which) {
+        switch (which) {
+            case stage::attention_in: return start_attention();
+            case stage::attention_out: return attend_windows();
+            case stage::mlp_in: finish_attention(); return start_mlp();
+            case stage::mlp_out: return compute_intermediate();
+        }
+        return {};
+    }
+
+    /// The outputs of the last stage, added to hidden.
+    void finish() {
+        add_branch(weights_.down, intermediate_, weights_.mlp_out_norm);
+        if (!config_.norm_before) weights_.mlp_norm->apply(hidden_, hidden_);
     }
 
  private:
     /// Tokens whose branch outputs are held at a time.
     static constexpr std::size_t chunk_tokens = 512;
 
-    template <class OnStage>
-    void attention(matrix_view<float> hidden, std::size_t window_length, const std::optional<kv_rows>& cache,
-                   OnStage&& on_stage) {
-        const std::size_t query_features = config_.query_features();
-        const auto buffer = buffers_.branch_input.shaped(hidden.rows, std::max(config_.hidden_size, query_features));
-        const auto inputs = branch_inputs(hidden, buffer, weights_.attention_norm);
-        on_stage(stage::attention_in, inputs);
-        // A window's inputs are not needed once its q, k and v are there, so its result takes their place.
-        const auto attended = buffer.columns(0, query_features);
-        for (std::size_t first = 0; first < hidden.rows; first += window_length)
-            attend_window(inputs.block(first, window_length, 0, inputs.cols), cache,
-                          attended.block(first, window_length, 0, query_features));
-        on_stage(stage::attention_out, matrix_view<const float>(attended));
-        add_branch(weights_.o, attended, weights_.attention_out_norm, hidden);
-        if (!config_.norm_before) weights_.attention_norm->apply(hidden, hidden);
+    matrix_view<const float> start_attention() {
+        buffer_ = buffers_.branch_input.shaped(hidden_.rows, std::max(config_.hidden_size, config_.query_features()));
+        return inputs_ = branch_inputs(weights_.attention_norm);
     }
 
-    template <class OnStage>
-    void mlp(matrix_view<float> hidden, OnStage&& on_stage) {
-        const auto buffer = buffers_.branch_input.shaped(hidden.rows, config_.hidden_size);
-        const auto inputs = branch_inputs(hidden, buffer, weights_.mlp_norm);
-        on_stage(stage::mlp_in, inputs);
-        const auto intermediate = buffers_.intermediate.shaped(hidden.rows, config_.intermediate_size);
-        compute_intermediate(inputs, intermediate);
-        on_stage(stage::mlp_out, matrix_view<const float>(intermediate));
-        add_branch(weights_.down, intermediate, weights_.mlp_out_norm, hidden);
-        if (!config_.norm_before) weights_.mlp_norm->apply(hidden, hidden);
+    /// A window's inputs are not needed once its q, k and v are there, so its result takes their place.
+    matrix_view<const float> attend_windows() {
+        const std::size_t query_features = config_.query_features();
+        const auto attended = buffer_.columns(0, query_features);
+        for (std::size_t first = 0; first < hidden_.rows; first += window_length_)
+            attend_window(inputs_.block(first, window_length_, 0, inputs_.cols), cache_,
+                          attended.block(first, window_length_, 0, query_features));
+        return inputs_ = attended;
+    }
+
+    void finish_attention() {
+        add_branch(weights_.o, inputs_, weights_.attention_out_norm);
+        if (!config_.norm_before) weights_.attention_norm->apply(hidden_, hidden_);
+    }
+
+    matrix_view<const float> start_mlp() {
+        buffer_ = buffers_.branch_input.shaped(hidden_.rows, config_.hidden_size);
+        return inputs_ = branch_inputs(weights_.mlp_norm);
     }
 
     /// What a branch reads: the normalized states, or the states themselves where norms come after the sum.
-    matrix_view<const float> branch_inputs(matrix_view<float> hidden, matrix_view<float> buffer,
-                                           const std::optional<norm_layer>& norm) const {
-        if (!config_.norm_before) return hidden;
-        const auto inputs = buffer.columns(0, config_.hidden_size);
-        norm->apply(hidden, inputs);
+    matrix_view<const float> branch_inputs(const std::optional<norm_layer>& norm) const {
+        if (!config_.norm_before) return hidden_;
+        const auto inputs = buffer_.columns(0, config_.hidden_size);
+        norm->apply(hidden_, inputs);
         return inputs;
     }
 
@@ -211,26 +236,27 @@ class block_run {
         norm->apply(heads, heads);
     }
 
-    void compute_intermediate(matrix_view<const float> inputs, matrix_view<float> intermediate) {
+    matrix_view<const float> compute_intermediate() {
+        intermediate_ = buffers_.intermediate.shaped(hidden_.rows, config_.intermediate_size);
         const linear& activated = config_.gated() ? weights_.gate : weights_.up;
-        activated.apply(inputs, intermediate);
-        activate(config_.activation, intermediate);
-        if (!config_.gated()) return;
-        for_chunks(inputs.rows, [&](std::size_t first, std::size_t count) {
+        activated.apply(inputs_, intermediate_);
+        activate(config_.activation, intermediate_);
+        if (!config_.gated()) return intermediate_;
+        for_chunks(inputs_.rows, [&](std::size_t first, std::size_t count) {
             const auto up = buffers_.chunk.shaped(count, config_.intermediate_size);
-            weights_.up.apply(inputs.block(first, count, 0, inputs.cols), up);
-            multiply(intermediate.block(first, count, 0, intermediate.cols), up);
+            weights_.up.apply(inputs_.block(first, count, 0, inputs_.cols), up);
+            multiply(intermediate_.block(first, count, 0, intermediate_.cols), up);
         });
+        return intermediate_;
     }
 
     /// hidden += norm(output of `layer`), the norm only where there is one.
-    void add_branch(const linear& layer, matrix_view<const float> inputs, const std::optional<norm_layer>& norm,
-                    matrix_view<float> hidden) {
+    void add_branch(const linear& layer, matrix_view<const float> inputs, const std::optional<norm_layer>& norm) {
         for_chunks(inputs.rows, [&](std::size_t first, std::size_t count) {
-            const auto output = buffers_.chunk.shaped(count, hidden.cols);
+            const auto output = buffers_.chunk.shaped(count, hidden_.cols);
             layer.apply(inputs.block(first, count, 0, inputs.cols), output);
             if (norm) norm->apply(output, output);
-            add(hidden.block(first, count, 0, hidden.cols), output);
+            add(hidden_.block(first, count, 0, hidden_.cols), output);
         });
     }
 
@@ -244,6 +270,12 @@ class block_run {
     const rope_table& rope_;
     std::size_t attention_window_;
     block_buffers& buffers_;
+    matrix_view<float> hidden_;  // [tokens, hidden]
+    std::size_t window_length_ = 0;
+    std::optional<kv_rows> cache_;
+    matrix_view<float> buffer_;        // [tokens, features of the branch]
+    matrix_view<const float> inputs_;  // of the current stage
+    matrix_view<float> intermediate_;  // [tokens, intermediate]
 };
 
 }  // namespace gptq::model

@@ -27,6 +27,7 @@ struct module_record {
     double damp_percent = 0.0;    ///< the damping that the factorization succeeded with; 0 when rounded to nearest
     double seconds = 0.0;         ///< its share of the time, without computing the model's activations
     double relative_error = 0.0;  ///< error / tr(W H W'): the part of the outputs' energy that is wrong
+    double drift_share = 0.0;     ///< alpha of the correction for the drift of the inputs; W then includes it
 };
 
 namespace detail {
@@ -60,12 +61,12 @@ inline constexpr std::string_view quant_log_name = "quant_log.csv";
 
 /// The contents of quant_log.csv: a line of column names, then one line a module.
 inline std::string quant_log(const std::vector<module_record>& records) {
-    std::string csv = "layer,module,error,rtn_error,samples,damp_percent,seconds,relative_error\n";
+    std::string csv = "layer,module,error,rtn_error,samples,damp_percent,seconds,relative_error,drift_share\n";
     for (const module_record& r : records) {
         csv += std::to_string(r.layer) + ',' + r.module;
         for (const double value : {r.error, r.rtn_error}) csv += ',' + detail::number_string(value);
         csv += ',' + std::to_string(r.samples);
-        for (const double value : {r.damp_percent, r.seconds, r.relative_error})
+        for (const double value : {r.damp_percent, r.seconds, r.relative_error, r.drift_share})
             csv += ',' + detail::number_string(value);
         csv += '\n';
     }
@@ -97,7 +98,7 @@ inline std::vector<module_record> read_quant_log(const std::filesystem::path& pa
             return detail::parse_number<std::size_t>(field(name), path.string());
         };
         records.push_back({count("layer"), field("module"), real("error"), real("rtn_error"), count("samples"),
-                           real("damp_percent"), real("seconds"), real("relative_error")});
+                           real("damp_percent"), real("seconds"), real("relative_error"), real("drift_share")});
     }
     return records;
 }

@@ -33,6 +33,7 @@
 #include <gptq/model/model_config.hpp>
 #include <gptq/model/quantize_log.hpp>
 #include <gptq/model/quantize_plan.hpp>
+#include <gptq/model/stage_statistics.hpp>
 #include <gptq/model/stages.hpp>
 #include <gptq/xtensor/surface.hpp>
 
@@ -67,20 +68,18 @@ class stopwatch {
     clock::time_point start_ = clock::now();
 };
 
-using factored = factored_hessian<cpu_backend, inverse_free_path>;
-
-/// Schemes that a checkpoint format can hold; the others would only cost compile time.
+/// Bits that a checkpoint format can hold, and grids that the plan asks for; others would only cost compile time.
 template <class S>
 inline constexpr bool storable_scheme = (S::bits == 2 || S::bits == 3 || S::bits == 4 || S::bits == 8) &&
-                                        (std::is_same_v<typename S::grid, symmetric> ||
-                                         std::is_same_v<typename S::grid, asymmetric> ||
-                                         std::is_same_v<typename S::grid, asymmetric_from_one>);
+                                        !std::is_same_v<typename S::grid, searched<symmetric>> &&
+                                        !std::is_same_v<typename S::grid, searched<asymmetric>>;
 
 template <class F>
-void visit_storable_scheme(const scheme_config& config, F&& f) {
-    visit_scheme(config, [&]<class S>() {
+decltype(auto) visit_storable_scheme(const scheme_config& config, F&& f) {
+    using result = decltype(f.template operator()<scheme<4>>());
+    return visit_scheme(config, [&]<class S>() -> result {
         if constexpr (storable_scheme<S>)
-            f.template operator()<S>();
+            return f.template operator()<S>();
         else
             throw unsupported_error("no checkpoint format holds this scheme");
     });
@@ -103,13 +102,9 @@ class model_quantizer {
     quantize_result run(const token_windows& windows) {
         warn_about_samples(windows);
         activations hidden = embed(config_, load_embedding(config_, folder_), windows.tokens, windows.length);
-        for (std::size_t i = 0; i < config_.blocks; ++i) {
-            block layer = load_block(config_, folder_, i);
-            run_block_by_stages(config_, layer, i, hidden,
-                                [this](stage_modules& stage, matrix_view<const float> inputs) {
-                                    quantize_stage(stage.modules, *stage_of_.at(stage.names.front()), inputs);
-                                });
-        }
+        activations float_hidden;
+        if (options_.quality.correct_drift) float_hidden = hidden;
+        for (std::size_t i = 0; i < config_.blocks; ++i) quantize_block(i, hidden, float_hidden);
         if (options_.config.lm_head) quantize_head(hidden);
         copy_other_tensors();
         if (quantized_weights_ > 0.0) result_.bits_per_weight = packed_bits_ / quantized_weights_;
@@ -127,39 +122,61 @@ class model_quantizer {
                                        " inputs; several times as many tokens as inputs are advisable");
     }
 
+    void quantize_block(std::size_t index, activations& hidden, activations& float_hidden) {
+        block layer = load_block(config_, folder_, index);
+        const auto on_stage = [this](stage_modules& stage, const paired_inputs& inputs) {
+            quantize_stage(stage.modules, *stage_of_.at(stage.names.front()), inputs);
+        };
+        if (options_.quality.correct_drift) {
+            const block float_layer = layer;
+            run_block_beside_float(config_, layer, float_layer, index, hidden, float_hidden, on_stage);
+        } else {
+            run_block_by_stages(config_, layer, index, hidden,
+                                [&](stage_modules& stage, matrix_view<const float> inputs) {
+                                    on_stage(stage, {inputs, {}, {}, {}});
+                                });
+        }
+    }
+
+    /// The head's own drift is left alone: what follows it is the loss, not another layer.
     void quantize_head(const activations& hidden) {
         const tensor2<float> inputs = load_head_inputs(config_, folder_)(config_, view_of(hidden.states));
         linear head = load_head(config_, folder_).value();
-        quantize_stage({&head}, plan_.stages.back(), view_of(inputs));
+        quantize_stage({&head}, plan_.stages.back(), {view_of(inputs), {}, {}, {}});
     }
 
     /// Modules with a common input: one Hessian, one factorization.
-    void quantize_stage(const std::vector<linear*>& modules, const stage_plan& plan, matrix_view<const float> inputs) {
+    void quantize_stage(const std::vector<linear*>& modules, const stage_plan& plan, const paired_inputs& inputs) {
         report_progress(plan.modules.front());
         if (plan.settings) {
             const stopwatch shared;
-            const hessian<float> h = collect(plan, inputs);
-            const std::optional<factored> factor = factor_for(*plan.settings, h);
+            const stage_statistics statistics = gather(plan, inputs);
             const double shared_seconds = shared.seconds() / static_cast<double>(modules.size());
             for (std::size_t i = 0; i < modules.size(); ++i)
-                quantize_module(plan, plan.modules[i], modules[i]->weight, h, factor, shared_seconds);
+                quantize_module(plan, plan.modules[i], modules[i]->weight, statistics, shared_seconds);
         }
         weights_done_ += static_cast<double>(plan.weights());
     }
 
     /// Replaces `weight` by what its codes stand for, so that later layers see what the quantized model gives them.
     void quantize_module(const stage_plan& plan, const module_plan& module, tensor2<float>& weight,
-                         const hessian<float>& h, const std::optional<factored>& factor, double shared_seconds) {
+                         const stage_statistics& statistics, double shared_seconds) {
         report_progress(module);
         const stopwatch own;
         const quantize_options options = options_for(*plan.settings);
         quantized_layer rounded, q;
-        visit_storable_scheme(plan.settings->scheme, [&]<class S>() {
-            rounded = round_to_nearest<S>(weight, options);
-            if (factor) q = quantize<S>(weight, *factor, options, observer_);
-        });
-        if (!factor) q = rounded;
-        module_record record = measure(weight, q, rounded, h);
+        visit_storable_scheme(plan.settings->scheme,
+                              [&]<class S>() { rounded = round_to_nearest<S>(weight, options); });
+        module_record record;
+        const tensor2<float> original = weight;
+        if (statistics.factor) {
+            if (statistics.drift) record.drift_share = correct_drift(view_of(weight), *statistics.drift);
+            visit_storable_scheme(solver_scheme(*plan.settings),
+                                  [&]<class S>() { q = quantize<S>(weight, *statistics.factor, options, observer_); });
+        } else {
+            q = rounded;
+        }
+        measure(record, original, weight, q, rounded, statistics.H);
         weight = dequantize(q);
         write(module, q);
         record.layer = plan.layer;
@@ -170,39 +187,42 @@ class model_quantizer {
         result_.modules.push_back(std::move(record));
     }
 
-    static quantize_options options_for(const stage_settings& settings) {
-        return {.damp_percent = settings.damp_percent, .group_size = settings.scheme.group_size};
+    quantize_options options_for(const stage_settings& settings) const {
+        const quality_options& quality = options_.quality;
+        return {.damp_percent = settings.damp_percent,
+                .group_size = settings.scheme.group_size,
+                .damp = quality.own_diagonal ? damping::own_diagonal : damping::mean_diagonal,
+                .refine = {quality.refine_rounds, quality.refine_scales, quality.refine_codes}};
     }
 
-    /// Nothing where the layers are only rounded.
-    std::optional<factored> factor_for(const stage_settings& settings, const hessian<float>& h) const {
-        std::optional<factored> factor;
-        if (options_.method == quantize_method::gptq)
-            visit_storable_scheme(settings.scheme,
-                                  [&]<class S>() { factor.emplace(factorize<S>(h, options_for(settings))); });
-        return factor;
+    /// The scheme of a module as the solver is to fit it: the same file, another way to choose the grids.
+    scheme_config solver_scheme(const stage_settings& settings) const {
+        scheme_config scheme = settings.scheme;
+        if (options_.quality.search_by_loss) scheme.grid = searching_by_loss(scheme.grid);
+        return scheme;
     }
 
-    hessian<float> collect(const stage_plan& plan, matrix_view<const float> inputs) const {
-        hessian<float> h(inputs.cols);
+    stage_statistics gather(const stage_plan& plan, const paired_inputs& inputs) const {
         try {
-            h.add(inputs);
+            return gather_statistics(inputs, options_.method == quantize_method::gptq, [&](const hessian<float>& h) {
+                return visit_storable_scheme(plan.settings->scheme,
+                                             [&]<class S>() { return factorize<S>(h, options_for(*plan.settings)); });
+            });
         } catch (const non_finite_error& problem) {
             throw non_finite_error(plan.modules.front().name + ": " + problem.what());
         }
-        return h;
     }
 
-    module_record measure(const tensor2<float>& weight, const quantized_layer& q, const quantized_layer& rounded,
-                          const hessian<float>& h) const {
-        module_record record;
+    /// `weight` are the module's own weights, `target` what the solver was given in their place. The rounded layer is
+    /// measured against the weights, the solver's against its target.
+    void measure(module_record& record, const tensor2<float>& weight, const tensor2<float>& target,
+                 const quantized_layer& q, const quantized_layer& rounded, const hessian<float>& h) const {
         record.samples = h.samples();
         record.damp_percent = q.report.rounded_to_nearest ? 0.0 : q.report.damp_percent;
         record.rtn_error = layer_error(weight, rounded, h);
-        record.error = options_.method == quantize_method::gptq ? layer_error(weight, q, h) : record.rtn_error;
+        record.error = options_.method == quantize_method::gptq ? layer_error(target, q, h) : record.rtn_error;
         const double energy = output_error(view_of(weight), h);
         record.relative_error = energy > 0.0 ? record.error / energy : 0.0;
-        return record;
     }
 
     void warn_about_solver(const std::string& name, const solve_report& report, const quantize_options& asked) {

@@ -24,11 +24,26 @@ namespace gptq::model {
 /// How a module's codes are found; round_to_nearest is the baseline that ignores the calibration inputs.
 enum class quantize_method { gptq, round_to_nearest };
 
+/// What goes beyond GPTQ as published, in the same file format; each composes with every grid and order. What each
+/// gives and costs: docs/quality.md.
+struct quality_options {
+    bool search_by_loss = false;  ///< fit grids by a search in the loop's own metric (see searched_by_loss)
+    bool correct_drift = false;   ///< aim at the float model's outputs (see drift.hpp); runs that model beside
+    bool own_diagonal = false;    ///< damp each feature in proportion to its own diagonal entry
+    int refine_rounds = 0;        ///< rounds of refinement after the loop (see refine.hpp)
+    bool refine_scales = true;    ///< ... of the scales and zero points
+    bool refine_codes = true;     ///< ... of the codes
+
+    /// The combination that did best: see docs/quality.md.
+    static quality_options best() { return {.search_by_loss = true, .correct_drift = true}; }
+};
+
 /// What to make of a model.
 struct quantize_model_options {
     /// What the new checkpoint will say about itself; rules in `config.dynamic` change the settings of single modules.
     io::quantization_config config;
     quantize_method method = quantize_method::gptq;
+    quality_options quality = {};
 };
 
 /// One linear layer.
