@@ -11,6 +11,7 @@
 
 #include "commands.hpp"
 #include "interrupt.hpp"
+#include "load_decoder.hpp"
 #include "output.hpp"
 
 namespace program {
@@ -37,7 +38,7 @@ double seconds_of(F&& work) {
 
 void bench(const bench_arguments& arguments) {
     const gptq::io::model_folder folder(arguments.model);
-    const auto decoder = model::decoder::load(folder);
+    const auto decoder = load_decoder(folder, arguments);
     const auto prompt = random_tokens(arguments.prompt, decoder.config().vocab_size);
     const auto continuation = random_tokens(arguments.tokens, decoder.config().vocab_size);
 

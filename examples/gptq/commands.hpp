@@ -34,16 +34,21 @@ struct quantize_arguments : common_arguments {
 };
 void quantize(const quantize_arguments& arguments);
 
-struct eval_arguments : common_arguments {
+/// What those that run a model have.
+struct run_arguments : common_arguments {
+    std::string activation = "exact";  ///< exact, int16 or int8
+    bool head_in_8_bits = false;
+};
+
+struct eval_arguments : run_arguments {
     std::string text;
     std::size_t seqlen = 2048;
     std::size_t max_tokens = 0;  ///< 0: all of them
-    std::string activation = "exact";
-    std::string baseline;  ///< the model that this one was made from, to compare with; or empty
+    std::string baseline;        ///< the model that this one was made from, to compare with; or empty
 };
 void eval(const eval_arguments& arguments);
 
-struct generate_arguments : common_arguments {
+struct generate_arguments : run_arguments {
     std::string prompt;
     std::size_t tokens = 64;
     double temperature = 0.0;  ///< 0: greedy
@@ -58,7 +63,7 @@ struct tokenize_arguments : common_arguments {
 };
 void tokenize(const tokenize_arguments& arguments);
 
-struct bench_arguments : common_arguments {
+struct bench_arguments : run_arguments {
     std::size_t prompt = 128;
     std::size_t tokens = 64;
 };

@@ -1,7 +1,6 @@
 // gptq eval: the perplexity of a model on a text.
 #include <algorithm>
 #include <filesystem>
-#include <map>
 #include <string>
 #include <vector>
 
@@ -17,6 +16,7 @@
 
 #include "commands.hpp"
 #include "interrupt.hpp"
+#include "load_decoder.hpp"
 #include "output.hpp"
 #include "progress.hpp"
 #include "text_file.hpp"
@@ -26,10 +26,6 @@ namespace {
 
 namespace model = gptq::model;
 
-const std::map<std::string, model::quantized_form> forms = {{"exact", model::quantized_form::exact},
-                                                            {"int16", model::quantized_form::int16},
-                                                            {"int8", model::quantized_form::int8}};
-
 model::perplexity_result evaluate(const std::string& path, const eval_arguments& arguments) {
     const gptq::io::model_folder folder(path);
     const auto tokenizer = model::tokenizer::load(path);
@@ -38,7 +34,7 @@ model::perplexity_result evaluate(const std::string& path, const eval_arguments&
         throw gptq::shape_error("text " + arguments.text + ": has " + std::to_string(tokens.size()) +
                                 " tokens; at least two are needed");
     if (arguments.max_tokens != 0) tokens.resize(std::min(tokens.size(), arguments.max_tokens));
-    const auto decoder = model::decoder::load(folder, forms.at(arguments.activation));
+    const auto decoder = load_decoder(folder, arguments);
     model::perplexity_options options{.seqlen = arguments.seqlen};
     options.bos = model::window_bos(decoder.config(), tokenizer);
     progress bar;

@@ -13,6 +13,7 @@
 
 #include "commands.hpp"
 #include "interrupt.hpp"
+#include "load_decoder.hpp"
 #include "output.hpp"
 
 namespace program {
@@ -51,7 +52,7 @@ void generate(const generate_arguments& arguments) {
     const gptq::io::model_folder folder(arguments.model);
     const auto tokenizer = model::tokenizer::load(arguments.model);
     const auto prompt = prompt_tokens(tokenizer, arguments.prompt);
-    const auto decoder = model::decoder::load(folder);
+    const auto decoder = load_decoder(folder, arguments);
     const model::generate_options options{arguments.tokens, arguments.temperature, stop_tokens(folder, tokenizer)};
     std::mt19937_64 random(arguments.seed);
     const auto generated =

@@ -69,19 +69,26 @@ void add_quantize(CLI::App& app, quantize_arguments& a, std::function<void()>& c
     command->add_flag("--lm-head", a.lm_head, "quantize the output layer too");
 }
 
+/// The options of subcommands that run a model.
+void add_run_options(CLI::App& command, run_arguments& a) {
+    command.add_option("--activation", a.activation, "what inputs of quantized layers are rounded to")
+        ->check(CLI::IsMember({"exact", "int16", "int8"}))
+        ->capture_default_str();
+    command.add_flag("--head-8bit", a.head_in_8_bits, "round the output layer to 8 bits in memory");
+}
+
 void add_eval(CLI::App& app, eval_arguments& a, std::function<void()>& chosen) {
     CLI::App* command = add_command(app, "eval", "perplexity of MODEL on a text", a, eval, chosen);
+    add_run_options(*command, a);
     command->add_option("--text", a.text, "text file to score")->required();
     command->add_option("--seqlen", a.seqlen, "tokens a window")->check(CLI::Range(2, 1 << 20))->capture_default_str();
     command->add_option("--max-tokens", a.max_tokens, "score the first N tokens only")->check(CLI::PositiveNumber);
-    command->add_option("--activation", a.activation, "what inputs of quantized layers are rounded to")
-        ->check(CLI::IsMember({"exact", "int16", "int8"}))
-        ->capture_default_str();
     command->add_option("--baseline", a.baseline, "the model that MODEL was made from: scored too, and compared");
 }
 
 void add_generate(CLI::App& app, generate_arguments& a, std::function<void()>& chosen) {
     CLI::App* command = add_command(app, "generate", "continue a prompt", a, generate, chosen);
+    add_run_options(*command, a);
     command->add_option("--prompt", a.prompt, "text to continue")->required();
     command->add_option("-n,--tokens", a.tokens, "tokens to generate")->capture_default_str();
     command->add_option("--temperature", a.temperature, "0: always the most likely token")
@@ -97,6 +104,7 @@ void add_tokenize(CLI::App& app, tokenize_arguments& a, std::function<void()>& c
 
 void add_bench(CLI::App& app, bench_arguments& a, std::function<void()>& chosen) {
     CLI::App* command = add_command(app, "bench", "tokens per second", a, bench, chosen);
+    add_run_options(*command, a);
     command->add_option("--prompt", a.prompt, "tokens of the prompt")
         ->check(CLI::PositiveNumber)
         ->capture_default_str();

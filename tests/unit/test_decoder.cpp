@@ -143,3 +143,19 @@ TEST_CASE("tokens and positions that the model does not have are refused", "[dec
     CHECK_NOTHROW(opt.logits(std::vector<std::int32_t>(40, 3)));
     CHECK_THROWS_AS(opt.logits(std::vector<std::int32_t>(41, 3)), gptq::shape_error);
 }
+
+TEST_CASE("a head of 8 bits changes logits a little", "[decoder]") {
+    for (const auto& name : gptq_test::golden_model_names) {
+        const golden_model golden(name);
+        const gptq::io::model_folder files(golden.folder);
+        const auto ids = golden.logit_ids();
+        const auto stored = decoder::load(files).logits(ids);
+        const auto rounded =
+            decoder::load(files, gptq::model::quantized_form::exact, gptq::model::head_form::eight_bits).logits(ids);
+        const std::vector<double> expected(stored.begin(), stored.end());
+        const double difference = relative_difference({rounded.data(), rounded.size()}, expected);
+        INFO(name << ": " << difference);
+        CHECK(difference > 0.0);
+        CHECK(difference < 0.02);
+    }
+}

@@ -30,6 +30,7 @@ struct vec {
     };
 
     static constexpr std::size_t tile_rows = 4;
+    static constexpr bool fuses = true;
     static constexpr std::size_t chains = 4;
     static constexpr std::size_t quad_chains = 1;
     static constexpr int quad_bits =

@@ -30,6 +30,7 @@ struct vec {
     static constexpr __mmask16 all = 0xffff;
 
     static constexpr std::size_t tile_rows = 16;
+    static constexpr bool fuses = true;
     static constexpr std::size_t chains = 4;
     static constexpr std::size_t quad_chains = 2;
     static constexpr int quad_bits =

@@ -21,17 +21,26 @@ kernel find_kernel(isa which, int bits) {
     if (!supports(which))
         throw unsupported_error("matmul: this machine has no " + std::string(isa_name(which)) +
                                 "; leave the choice to " + "best_isa()");
+    // Floats gain nothing from dot products of integers: those kernels need not be compiled twice.
+    constexpr bool floats = Held == held_as::floats;
+    if (floats && which == isa::avx_vnni) which = isa::avx2;
+    if (floats && which == isa::avx512_vnni) which = isa::avx512;
     switch (which) {
 #if defined(__x86_64__)
         case isa::avx2: return avx2::find_kernel<Held>(bits);
-        case isa::avx_vnni: return avx_vnni::find_kernel<Held>(bits);
+        case isa::avx_vnni:
+            if constexpr (!floats) return avx_vnni::find_kernel<Held>(bits);
+            break;
         case isa::avx512: return avx512::find_kernel<Held>(bits);
-        case isa::avx512_vnni: return avx512_vnni::find_kernel<Held>(bits);
+        case isa::avx512_vnni:
+            if constexpr (!floats) return avx512_vnni::find_kernel<Held>(bits);
+            break;
 #elif defined(__aarch64__)
         case isa::neon: return neon::find_kernel<Held>(bits);
 #endif
-        default: return portable::find_kernel<Held>(bits);
+        default: break;
     }
+    return portable::find_kernel<Held>(bits);
 }
 
 }  // namespace gptq::kernels

@@ -212,15 +212,18 @@ inline void multiply_tile(const std::uint32_t* operands, const segment_position&
     });
 }
 
-/// All rows but a single one.
+/// All rows, in tiles of vec::tile_rows while there are as many left.
 template <class Format>
 inline void multiply_tiles(const std::uint32_t* operands, const segment_position& at, const rows_view& inputs,
                            float* out) {
     std::size_t first = 0;
     for (; first + vec::tile_rows <= inputs.rows; first += vec::tile_rows)
         multiply_tile<Format, vec::tile_rows>(operands, at, inputs, first, out);
-    for (; first < inputs.rows; first += small_tile)
-        multiply_tile<Format, small_tile>(operands, at, inputs, first, out);
+    if constexpr (vec::tile_rows != small_tile)
+        for (; first + small_tile <= inputs.rows; first += small_tile)
+            multiply_tile<Format, small_tile>(operands, at, inputs, first, out);
+    if constexpr (!vec::fuses)
+        if (first < inputs.rows) multiply_tile<Format, 1>(operands, at, inputs, first, out);
 }
 
 /// kernel::multiply.
@@ -234,8 +237,8 @@ inline void multiply(const panel_view& panel, const rows_view& inputs, float* ou
         at.runs = panel.segments[at.index].runs;
         at.scales = panel.scales + panel.segments[at.index].group * panel_width;
         at.zeros = panel.zeros + panel.segments[at.index].group * panel_width;
-        if (inputs.rows == 1) {
-            multiply_row<Format, Bits>(words, at, inputs, out);
+        if (vec::fuses && inputs.rows == 1) {
+            if constexpr (vec::fuses) multiply_row<Format, Bits>(words, at, inputs, out);
         } else {
             unpack_segment<Format, Bits>(words, at.runs, operands);
             multiply_tiles<Format>(operands, at, inputs, out);

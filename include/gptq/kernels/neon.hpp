@@ -30,6 +30,7 @@ struct vec {
     };
 
     static constexpr std::size_t tile_rows = 4;
+    static constexpr bool fuses = true;
     static constexpr std::size_t chains = 1;
     static constexpr std::size_t quad_chains = 1;
     static constexpr int quad_bits = 4;  // codes are taken for signed bytes

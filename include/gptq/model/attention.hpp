@@ -6,8 +6,10 @@
 #include <span>
 
 #include <gptq/backends/cpu/blas.hpp>
+#include <gptq/kernels/threads.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/model/buffers.hpp>
+#include <gptq/model/dense.hpp>
 #include <gptq/model/elementwise.hpp>
 #include <gptq/model/model_config.hpp>
 
@@ -34,14 +36,41 @@ inline void mask_and_normalize(matrix_view<float> scores, std::size_t first_quer
     }
 }
 
+/// attend for one query: too little for BLAS.
+inline void attend_one(const model_config& c, std::size_t window, matrix_view<const float> q,
+                       matrix_view<const float> k, matrix_view<const float> v, scratch_matrix& memory,
+                       matrix_view<float> out) {
+    const std::size_t keys = window != 0 ? std::min(window, k.rows) : k.rows, first_key = k.rows - keys;
+    const auto scores = memory.shaped(c.heads, keys);
+    constexpr std::size_t worth_starting = std::size_t{1} << 18;
+    const std::size_t threads = c.heads * keys * c.head_dim < worth_starting ? 1 : kernels::default_threads();
+    kernels::in_parallel(c.heads, threads, [&](std::size_t first_head, std::size_t last_head) {
+        for (std::size_t head = first_head; head < last_head; ++head) {
+            const std::size_t column = head * c.head_dim, kv_column = head / (c.heads / c.kv_heads) * c.head_dim;
+            const std::span<const float> query = q.row(0).subspan(column, c.head_dim);
+            const std::span<float> weights = scores.row(head), sum = out.row(0).subspan(column, c.head_dim);
+            for (std::size_t i = 0; i < keys; ++i)
+                weights[i] = c.attention_scale * dot(query, k.row(first_key + i).subspan(kv_column, c.head_dim));
+            softmax(weights);
+            std::fill(sum.begin(), sum.end(), 0.0f);
+            for (std::size_t i = 0; i < keys; ++i) {
+                const float* value = &v(first_key + i, kv_column);
+                for (std::size_t d = 0; d < c.head_dim; ++d) sum[d] += weights[i] * value[d];
+            }
+        }
+    });
+}
+
 }  // namespace detail
 
 /// out = softmax(scale · q kᵀ, causal) v for every head; heads / kv_heads query heads share one key and value head.
 /// The rows of q belong to the last positions of k and v. A token sees `window` positions up to and including its own,
-/// or all of them if `window` is 0. Needs memory for 64 rows of scores, whatever the number of tokens.
+/// or all of them if `window` is 0. Needs memory for 64 rows of scores, or one for each head, whatever the number of
+/// tokens.
 /// q, out [tokens, heads * head_dim]   k, v [past + tokens, kv_heads * head_dim]
 inline void attend(const model_config& c, std::size_t window, matrix_view<const float> q, matrix_view<const float> k,
                    matrix_view<const float> v, scratch_matrix& memory, matrix_view<float> out) {
+    if (q.rows == 1) return detail::attend_one(c, window, q, k, v, memory, out);
     const std::size_t past = k.rows - q.rows;
     const std::size_t span = window != 0 ? window : k.rows;
     for (std::size_t head = 0; head < c.heads; ++head) {

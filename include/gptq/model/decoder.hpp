@@ -13,6 +13,7 @@
 #include <gptq/error.hpp>
 #include <gptq/io/model_folder.hpp>
 #include <gptq/model/block.hpp>
+#include <gptq/model/dense.hpp>
 #include <gptq/model/embedding.hpp>
 #include <gptq/model/head.hpp>
 #include <gptq/model/model_config.hpp>
@@ -57,10 +58,11 @@ class kv_cache {
 /// A model whose weights are all in memory. const functions may run at the same time from several threads.
 class decoder {
  public:
-    /// Reads a folder, quantized or not; quantized layers are held in `form`. Throws what reading it throws:
-    /// unsupported_error for an architecture or a setting that is not known, format_error, shape_error or
+    /// Reads a folder, quantized or not; quantized layers are held in `form`, the head in `head`. Throws what reading
+    /// it throws: unsupported_error for an architecture or a setting that is not known, format_error, shape_error or
     /// non_finite_error naming the tensor that is wrong. The folder is not needed afterwards.
-    static decoder load(const io::model_folder& folder, quantized_form form = quantized_form::exact) {
+    static decoder load(const io::model_folder& folder, quantized_form form = quantized_form::exact,
+                        head_form head = head_form::stored) {
         decoder d;
         const weight_reader weights(folder, form);
         d.config_ = read_model_config(folder);
@@ -68,6 +70,7 @@ class decoder {
         for (std::size_t i = 0; i < d.config_.blocks; ++i) d.blocks_.push_back(load_block(d.config_, weights, i));
         d.head_inputs_ = load_head_inputs(d.config_, weights);
         d.head_ = load_head(d.config_, weights);
+        if (head == head_form::eight_bits) d.head_ = round_head(std::move(d.head_), d.embedding_, form);
         return d;
     }
 
@@ -90,7 +93,7 @@ class decoder {
         if (head_)
             head_->apply(states, logits);
         else
-            blas::gemm_nt(states, view_of(embedding_.tokens), logits, 1.0f, 0.0f);
+            multiply_dense(states, view_of(embedding_.tokens), logits);
     }
 
     /// Reads further tokens of the text in `cache`, and returns the logits after the last of them [vocab_size].

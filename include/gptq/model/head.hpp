@@ -4,11 +4,16 @@
 #include <cstddef>
 #include <optional>
 #include <string>
+#include <utility>
 
+#include <gptq/grids/affine.hpp>
+#include <gptq/groups.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/model/embedding.hpp>
 #include <gptq/model/model_config.hpp>
 #include <gptq/model/weights.hpp>
+#include <gptq/scheme.hpp>
+#include <gptq/xtensor/surface.hpp>
 
 namespace gptq::model {
 
@@ -55,6 +60,19 @@ inline std::optional<linear> load_head(const model_config& c, const weight_reade
 }
 inline std::optional<linear> load_head(const model_config& c, const io::model_folder& folder) {
     return load_head(c, weight_reader(folder));
+}
+
+/// How a head that is not quantized in the files is held: as it is, or rounded to 8 bits in groups of 64 when it is
+/// read. A table of tens of thousands of tokens is a large part of what a small model reads for each token.
+enum class head_form { stored, eight_bits };
+
+/// `head` as load_head read it, rounded to 8 bits unless it is quantized already; held in `form`.
+inline linear round_head(std::optional<linear> head, const embedding& table, quantized_form form) {
+    using rounded = scheme<8, group_size<64>, asymmetric>;
+    if (head && head->weight.size() == 0) return *std::move(head);
+    linear result = head ? *std::move(head) : linear{};
+    result.hold(round_to_nearest<rounded>(head ? result.weight : table.tokens), form);
+    return result;
 }
 
 }  // namespace gptq::model

@@ -6,10 +6,10 @@
 #include <type_traits>
 #include <variant>
 
-#include <gptq/backends/cpu/blas.hpp>
 #include <gptq/error.hpp>
 #include <gptq/matmul.hpp>
 #include <gptq/matrix_view.hpp>
+#include <gptq/model/dense.hpp>
 #include <gptq/xtensor/adapt.hpp>
 #include <gptq/xtensor/matmul.hpp>
 #include <gptq/xtensor/quantized.hpp>
@@ -58,7 +58,7 @@ struct linear {
                               shape_string(x.rows, x.cols) + " and output " + shape_string(y.rows, y.cols) +
                               " do not fit it");
         on_weights([&](const auto& m) { m.multiply(x, y); },
-                   [&](matrix_view<const float> w) { blas::gemm_nt(x, w, y, 1.0f, 0.0f); });
+                   [&](matrix_view<const float> w) { multiply_dense(x, w, y); });
         if (bias.size() == 0) return;
         for (std::size_t r = 0; r < y.rows; ++r)
             for (std::size_t n = 0; n < y.cols; ++n) y(r, n) += bias(n);
