@@ -85,8 +85,7 @@ decltype(auto) visit_bits(int bits, F&& f) {
     }
 }
 
-namespace detail {
-
+/// Calls `f.template operator()<Grid>()`.
 template <class F>
 decltype(auto) visit_grid(grid_kind grid, F&& f) {
     switch (grid) {
@@ -102,6 +101,7 @@ decltype(auto) visit_grid(grid_kind grid, F&& f) {
     throw unsupported_error("grid: unknown kind");
 }
 
+/// Calls `f.template operator()<Order>()`.
 template <class F>
 decltype(auto) visit_order(order_kind order, F&& f) {
     switch (order) {
@@ -113,15 +113,13 @@ decltype(auto) visit_order(order_kind order, F&& f) {
     throw unsupported_error("order: unknown kind");
 }
 
-}  // namespace detail
-
 /// Calls `f.template operator()<S>()` where S is the scheme that `config` describes, its group size left dynamic (pass
 /// config.group_size in the options). Throws unsupported_error for a number of bits outside 2 to 8.
 template <class F>
 decltype(auto) visit_scheme(const scheme_config& config, F&& f) {
     return visit_bits(config.bits, [&]<int Bits>() -> decltype(auto) {
-        return detail::visit_grid(config.grid, [&]<class Grid>() -> decltype(auto) {
-            return detail::visit_order(config.order, [&]<class Order>() -> decltype(auto) {
+        return visit_grid(config.grid, [&]<class Grid>() -> decltype(auto) {
+            return visit_order(config.order, [&]<class Order>() -> decltype(auto) {
                 return f.template operator()<scheme<Bits, group_size<dynamic>, Grid, Order>>();
             });
         });

@@ -68,21 +68,30 @@ class stopwatch {
     clock::time_point start_ = clock::now();
 };
 
-/// Bits that a checkpoint format can hold, and grids that the plan asks for; others would only cost compile time.
-template <class S>
-inline constexpr bool storable_scheme = (S::bits == 2 || S::bits == 3 || S::bits == 4 || S::bits == 8) &&
-                                        !std::is_same_v<typename S::grid, searched<symmetric>> &&
-                                        !std::is_same_v<typename S::grid, searched<asymmetric>>;
+/// Schemes that a checkpoint can ask for; others would only cost compile time.
+template <int Bits, class Grid>
+inline constexpr bool storable_scheme = (Bits == 2 || Bits == 3 || Bits == 4 || Bits == 8) &&
+                                        !std::is_same_v<Grid, searched<symmetric>> &&
+                                        !std::is_same_v<Grid, searched<asymmetric>>;
 
+/// Calls f.template operator()<S>() with the bits and the grid of `config`. S says nothing of the order, which the
+/// solver takes from the factored Hessian: an instance for each order would be the same code four times.
 template <class F>
-decltype(auto) visit_storable_scheme(const scheme_config& config, F&& f) {
-    using result = decltype(f.template operator()<scheme<4>>());
-    return visit_scheme(config, [&]<class S>() -> result {
-        if constexpr (storable_scheme<S>)
-            return f.template operator()<S>();
-        else
-            throw unsupported_error("no checkpoint format holds this scheme");
+void visit_storable_scheme(const scheme_config& config, F&& f) {
+    visit_bits(config.bits, [&]<int Bits>() {
+        visit_grid(config.grid, [&]<class Grid>() {
+            if constexpr (storable_scheme<Bits, Grid>)
+                f.template operator()<scheme<Bits, group_size<dynamic>, Grid>>();
+            else
+                throw unsupported_error("no checkpoint format holds this scheme");
+        });
     });
+}
+
+/// Factors a Hessian for an order known at run time.
+inline stage_factor factorize_for(order_kind order, const hessian<float>& h, const quantize_options& options) {
+    return visit_order(
+        order, [&]<class Order>() { return factorize<scheme<4, group_size<dynamic>, symmetric, Order>>(h, options); });
 }
 
 /// One run of quantize_model, after the plan was made.
@@ -205,8 +214,7 @@ class model_quantizer {
     stage_statistics gather(const stage_plan& plan, const paired_inputs& inputs) const {
         try {
             return gather_statistics(inputs, options_.method == quantize_method::gptq, [&](const hessian<float>& h) {
-                return visit_storable_scheme(plan.settings->scheme,
-                                             [&]<class S>() { return factorize<S>(h, options_for(*plan.settings)); });
+                return factorize_for(plan.settings->scheme.order, h, options_for(*plan.settings));
             });
         } catch (const non_finite_error& problem) {
             throw non_finite_error(plan.modules.front().name + ": " + problem.what());
