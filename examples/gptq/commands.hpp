@@ -30,6 +30,11 @@ struct quantize_arguments : common_arguments {
     std::size_t nsamples = 128;
     std::size_t seqlen = 2048;
     double damp_percent = 0.01;
+    std::string damp_shape = "mean";
+    bool best = false;
+    bool search = false;
+    bool correct_drift = false;
+    int refine_rounds = 0;
     std::string dynamic_rules;  ///< path of a JSON file, or empty
 };
 void quantize(const quantize_arguments& arguments);

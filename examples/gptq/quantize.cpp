@@ -44,6 +44,15 @@ class watcher {
     double fraction_ = 0.0;
 };
 
+model::quality_options quality_of(const quantize_arguments& arguments) {
+    model::quality_options quality = arguments.best ? model::quality_options::best() : model::quality_options{};
+    quality.search_by_loss = quality.search_by_loss || arguments.search;
+    quality.correct_drift = quality.correct_drift || arguments.correct_drift;
+    quality.own_diagonal = arguments.damp_shape == "own";
+    quality.refine_rounds = arguments.refine_rounds;
+    return quality;
+}
+
 /// `arguments` holds only names that main.cpp let through.
 model::quantize_model_options options_of(const quantize_arguments& arguments) {
     static const std::map<std::string, gptq::order_kind> orders = {{"natural", gptq::order_kind::natural},
@@ -66,6 +75,7 @@ model::quantize_model_options options_of(const quantize_arguments& arguments) {
     config.set_order(orders.at(arguments.order));
     config.damp_percent = arguments.damp_percent;
     config.lm_head = arguments.lm_head;
+    options.quality = quality_of(arguments);
     const std::string& rules = arguments.dynamic_rules;
     if (!rules.empty()) config.dynamic = io::dynamic_rules(io::read_json<nlohmann::ordered_json>(rules), rules);
     return options;
