@@ -41,11 +41,12 @@ void quantize(const quantize_arguments& arguments);
 
 /// What those that run a model have.
 struct run_arguments : common_arguments {
-    std::string activation = "exact";  ///< exact, int16 or int8
+    std::string activation = "int16";  ///< exact, int16 or int8
     bool head_in_8_bits = false;
 };
 
 struct eval_arguments : run_arguments {
+    eval_arguments() { activation = "exact"; }
     std::string text;
     std::size_t seqlen = 2048;
     std::size_t max_tokens = 0;  ///< 0: all of them

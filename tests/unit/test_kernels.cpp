@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <fstream>
 #include <iterator>
 #include <limits>
 #include <numeric>
@@ -293,4 +294,34 @@ TEST_CASE("GPTQ_ISA forces an instruction set, or says what it could have been")
     CHECK(choose_isa(nullptr) == choose_isa(""));
     CHECK(gptq::supports(choose_isa(nullptr)));
     CHECK_THROWS_WITH(choose_isa("sse9"), Catch::Contains("sse9") && Catch::Contains("portable"));
+}
+
+TEST_CASE("without a compiler flag, the best kernels that the processor has are taken") {
+    // The kernel's list of what the processor has is independent of our cpuid; it leaves out what it does not save.
+    std::ifstream file("/proc/cpuinfo");
+    std::string line;
+    while (std::getline(file, line) && line.rfind("flags", 0) != 0) {
+    }
+    if (line.empty()) {
+        WARN("skipped: there is no /proc/cpuinfo with flags");
+        return;
+    }
+    const auto has = [&](const std::string& flag) { return (line + " ").find(" " + flag + " ") != std::string::npos; };
+    const bool avx2 = has("avx2") && has("fma");
+    const bool avx512 = avx2 && has("avx512f") && has("avx512bw") && has("avx512dq") && has("avx512vl");
+    CHECK(gptq::supports(isa::avx2) == avx2);
+    CHECK(gptq::supports(isa::avx_vnni) == (avx2 && has("avx_vnni")));
+    CHECK(gptq::supports(isa::avx512) == avx512);
+    CHECK(gptq::supports(isa::avx512_vnni) == (avx512 && has("avx512_vnni")));
+
+    const isa best = gptq::detail::choose_isa(nullptr);
+    CHECK(best == usable_isas().back());
+#if defined(__x86_64__)
+    namespace kernels = gptq::kernels;
+    using kernels::held_as;
+    const auto taken = kernels::find_kernel<held_as::int8>(best, 4).multiply;
+    if (best == isa::avx512_vnni) CHECK(taken == kernels::avx512_vnni::find_kernel<held_as::int8>(4).multiply);
+    if (best == isa::avx512) CHECK(taken == kernels::avx512::find_kernel<held_as::int8>(4).multiply);
+    if (best == isa::avx2) CHECK(taken == kernels::avx2::find_kernel<held_as::int8>(4).multiply);
+#endif
 }

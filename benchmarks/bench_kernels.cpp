@@ -1,0 +1,175 @@
+// Products with quantized weights beside what bounds them on this machine: the memory's read bandwidth for one row of
+// inputs, BLAS's product with float weights of the same shape for many.
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include <benchmark/benchmark.h>
+
+#include <gptq/gptq.hpp>
+
+// OpenBLAS's own names; with another BLAS they are absent.
+extern "C" {
+__attribute__((weak)) void openblas_set_num_threads(int count);
+__attribute__((weak)) char* openblas_get_corename();
+void gptq_bench_sgemv(const char*, const int*, const int*, const float*, const float*, const int*, const float*,
+                      const int*, const float*, float*, const int*) __asm__("sgemv_");
+}
+
+namespace {
+
+constexpr std::size_t out_features = 11008, in_features = 4096, group = 128;
+constexpr std::size_t prefill_rows = 512;
+/// What is read in turn is several times larger than the caches of any machine that this is likely to meet.
+constexpr std::size_t bytes_read = std::size_t{512} << 20;
+
+/// The shortest of the runs of some seconds: what the machine can do when nothing else disturbs it.
+double shortest(const std::function<void()>& work) {
+    double best = 1e30;
+    const auto begin = std::chrono::steady_clock::now();
+    while (std::chrono::steady_clock::now() - begin < std::chrono::seconds(3)) {
+        const auto start = std::chrono::steady_clock::now();
+        work();
+        best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    }
+    return best;
+}
+
+std::vector<float> random_floats(std::size_t count) {
+    std::mt19937 random(1);
+    std::vector<float> values(count);
+    for (float& x : values) x = static_cast<float>(random() % 2000) * 0.001f - 1.0f;
+    return values;
+}
+
+gptq::quantized_layer random_layer(int bits) {
+    std::mt19937 random(2);
+    gptq::quantized_layer q;
+    gptq::allocate(q, bits, false, out_features, in_features, group);
+    const unsigned mask = (1u << bits) - 1u;
+    for (auto& c : q.codes) c = static_cast<std::uint8_t>(random() & mask);
+    for (auto& z : q.zeros) z = static_cast<std::uint8_t>(random() & mask);
+    q.scales.fill(0.01f);
+    return q;
+}
+
+/// What the results are compared with, measured once, first.
+struct bounds {
+    double bandwidth;  // bytes read a second, by all threads
+    double sgemv;      // seconds of one row times float weights
+    double sgemm;      // seconds of prefill_rows rows times float weights
+};
+
+double measure_bandwidth() {
+    const std::vector<std::uint64_t> memory(bytes_read / sizeof(std::uint64_t), 1);
+    const std::size_t threads = gptq::kernels::default_threads();
+    const double seconds = shortest([&] {
+        gptq::kernels::in_parallel(memory.size() / 8, threads, [&](std::size_t first, std::size_t last) {
+            std::uint64_t sums[8] = {};
+            for (std::size_t i = first; i < last; ++i) {
+                __builtin_prefetch(&memory[8 * i] + 8 * 32);  // as the kernels do
+                for (std::size_t j = 0; j < 8; ++j) sums[j] += memory[8 * i + j];
+            }
+            benchmark::DoNotOptimize(sums);
+        });
+    });
+    return static_cast<double>(bytes_read) / seconds;
+}
+
+bounds measure_bounds() {
+    if (openblas_set_num_threads) openblas_set_num_threads(static_cast<int>(gptq::kernels::default_threads()));
+    const auto W = random_floats(out_features * in_features), X = random_floats(prefill_rows * in_features);
+    std::vector<float> Y(prefill_rows * out_features);
+    constexpr int n = out_features, k = in_features, one = 1;
+    constexpr float alpha = 1.0f, beta = 0.0f;
+    // The float weights, 180 MB, are no cache's size either.
+    const double sgemv =
+        shortest([&] { gptq_bench_sgemv("T", &k, &n, &alpha, W.data(), &k, X.data(), &one, &beta, Y.data(), &one); });
+    const double sgemm = shortest([&] {
+        gptq::blas::gemm_nt({X.data(), prefill_rows, in_features}, {W.data(), out_features, in_features},
+                            {Y.data(), prefill_rows, out_features}, 1.0f, 0.0f);
+    });
+    return {measure_bandwidth(), sgemv, sgemm};
+}
+
+/// One row times each of as many layers as make up bytes_read, for the time of one.
+template <gptq::Activation A>
+void decode(benchmark::State& state, const gptq::quantized_layer& q, const bounds& bound) {
+    const auto first = gptq::prepare<A>(q);
+    const std::vector<gptq::prepared<A>> layers(bytes_read / first.bytes() + 1, first);
+    const auto x = random_floats(in_features);
+    std::vector<float> y(out_features);
+    std::size_t next = 0;
+    double seconds = 1e30;
+    for (auto _ : state) {
+        const auto start = std::chrono::steady_clock::now();
+        layers[next].multiply(gptq::matrix_view<const float>(x.data(), 1, in_features),
+                              gptq::matrix_view<float>(y.data(), 1, out_features));
+        const double taken = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        state.SetIterationTime(taken);
+        seconds = std::min(seconds, taken);
+        next = (next + 1) % layers.size();
+    }
+    const double rate = static_cast<double>(first.bytes()) / seconds;
+    state.counters["giga_per_second"] = rate * 1e-9;  // bytes
+    state.counters["of_bandwidth"] = rate / bound.bandwidth;
+    state.counters["x_blas"] = bound.sgemv / seconds;
+}
+
+template <gptq::Activation A>
+void prefill(benchmark::State& state, const gptq::quantized_layer& q, const bounds& bound) {
+    const auto layer = gptq::prepare<A>(q);
+    const auto X = random_floats(prefill_rows * in_features);
+    std::vector<float> Y(prefill_rows * out_features);
+    double seconds = 1e30;
+    for (auto _ : state) {
+        const auto start = std::chrono::steady_clock::now();
+        layer.multiply(gptq::matrix_view<const float>(X.data(), prefill_rows, in_features),
+                       gptq::matrix_view<float>(Y.data(), prefill_rows, out_features));
+        const double taken = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        state.SetIterationTime(taken);
+        seconds = std::min(seconds, taken);
+    }
+    const auto products = static_cast<double>(prefill_rows * out_features * in_features);
+    state.counters["giga_per_second"] = products / seconds * 1e-9;
+    state.counters["of_bandwidth"] = 0.0;  // does not apply, but every run must have the same counters
+    state.counters["x_blas"] = bound.sgemm / seconds;
+}
+
+template <gptq::Activation A>
+void add(const std::string& activation, const std::shared_ptr<gptq::quantized_layer>& q, const bounds& bound) {
+    const std::string suffix = activation + "/" + std::to_string(q->bits) + "_bits";
+    benchmark::RegisterBenchmark(("1_row/" + suffix).c_str(), [=](benchmark::State& s) { decode<A>(s, *q, bound); })
+        ->UseManualTime()
+        ->Unit(benchmark::kMillisecond);
+    if (q->bits != 4) return;
+    benchmark::RegisterBenchmark(("512_rows/" + suffix).c_str(), [=](benchmark::State& s) { prefill<A>(s, *q, bound); })
+        ->UseManualTime()
+        ->Unit(benchmark::kMillisecond);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    benchmark::Initialize(&argc, argv);
+    const bounds bound = measure_bounds();
+    benchmark::AddCustomContext("kernels", std::string(gptq::isa_name(gptq::best_isa())));
+    benchmark::AddCustomContext("threads", std::to_string(gptq::kernels::default_threads()));
+    benchmark::AddCustomContext("read_bandwidth_GB_s", std::to_string(bound.bandwidth * 1e-9));
+    benchmark::AddCustomContext("sgemv_ms", std::to_string(bound.sgemv * 1e3));
+    benchmark::AddCustomContext("sgemm_ms", std::to_string(bound.sgemm * 1e3));
+    if (openblas_get_corename) benchmark::AddCustomContext("openblas_core", openblas_get_corename());
+    for (const int bits : {4, 2, 3, 8}) {
+        const auto q = std::make_shared<gptq::quantized_layer>(random_layer(bits));
+        add<gptq::activation::exact>("exact", q, bound);
+        add<gptq::activation::int16>("int16", q, bound);
+        add<gptq::activation::int8>("int8", q, bound);
+    }
+    benchmark::RunSpecifiedBenchmarks();
+}
