@@ -132,6 +132,7 @@ int fail(const char* what) {
 }  // namespace
 
 int main(int argc, char** argv) {
+    let_idle_threads_sleep(argv);
     CLI::App app{"Quantizes language models with GPTQ, and runs them."};
     app.name("gptq");
     app.require_subcommand(1);
