@@ -1,4 +1,6 @@
 // The subcommands on a tiny model, from end to end.
+#include <gptq/model/quantize_log.hpp>
+
 #include "support/catch.hpp"
 
 #include <cmath>
@@ -71,7 +73,9 @@ TEST_CASE("quantize and eval, in every format and order") {
         {"--bits", "3", "--group-size", "-1"},
         {"--bits", "2", "--lm-head"},
         {"--bits", "8", "--format", "compressed-tensors"},
-        {"--bits", "4", "--format", "compressed-tensors", "--asym", "--desc-act"}};
+        {"--bits", "4", "--format", "compressed-tensors", "--asym", "--desc-act"},
+        {"--bits", "4", "--best", "--order", "gar"},
+        {"--bits", "4", "--best", "--asym", "--lm-head"}};
     for (std::size_t i = 0; i < runs.size(); ++i) {
         const std::string name = "out" + std::to_string(i);
         const bool lm_head = runs[i].back() == "--lm-head";
@@ -104,6 +108,24 @@ TEST_CASE("gptq leaves a smaller error than round-to-nearest") {
         CHECK(rtn["error"] == rtn["rtn_error"]);
         CHECK(gptq["error"].get<double>() < rtn["error"].get<double>());
     }
+}
+
+TEST_CASE("each way to better codes does something, and refinement lowers the error") {
+    if (skipped()) return;
+    const scene s;
+    const auto error_of_first_module = [&](const std::string& name, const std::vector<std::string>& more) {
+        std::vector<std::string> arguments = {"--bits", "2"};
+        arguments.insert(arguments.end(), more.begin(), more.end());
+        s.quantize(name, arguments);
+        // Later modules have other inputs from run to run.
+        return gptq::model::read_quant_log(s.out(name) + "/quant_log.csv").front().error;
+    };
+    const double plain = error_of_first_module("plain", {});
+    const double searched = error_of_first_module("search", {"--search"});
+    CHECK(searched != plain);
+    CHECK(error_of_first_module("refined", {"--refine", "2"}) < plain);
+    CHECK(error_of_first_module("both", {"--search", "--refine", "2"}) < searched);
+    CHECK(error_of_first_module("damped", {"--damp-shape", "own", "--damp-percent", "0.5"}) > plain);
 }
 
 TEST_CASE("rules leave modules alone or change their bits") {
