@@ -18,10 +18,10 @@ inline float dot(std::span<const float> a, std::span<const float> b) {
     std::size_t i = 0;
     for (; i + lanes <= a.size(); i += lanes)
         for (std::size_t lane = 0; lane < lanes; ++lane) chains[lane] += a[i + lane] * b[i + lane];
-    float sum = 0.0f;
-    for (; i < a.size(); ++i) sum += a[i] * b[i];
-    for (const float chain : chains) sum += chain;
-    return sum;
+    for (; i < a.size(); ++i) chains[0] += a[i] * b[i];
+    for (std::size_t width = lanes / 2; width != 0; width /= 2)
+        for (std::size_t lane = 0; lane < width; ++lane) chains[lane] += chains[lane + width];
+    return chains[0];
 }
 
 /// Y = X · Wᵀ.                                                                            X [T, K]  W [N, K]  Y [T, N]
