@@ -296,6 +296,7 @@ TEST_CASE("GPTQ_ISA forces an instruction set, or says what it could have been")
     CHECK_THROWS_WITH(choose_isa("sse9"), Catch::Contains("sse9") && Catch::Contains("portable"));
 }
 
+#if defined(__x86_64__)
 TEST_CASE("without a compiler flag, the best kernels that the processor has are taken") {
     // The kernel's list of what the processor has is independent of our cpuid; it leaves out what it does not save.
     std::ifstream file("/proc/cpuinfo");
@@ -316,12 +317,11 @@ TEST_CASE("without a compiler flag, the best kernels that the processor has are 
 
     const isa best = gptq::detail::choose_isa(nullptr);
     CHECK(best == usable_isas().back());
-#if defined(__x86_64__)
     namespace kernels = gptq::kernels;
     using kernels::held_as;
     const auto taken = kernels::find_kernel<held_as::int8>(best, 4).multiply;
     if (best == isa::avx512_vnni) CHECK(taken == kernels::avx512_vnni::find_kernel<held_as::int8>(4).multiply);
     if (best == isa::avx512) CHECK(taken == kernels::avx512::find_kernel<held_as::int8>(4).multiply);
     if (best == isa::avx2) CHECK(taken == kernels::avx2::find_kernel<held_as::int8>(4).multiply);
-#endif
 }
+#endif
