@@ -30,7 +30,6 @@ struct quantize_arguments : common_arguments {
     std::size_t nsamples = 128;
     std::size_t seqlen = 2048;
     double damp_percent = 0.01;
-    std::string damp_shape = "mean";
     bool best = false;
     bool search = false;
     bool correct_drift = false;

@@ -60,13 +60,11 @@ void add_quantize(CLI::App& app, quantize_arguments& a, std::function<void()>& c
         ->check(CLI::PositiveNumber)
         ->capture_default_str();
     command->add_option("--seqlen", a.seqlen, "tokens a window")->check(CLI::Range(2, 1 << 20))->capture_default_str();
-    command->add_option("--damp-percent", a.damp_percent, "added to the Hessian's diagonal, as a fraction of it")
+    command->add_option("--damp-percent", a.damp_percent, "added to the Hessian's diagonal, as a fraction of its mean")
         ->check(CLI::Range(0.0, 1.0))
         ->capture_default_str();
-    command->add_option("--damp-shape", a.damp_shape, "a fraction of what: of the diagonal's mean, or each entry's own")
-        ->check(CLI::IsMember({"mean", "own"}))
-        ->capture_default_str();
-    command->add_flag("--best", a.best, "the best that is known for this file format: --search --correct-drift");
+    command->add_flag("--best", a.best,
+                      "what does best in this file format: --search --correct-drift, at 2 bits --refine 1");
     command->add_flag("--search", a.search, "search each group's range by the loss that the solver sees");
     command->add_flag("--correct-drift", a.correct_drift, "aim at the float model's outputs; runs that model beside");
     command->add_option("--refine", a.refine_rounds, "rounds of refitting scales and codes after the loop")

@@ -1,4 +1,5 @@
 // gptq quantize: writes a quantized copy of a model.
+#include <algorithm>
 #include <filesystem>
 #include <map>
 #include <string>
@@ -45,11 +46,11 @@ class watcher {
 };
 
 model::quality_options quality_of(const quantize_arguments& arguments) {
-    model::quality_options quality = arguments.best ? model::quality_options::best() : model::quality_options{};
+    model::quality_options quality;
+    if (arguments.best) quality = model::quality_options::best(arguments.bits);
     quality.search_by_loss = quality.search_by_loss || arguments.search;
     quality.correct_drift = quality.correct_drift || arguments.correct_drift;
-    quality.own_diagonal = arguments.damp_shape == "own";
-    quality.refine_rounds = arguments.refine_rounds;
+    quality.refine_rounds = std::max(quality.refine_rounds, arguments.refine_rounds);
     return quality;
 }
 

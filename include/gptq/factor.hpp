@@ -169,17 +169,16 @@ struct factored_hessian {
 
 namespace detail {
 
-/// Row p of the permuted Hessian's upper triangle; the diagonal is multiplied by `grow` and then gets `damp` added.
-/// Dead inputs have 1 there.
+/// Row p of the permuted Hessian's upper triangle, damping added to the diagonal; dead inputs get 1 there.
 struct permute_hessian {
     matrix_view<const float> H;            // [K, K], upper triangle
     matrix_view<float> F;                  // [K, K]
     matrix_view<const std::size_t> order;  // [1, K]
-    float grow, damp;
+    float damp;
     void operator()(std::size_t p) const noexcept {
         const std::size_t i = order(0, p);
         const float live = H(i, i) == 0.0f ? 1.0f : H(i, i);
-        F(p, p) = live * grow + damp;
+        F(p, p) = live + damp;
         for (std::size_t s = p + 1; s < F.cols; ++s) {
             const std::size_t j = order(0, s);
             F(p, s) = i < j ? H(i, j) : H(j, i);
@@ -229,10 +228,8 @@ factored_hessian<B, P> factor_hessian(const B& backend, matrix_view<const float>
     const auto order = backend.lend(matrix_view<const std::size_t>(f.order.data(), 1, K));
     for (double damp = options.damp_percent; damp <= 1.0; damp = std::max(damp, 1e-4) * options.damp_growth) {
         f.damp_percent = damp;
-        const bool own = options.damp == damping::own_diagonal;
         backend.for_each_row(
-            K, detail::permute_hessian{H, f.factor.view(), order.view(), static_cast<float>(own ? 1.0 + damp : 1.0),
-                                       static_cast<float>(own ? 0.0 : damp * mean)});
+            K, detail::permute_hessian{H, f.factor.view(), order.view(), static_cast<float>(damp * mean)});
         f.positive_definite = path.factor(backend, f.factor.view());
         if (f.positive_definite) break;
         ++f.failed_factorizations;

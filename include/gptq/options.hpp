@@ -7,12 +7,6 @@
 
 namespace gptq {
 
-/// What damping adds to each entry of the Hessian's diagonal, times damp_percent.
-enum class damping {
-    mean_diagonal,  ///< the mean of the diagonal, as in the paper
-    own_diagonal    ///< the entry itself: features with small inputs are not drowned by those with huge ones
-};
-
 /// What happens to codes and scales once the loop is through; see <gptq/refine.hpp>.
 struct refine_options {
     /// Passes over all groups; 0: none. Each costs up to 3 N K^2 flops on top of the N K^2 of the loop.
@@ -23,7 +17,7 @@ struct refine_options {
 
 /// Options of quantize(); the defaults are the paper's.
 struct quantize_options {
-    /// Added to the diagonal of H, as a fraction of what `damp` says.
+    /// Added to the diagonal of H, as a fraction of the mean of the diagonal.
     double damp_percent = 0.01;
     /// Where the factorization fails, damping is multiplied by this and tried again, up to a damping of 1.
     double damp_growth = 4.0;
@@ -31,7 +25,6 @@ struct quantize_options {
     std::size_t block_size = 128;
     /// Read by schemes with group_size<dynamic> only: input features per group, or per_channel.
     int group_size = dynamic;
-    damping damp = damping::mean_diagonal;
     refine_options refine = {};
 };
 

@@ -5,7 +5,7 @@
 build_packages=(
     cmake g++ ninja-build
     libxtensor-dev libopenblas-dev nlohmann-json3-dev libpcre2-dev libutf8proc-dev libcli11-dev
-    catch2 libxtensor-blas-dev
+    catch2 libxtensor-blas-dev libbenchmark-dev
 )
 
 # install_missing PACKAGE...: installs with apt-get those that are not there; does nothing, and needs no rights, if all

@@ -125,7 +125,6 @@ TEST_CASE("each way to better codes does something, and refinement lowers the er
     CHECK(searched != plain);
     CHECK(error_of_first_module("refined", {"--refine", "2"}) < plain);
     CHECK(error_of_first_module("both", {"--search", "--refine", "2"}) < searched);
-    CHECK(error_of_first_module("damped", {"--damp-shape", "own", "--damp-percent", "0.5"}) > plain);
 }
 
 TEST_CASE("rules leave modules alone or change their bits") {

@@ -164,7 +164,7 @@ TEST_CASE("corrected for drift, the model's outputs come closer to the float mod
     };
     const double plain = squared_distance(f.out, {});
     CHECK(squared_distance(f.out.string() + "-drift", {.correct_drift = true}) < 0.95 * plain);
-    CHECK(squared_distance(f.out.string() + "-best", model::quality_options::best()) < 0.95 * plain);
+    CHECK(squared_distance(f.out.string() + "-best", model::quality_options::best(2)) < 0.95 * plain);
 }
 
 TEST_CASE("round-to-nearest does not depend on the calibration text") {

@@ -200,7 +200,6 @@ class model_quantizer {
         const quality_options& quality = options_.quality;
         return {.damp_percent = settings.damp_percent,
                 .group_size = settings.scheme.group_size,
-                .damp = quality.own_diagonal ? damping::own_diagonal : damping::mean_diagonal,
                 .refine = {quality.refine_rounds, quality.refine_scales, quality.refine_codes}};
     }
 

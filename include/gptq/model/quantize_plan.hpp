@@ -29,13 +29,14 @@ enum class quantize_method { gptq, round_to_nearest };
 struct quality_options {
     bool search_by_loss = false;  ///< fit grids by a search in the loop's own metric (see searched_by_loss)
     bool correct_drift = false;   ///< aim at the float model's outputs (see drift.hpp); runs that model beside
-    bool own_diagonal = false;    ///< damp each feature in proportion to its own diagonal entry
     int refine_rounds = 0;        ///< rounds of refinement after the loop (see refine.hpp)
     bool refine_scales = true;    ///< ... of the scales and zero points
     bool refine_codes = true;     ///< ... of the codes
 
-    /// The combination that did best: see docs/quality.md.
-    static quality_options best() { return {.search_by_loss = true, .correct_drift = true}; }
+    /// The combination that did best for a number of bits: see docs/quality.md.
+    static quality_options best(int bits) {
+        return {.search_by_loss = true, .correct_drift = true, .refine_rounds = bits == 2 ? 1 : 0};
+    }
 };
 
 /// What to make of a model.
