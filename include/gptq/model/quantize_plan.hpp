@@ -35,7 +35,7 @@ struct quality_options {
 
     /// The combination that did best for a number of bits: see docs/quality.md.
     static quality_options best(int bits) {
-        return {.search_by_loss = true, .correct_drift = true, .refine_rounds = bits == 2 ? 1 : 0};
+        return {.search_by_loss = true, .correct_drift = true, .refine_rounds = bits <= 3 ? 1 : 0};
     }
 };
 
