@@ -43,4 +43,12 @@ kernel find_kernel(isa which, int bits) {
     return portable::find_kernel<Held>(bits);
 }
 
+// All kernels are compiled wherever a product is: some seconds a file. A program of many files may define this macro in
+// all of them, and have one that does not, with the three definitions (`template kernel find_kernel<...>(isa, int);`).
+#ifdef GPTQ_KERNELS_ELSEWHERE
+extern template kernel find_kernel<held_as::floats>(isa, int);
+extern template kernel find_kernel<held_as::int16>(isa, int);
+extern template kernel find_kernel<held_as::int8>(isa, int);
+#endif
+
 }  // namespace gptq::kernels
