@@ -31,7 +31,7 @@ struct quantize_arguments : common_arguments {
     std::size_t seqlen = 2048;
     double damp_percent = 0.01;
     bool best = false;
-    bool search = false;
+    bool search = true;  ///< range search by the loss: better codes for some per cent of the time
     bool correct_drift = false;
     int refine_rounds = 0;
     std::string dynamic_rules;  ///< path of a JSON file, or empty

@@ -48,7 +48,7 @@ class watcher {
 model::quality_options quality_of(const quantize_arguments& arguments) {
     model::quality_options quality;
     if (arguments.best) quality = model::quality_options::best(arguments.bits);
-    quality.search_by_loss = quality.search_by_loss || arguments.search;
+    quality.search_by_loss = arguments.search;
     quality.correct_drift = quality.correct_drift || arguments.correct_drift;
     quality.refine_rounds = std::max(quality.refine_rounds, arguments.refine_rounds);
     return quality;
