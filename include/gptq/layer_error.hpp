@@ -35,14 +35,20 @@ struct dot_row {
     }
 };
 
+/// The sum of a column in the backend's memory.                                                                [N, 1]
+template <Backend B>
+double total(const B& backend, matrix_view<const double> column) {
+    std::vector<double> values(column.rows);
+    backend.download(column, matrix_view<double>(values.data(), values.size(), 1));
+    return std::accumulate(values.begin(), values.end(), 0.0);
+}
+
 /// The sum of a(r, c) b(r, c), in double.
 template <Backend B>
 double inner_product(const B& backend, matrix_view<const float> a, matrix_view<const float> b) {
     auto sums = backend.template make_matrix<double>(a.rows, 1);
     backend.for_each_row(a.rows, dot_row{a, b, sums.view()});
-    std::vector<double> rows(a.rows);
-    backend.download(sums.view(), matrix_view<double>(rows.data(), rows.size(), 1));
-    return std::accumulate(rows.begin(), rows.end(), 0.0);
+    return total(backend, sums.view());
 }
 
 /// tr(D H D') for H from its upper triangle.                                                      D [N, K]  H [K, K]

@@ -25,6 +25,7 @@
 
 #include <gptq/concepts.hpp>
 #include <gptq/factor.hpp>
+#include <gptq/layer_error.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/options.hpp>
 #include <gptq/quantized.hpp>
@@ -188,16 +189,6 @@ struct descend_row {
     }
 };
 
-struct sum_squares_row {
-    matrix_view<const float> E;  // [N, K]
-    matrix_view<double> out;     // [N, 1]
-    void operator()(std::size_t r) const noexcept {
-        double sum = 0.0;
-        for (const float e : E.row(r)) sum += double{e} * double{e};
-        out(r, 0) = sum;
-    }
-};
-
 /// The columns of each group, in their order.
 inline std::vector<std::vector<std::size_t>> positions_by_group(std::span<const std::size_t> group_at) {
     std::vector<std::vector<std::size_t>> groups(*std::max_element(group_at.begin(), group_at.end()) + 1);
@@ -223,12 +214,7 @@ class refinement {
         compute_errors(W);
     }
 
-    double loss() const {
-        auto sums = backend_.template make_matrix<double>(E_.view().rows, 1);
-        const matrix_view<const float> E = E_.view();
-        backend_.for_each_row(E.rows, sum_squares_row{E, sums.view()});
-        return total(backend_, std::as_const(sums).view());
-    }
+    double loss() const { return inner_product(backend_, E_.view(), E_.view()); }
 
     /// One pass over all groups.
     void sweep(const refine_options& options, std::size_t block) {

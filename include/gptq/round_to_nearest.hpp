@@ -63,12 +63,10 @@ struct fit_row {
     std::size_t group_features;
     Grid grid;
     void operator()(std::size_t r) const noexcept {
-        const std::span<const float> cost = costs.rows == 0 ? std::span<const float>() : costs.row(0);
         for (std::size_t k = 0, g = first_group; k < W.cols; k += group_features, ++g) {
             const std::size_t width = std::min(group_features, W.cols - k);
-            groups.set(r, g,
-                       fit_group<Bits>(grid, W.row(r).subspan(k, width),
-                                       cost.subspan(std::min(k, cost.size()), cost.empty() ? 0 : width)));
+            const auto group_costs = costs.rows == 0 ? std::span<const float>() : costs.row(0).subspan(k, width);
+            groups.set(r, g, fit_group<Bits>(grid, W.row(r).subspan(k, width), group_costs));
         }
     }
 };

@@ -12,6 +12,7 @@
 
 #include <gptq/concepts.hpp>
 #include <gptq/factor.hpp>
+#include <gptq/layer_error.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/quantized.hpp>
 #include <gptq/round_to_nearest.hpp>
@@ -88,14 +89,6 @@ solve_report begin_report(const factored_hessian<B, P>& f) {
             .failed_factorizations = f.failed_factorizations,
             .rounded_to_nearest = !f.positive_definite,
             .dead_inputs = static_cast<std::size_t>(std::accumulate(f.dead.begin(), f.dead.end(), std::size_t{0}))};
-}
-
-/// The sum of a column in the backend's memory.                                                                [N, 1]
-template <Backend B>
-double total(const B& backend, matrix_view<const double> column) {
-    std::vector<double> values(column.rows);
-    backend.download(column, matrix_view<double>(values.data(), values.size(), 1));
-    return std::accumulate(values.begin(), values.end(), 0.0);
 }
 
 }  // namespace gptq::detail

@@ -30,6 +30,23 @@ activations run_all(const gptq::io::model_folder& files, std::span<const std::in
 
 std::vector<float> values_of(const activations& hidden) { return {hidden.states.begin(), hidden.states.end()}; }
 
+/// A golden model, ready to run its blocks on the tokens of its logits.
+struct scene {
+    golden_model golden;
+    gptq::io::model_folder files;
+    model_config config;
+    std::vector<std::int32_t> ids;
+    activations embedded;
+
+    explicit scene(const std::string& name)
+        : golden(name),
+          files(golden.folder),
+          config(read_model_config(files)),
+          ids(golden.logit_ids()),
+          embedded(embed(config, load_embedding(config, files), ids, ids.size())) {}
+    block load() const { return load_block(config, files, 0); }
+};
+
 void ignore(std::size_t, stage_modules&, gptq::matrix_view<const float>) {}
 
 }  // namespace
@@ -115,11 +132,7 @@ TEST_CASE("windows do not see each other", "[stages]") {
 
 TEST_CASE("a stage's outputs are computed with the weights that the stage left", "[stages]") {
     for (const auto& name : {"llama3", "gemma3", "opt-projected"}) {
-        const golden_model golden(name);
-        const gptq::io::model_folder files(golden.folder);
-        const auto config = read_model_config(files);
-        const auto ids = golden.logit_ids();
-        const auto table = load_embedding(config, files);
+        const scene s(name);
         const auto change = [](linear& layer) {
             for (std::size_t n = 0; n < layer.out_features(); ++n)
                 for (std::size_t k = 0; k < layer.in_features(); ++k)
@@ -127,21 +140,21 @@ TEST_CASE("a stage's outputs are computed with the weights that the stage left",
         };
         for (const auto which : {stage::attention_in, stage::attention_out, stage::mlp_in, stage::mlp_out}) {
             // Changed when the stage comes up ...
-            block first = load_block(config, files, 0);
-            activations changed_on_the_way = embed(config, table, ids, ids.size());
+            block first = s.load();
+            activations changed_on_the_way = s.embedded;
             int stage_number = 0;
-            run_block_by_stages(config, first, 0, changed_on_the_way, [&](stage_modules& modules, auto) {
+            run_block_by_stages(s.config, first, 0, changed_on_the_way, [&](stage_modules& modules, auto) {
                 if (stage_number++ == static_cast<int>(which))
                     for (linear* layer : modules.modules) change(*layer);
             });
             // ... and before the block runs at all.
-            block second = load_block(config, files, 0);
-            for (linear* layer : modules_of(config, second, 0, which).modules) change(*layer);
-            activations changed_before = embed(config, table, ids, ids.size());
-            run_block_by_stages(config, second, 0, changed_before, [](stage_modules&, auto) {});
-            block third = load_block(config, files, 0);
-            activations unchanged = embed(config, table, ids, ids.size());
-            run_block_by_stages(config, third, 0, unchanged, [](stage_modules&, auto) {});
+            block second = s.load();
+            for (linear* layer : modules_of(s.config, second, 0, which).modules) change(*layer);
+            activations changed_before = s.embedded;
+            run_block_by_stages(s.config, second, 0, changed_before, [](stage_modules&, auto) {});
+            block third = s.load();
+            activations unchanged = s.embedded;
+            run_block_by_stages(s.config, third, 0, unchanged, [](stage_modules&, auto) {});
             INFO(name << ", stage " << static_cast<int>(which));
             CHECK(values_of(changed_on_the_way) == values_of(changed_before));
             CHECK(values_of(changed_on_the_way) != values_of(unchanged));
@@ -160,21 +173,17 @@ TEST_CASE("tokens that do not fill the windows are refused", "[stages]") {
 
 TEST_CASE("a block beside its float twin sees both inputs, and the states that outputs are added to", "[stages]") {
     for (const auto& name : {"llama3", "gemma3", "opt-projected"}) {
-        const golden_model golden(name);
-        const gptq::io::model_folder files(golden.folder);
-        const auto config = read_model_config(files);
-        const auto ids = golden.logit_ids();
-        const auto table = load_embedding(config, files);
-        activations alone = embed(config, table, ids, ids.size()), hidden = alone, twin = alone;
-        block weights = load_block(config, files, 0);
+        const scene s(name);
+        activations alone = s.embedded, hidden = alone, twin = alone;
+        block weights = s.load();
         const block float_weights = weights;
         std::vector<std::vector<float>> float_inputs;
         block unchanged = weights;
-        run_block_by_stages(config, unchanged, 0, alone, [&](stage_modules&, gptq::matrix_view<const float> x) {
+        run_block_by_stages(s.config, unchanged, 0, alone, [&](stage_modules&, gptq::matrix_view<const float> x) {
             float_inputs.emplace_back(x.row(x.rows - 1).begin(), x.row(x.rows - 1).end());
         });
         std::size_t stage_number = 0;
-        run_block_beside_float(config, weights, float_weights, 0, hidden, twin,
+        run_block_beside_float(s.config, weights, float_weights, 0, hidden, twin,
                                [&](stage_modules& modules, const paired_inputs& paired) {
                                    INFO(name << ", stage " << stage_number);
                                    const auto x = paired.inputs, y = paired.float_inputs;

@@ -33,6 +33,7 @@ struct vec {
     static constexpr bool fuses = true;
     static constexpr std::size_t chains = 4;
     static constexpr std::size_t quad_chains = 2;
+    static constexpr std::size_t prefetch_words = 512;
     static constexpr int quad_bits =
         4;  // 32 products of a 4-bit code and a byte fit into 16 bits, two of 8 bits do not
 
@@ -94,8 +95,6 @@ struct vec {
     }
     static ints end_quads(ints before, ints sum) { return dot_pairs(before, sum, splat(0x00010001u)); }
 };
-
-inline constexpr std::size_t prefetch_words = 512;
 
 #include <gptq/kernels/loops.inl>
 

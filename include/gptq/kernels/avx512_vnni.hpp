@@ -25,8 +25,6 @@ struct vec : avx512::vec {
     static ints end_quads(ints, ints sum) { return sum; }
 };
 
-using avx512::prefetch_words;
-
 #include <gptq/kernels/loops.inl>
 
 }  // namespace gptq::kernels::avx512_vnni

@@ -29,8 +29,6 @@ struct vec : avx2::vec {
     static ints end_quads(ints, ints sum) { return sum; }
 };
 
-using avx2::prefetch_words;
-
 #include <gptq/kernels/loops.inl>
 
 }  // namespace gptq::kernels::avx_vnni

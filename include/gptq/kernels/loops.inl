@@ -163,7 +163,8 @@ inline void multiply_row(const std::uint32_t* words, const segment_position& at,
     const std::uint32_t* input = inputs.words + at.first_input;
     for (std::size_t run = 0; run < at.runs; ++run) {
         // Ask for weights earlier than the processor would by itself.
-        unroll<Bits>([&](auto line) { __builtin_prefetch(words + prefetch_words + line.value * panel_width, 0, 3); });
+        unroll<Bits>(
+            [&](auto line) { __builtin_prefetch(words + vec::prefetch_words + line.value * panel_width, 0, 3); });
         typename Format::sums run_sums[chains];
         unroll<chains>([&](auto c) { run_sums[c.value] = Format::begin(sums[c.value]); });
         unroll<Format::operands>([&](auto i) {
@@ -248,8 +249,7 @@ inline void multiply(const panel_view& panel, const rows_view& inputs, float* ou
     }
 }
 
-// -------------------------------------------------------------------------------------------------------- holding
-// inputs
+// ------------------------------------------------------------------------------------------------------ holding inputs
 
 /// kernel::hold for floats.
 inline void hold_floats(const float* x, std::size_t runs, float /*levels*/, std::uint32_t* words, float* scale,
@@ -329,8 +329,7 @@ inline void hold_quads(const float* x, std::size_t runs, float levels, std::uint
     });
 }
 
-// ----------------------------------------------------------------------------------------------------------- the
-// kernels
+// --------------------------------------------------------------------------------------------------------- the kernels
 
 template <held_as Held, int Bits>
 inline kernel make_kernel() {

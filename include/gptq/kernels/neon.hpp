@@ -33,6 +33,7 @@ struct vec {
     static constexpr bool fuses = true;
     static constexpr std::size_t chains = 1;
     static constexpr std::size_t quad_chains = 1;
+    static constexpr std::size_t prefetch_words = 512;
     static constexpr int quad_bits = 4;  // codes are taken for signed bytes
 
     template <class R, class F>
@@ -136,8 +137,6 @@ struct vec {
     }
     static ints end_quads(ints, ints sum) { return sum; }
 };
-
-inline constexpr std::size_t prefetch_words = 512;
 
 #include <gptq/kernels/loops.inl>
 

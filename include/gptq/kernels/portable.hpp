@@ -21,11 +21,12 @@ struct vec {
         float4 part[4];
     };
 
-    static constexpr std::size_t tile_rows = 4;    // rows of a large tile, as many as the registers hold
-    static constexpr bool fuses = false;           // a single row is multiplied by codes as they are unpacked
-    static constexpr std::size_t chains = 1;       // sums side by side that hide the latency of an addition
-    static constexpr std::size_t quad_chains = 1;  // the same for dot_quads
-    static constexpr int quad_bits = 0;            // dot_quads takes codes of at most so many bits
+    static constexpr std::size_t tile_rows = 4;       // rows of a large tile, as many as the registers hold
+    static constexpr bool fuses = false;              // a single row is multiplied by codes as they are unpacked
+    static constexpr std::size_t chains = 1;          // sums side by side that hide the latency of an addition
+    static constexpr std::size_t quad_chains = 1;     // the same for dot_quads
+    static constexpr int quad_bits = 0;               // dot_quads takes codes of at most so many bits
+    static constexpr std::size_t prefetch_words = 0;  // how far ahead weights are asked for
 
     template <class Vector, class F>
     static Vector map(const F& f) {
@@ -129,8 +130,6 @@ struct vec {
     static ints dot_quads(ints sum, ints, ints) { return sum; }
     static ints end_quads(ints, ints sum) { return sum; }
 };
-
-inline constexpr std::size_t prefetch_words = 0;
 
 #include <gptq/kernels/loops.inl>
 

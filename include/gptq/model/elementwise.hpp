@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <span>
 
+#include <gptq/kernels/threads.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/model/architecture.hpp>
 #include <gptq/xtensor/adapt.hpp>
@@ -83,12 +84,11 @@ namespace detail {
 /// of its own: between its calls, two teams whose idle threads wait actively keep each other from the processors.
 template <class F>
 void for_each_row(std::size_t rows, std::size_t cols, const F& f) {
-    const auto count = static_cast<std::ptrdiff_t>(rows);
-    [[maybe_unused]] const bool much = rows * cols >= std::size_t{1} << 20;
-#ifdef _OPENMP
-#pragma omp parallel for schedule(static) if (much)
-#endif
-    for (std::ptrdiff_t r = 0; r < count; ++r) f(static_cast<std::size_t>(r));
+    constexpr std::size_t much = std::size_t{1} << 20;
+    const std::size_t threads = rows * cols < much ? 1 : kernels::default_threads();
+    kernels::in_parallel(rows, threads, [&](std::size_t first, std::size_t last) {
+        for (std::size_t r = first; r < last; ++r) f(r);
+    });
 }
 
 template <class F>

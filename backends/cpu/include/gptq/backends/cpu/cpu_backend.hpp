@@ -8,6 +8,7 @@
 #include <gptq/backends/cpu/blas.hpp>
 #include <gptq/concepts.hpp>
 #include <gptq/host_memory.hpp>
+#include <gptq/kernels/threads.hpp>
 
 namespace gptq {
 
@@ -15,10 +16,9 @@ namespace gptq {
 struct cpu_backend : host_memory {
     template <class F>
     void for_each_row(std::size_t n, const F& f) const {
-#ifdef _OPENMP
-#pragma omp parallel for schedule(static)
-#endif
-        for (std::ptrdiff_t r = 0; r < static_cast<std::ptrdiff_t>(n); ++r) f(static_cast<std::size_t>(r));
+        kernels::in_parallel(n, kernels::default_threads(), [&](std::size_t first, std::size_t last) {
+            for (std::size_t r = first; r < last; ++r) f(r);
+        });
     }
 
     void gram_update(matrix_view<float> H, matrix_view<const float> X, float alpha, float beta) const {
