@@ -1,4 +1,5 @@
-// cuBLAS and cuSOLVER on row-major views; the sibling of <gptq/backends/cpu/blas.hpp>, with the same names and meanings.
+// cuBLAS and cuSOLVER on row-major views; the sibling of <gptq/backends/cpu/blas.hpp>, with the same names and
+// meanings.
 //
 // A row-major matrix is, read column by column, its own transpose. So the row-major product C = A B is asked for as the
 // column-major C' = B' A', and "upper triangle" here is "lower" there.
@@ -14,15 +15,13 @@
 #include <cuda_runtime.h>
 #include <cusolverDn.h>
 
+#include <gptq/backends/cuda/basic_backend.hpp>
 #include <gptq/backends/cuda/error.hpp>
 #include <gptq/backends/cuda/memory.hpp>
 #include <gptq/error.hpp>
 #include <gptq/matrix_view.hpp>
 
 namespace gptq::cuda {
-
-/// Which triangle of a row-major symmetric matrix is meant.
-enum class triangle { upper, lower };
 
 /// How the Hessian's products are taken: by float units, or by tensor cores, which read 10 bits of each mantissa (TF32)
 /// and sum in float.
