@@ -98,7 +98,7 @@ concept OrderingPolicy = requires(const O& order, std::span<const float> diag, s
 // ---------------------------------------------------------------------------------------------------------------------
 namespace detail {
 struct row_operation {
-    void operator()(std::size_t) const noexcept {}
+    constexpr void operator()(std::size_t) const noexcept {}
 };
 }  // namespace detail
 

@@ -32,7 +32,7 @@ namespace detail {
 struct transposed_difference {
     matrix_view<const float> wanted, actual;  // [t, M]
     matrix_view<float> to;                    // [M, t]
-    void operator()(std::size_t m) const noexcept {
+    constexpr void operator()(std::size_t m) const noexcept {
         for (std::size_t t = 0; t < to.cols; ++t) to(m, t) = wanted(t, m) - actual(t, m);
     }
 };
@@ -41,7 +41,7 @@ struct transposed_difference {
 struct anti_transpose_row {
     matrix_view<const float> from;  // [K, K]
     matrix_view<float> to;
-    void operator()(std::size_t r) const noexcept {
+    constexpr void operator()(std::size_t r) const noexcept {
         const std::size_t last = to.cols - 1;
         for (std::size_t c = 0; c < to.cols; ++c) to(r, c) = from(last - c, last - r);
     }
@@ -49,7 +49,7 @@ struct anti_transpose_row {
 
 struct reverse_row {
     matrix_view<float> M;
-    void operator()(std::size_t r) const noexcept { std::reverse(M.row(r).begin(), M.row(r).end()); }
+    constexpr void operator()(std::size_t r) const noexcept { std::reverse(M.row(r).begin(), M.row(r).end()); }
 };
 
 /// to(r, p) = from(r, order[p]), or the other way round.
@@ -58,7 +58,7 @@ struct permute_columns {
     matrix_view<float> to;
     matrix_view<const std::size_t> order;  // [1, K]
     bool back;
-    void operator()(std::size_t r) const noexcept {
+    constexpr void operator()(std::size_t r) const noexcept {
         for (std::size_t p = 0; p < to.cols; ++p) {
             if (back)
                 to(r, order(0, p)) = from(r, p);

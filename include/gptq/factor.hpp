@@ -25,7 +25,7 @@ template <class T>
 struct copy_row_of {
     matrix_view<const T> from;
     matrix_view<T> to;
-    void operator()(std::size_t r) const noexcept {
+    constexpr void operator()(std::size_t r) const noexcept {
         for (std::size_t c = 0; c < to.cols; ++c) to(r, c) = from(r, c);
     }
 };
@@ -34,7 +34,7 @@ using copy_row = copy_row_of<float>;
 struct add_row {
     matrix_view<const float> from;
     matrix_view<float> to;
-    void operator()(std::size_t r) const noexcept {
+    constexpr void operator()(std::size_t r) const noexcept {
         for (std::size_t c = 0; c < to.cols; ++c) to(r, c) += from(r, c);
     }
 };
@@ -42,7 +42,7 @@ struct add_row {
 struct copy_diagonal {
     matrix_view<const float> H;  // [K, K]
     matrix_view<float> diag;     // [1, K]
-    void operator()(std::size_t k) const noexcept { diag(0, k) = H(k, k); }
+    constexpr void operator()(std::size_t k) const noexcept { diag(0, k) = H(k, k); }
 };
 
 /// The diagonal of a matrix in the backend's memory, on the host.                                         H [K, K]
@@ -60,7 +60,7 @@ template <bool Inverted>
 struct pivot_costs {
     matrix_view<const float> F;  // [K, K]
     matrix_view<float> costs;    // [1, K]
-    void operator()(std::size_t) const noexcept {
+    constexpr void operator()(std::size_t) const noexcept {
         for (std::size_t k = 0; k < costs.cols; ++k)
             costs(0, k) = Inverted ? F(k, k) * F(k, k) : 1.0f / (F(k, k) * F(k, k));
     }
@@ -68,7 +68,7 @@ struct pivot_costs {
 
 struct identity_row {
     matrix_view<float> to;
-    void operator()(std::size_t r) const noexcept {
+    constexpr void operator()(std::size_t r) const noexcept {
         for (std::size_t c = 0; c < to.cols; ++c) to(r, c) = r == c ? 1.0f : 0.0f;
     }
 };
@@ -175,7 +175,7 @@ struct permute_hessian {
     matrix_view<float> F;                  // [K, K]
     matrix_view<const std::size_t> order;  // [1, K]
     float damp;
-    void operator()(std::size_t p) const noexcept {
+    constexpr void operator()(std::size_t p) const noexcept {
         const std::size_t i = order(0, p);
         const float live = H(i, i) == 0.0f ? 1.0f : H(i, i);
         F(p, p) = live + damp;

@@ -20,7 +20,7 @@ struct mix_row {
     matrix_view<float> a;
     matrix_view<const float> b;
     float share_a, share_b;
-    void operator()(std::size_t r) const noexcept {
+    constexpr void operator()(std::size_t r) const noexcept {
         for (std::size_t c = 0; c < a.cols; ++c) a(r, c) = share_a * a(r, c) + share_b * b(r, c);
     }
 };

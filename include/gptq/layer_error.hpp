@@ -18,7 +18,7 @@ namespace detail {
 struct half_row {
     matrix_view<const float> H;  // [K, K], upper triangle
     matrix_view<float> M;        // [K, K]
-    void operator()(std::size_t i) const noexcept {
+    constexpr void operator()(std::size_t i) const noexcept {
         for (std::size_t j = 0; j < i; ++j) M(i, j) = 0.0f;
         M(i, i) = 0.5f * H(i, i);
         for (std::size_t j = i + 1; j < M.cols; ++j) M(i, j) = H(i, j);
@@ -28,7 +28,7 @@ struct half_row {
 struct dot_row {
     matrix_view<const float> a, b;  // [N, K]
     matrix_view<double> out;        // [N, 1]
-    void operator()(std::size_t r) const noexcept {
+    constexpr void operator()(std::size_t r) const noexcept {
         double sum = 0.0;
         for (std::size_t c = 0; c < a.cols; ++c) sum += double{a(r, c)} * double{b(r, c)};
         out(r, 0) = sum;

@@ -47,7 +47,7 @@ struct quantize_row {
     bool fit_groups;                          // whether groups that start in this block still need their grids
     Grid grid;
 
-    void operator()(std::size_t r) const noexcept {
+    constexpr void operator()(std::size_t r) const noexcept {
         const std::span<float> w = T.row(r);
         for (std::size_t i = 0; i < w.size(); ++i) {  // (2)
             const std::size_t k = first + i, g = group_at(0, k);
@@ -68,7 +68,7 @@ struct quantize_row {
         }
     }
 
-    std::size_t group_length(std::size_t k, std::size_t limit) const noexcept {
+    constexpr std::size_t group_length(std::size_t k, std::size_t limit) const noexcept {
         std::size_t n = 1;
         while (n < limit && group_at(0, k + n) == group_at(0, k)) ++n;
         return n;

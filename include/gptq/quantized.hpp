@@ -31,8 +31,8 @@ using const_quantized_view = basic_quantized_view<true>;
 struct group_parameters {
     matrix_view<float> scales;        // [N, G]
     matrix_view<std::uint8_t> zeros;  // [N, G]
-    grid_params get(std::size_t n, std::size_t g) const noexcept { return {scales(n, g), zeros(n, g)}; }
-    void set(std::size_t n, std::size_t g, grid_params p) const noexcept {
+    constexpr grid_params get(std::size_t n, std::size_t g) const noexcept { return {scales(n, g), zeros(n, g)}; }
+    constexpr void set(std::size_t n, std::size_t g, grid_params p) const noexcept {
         scales(n, g) = p.scale;
         zeros(n, g) = p.zero;
     }

@@ -42,7 +42,7 @@ struct gather_rows {
     matrix_view<const std::size_t> positions;  // [1, m]
     matrix_view<float> S;                      // [m, L], the last L columns of A
     matrix_view<float> St;                     // [L, m]
-    void operator()(std::size_t i) const noexcept {
+    constexpr void operator()(std::size_t i) const noexcept {
         const std::span<const float> row = A.row(positions(0, i)).last(S.cols);
         std::copy(row.begin(), row.end(), S.row(i).begin());
         for (std::size_t j = 0; j < row.size(); ++j) St(j, i) = row[j];
@@ -58,7 +58,7 @@ struct difference_row {
     matrix_view<const std::size_t> order;     // [1, K]
     matrix_view<const std::size_t> group_at;  // [1, K]
     Grid grid;
-    void operator()(std::size_t r) const noexcept {
+    constexpr void operator()(std::size_t r) const noexcept {
         for (std::size_t p = 0; p < D.cols; ++p)
             D(r, p) -= grid.template decode<Bits>(codes(r, order(0, p)), groups.get(r, group_at(0, p)));
     }
@@ -70,7 +70,7 @@ struct codes_row {
     matrix_view<const std::size_t> order;      // [1, K]
     matrix_view<const std::size_t> positions;  // [1, m]
     matrix_view<float> C;                      // [N, m]
-    void operator()(std::size_t r) const noexcept {
+    constexpr void operator()(std::size_t r) const noexcept {
         for (std::size_t i = 0; i < C.cols; ++i) C(r, i) = codes(r, order(0, positions(0, i)));
     }
 };
@@ -81,19 +81,21 @@ struct group_fit {
     double cc = 0.0, co = 0.0, oo = 0.0;  // products of C S, the codes' share, and 1 S, the ones' share
     double ec = 0.0, eo = 0.0;            // their products with E
 
-    double change(double ds, double du) const {
+    constexpr double change(double ds, double du) const {
         return ds * ds * cc - 2.0 * ds * du * co + du * du * oo - 2.0 * ds * ec + 2.0 * du * eo;
     }
     /// The change of the scale that is best while the zero point stays, from the parameters (s, zero).
-    double scale_step(double zero) const { return (ec - zero * eo) / (cc - 2.0 * zero * co + zero * zero * oo); }
+    constexpr double scale_step(double zero) const {
+        return (ec - zero * eo) / (cc - 2.0 * zero * co + zero * zero * oo);
+    }
     /// As scale_step, once the zero point has become `next`, from E without the change.
-    double scale_for(double s, double zero, double next) const {
+    constexpr double scale_for(double s, double zero, double next) const {
         const double shift = s * (next - zero);  // du of the zero point alone
         const double slope = (ec - next * eo) + shift * (co - next * oo);
         return s + slope / (cc - 2.0 * next * co + next * next * oo);
     }
     /// The zero point, not yet rounded, that goes with the best pair.
-    double best_zero(double s, double zero) const {
+    constexpr double best_zero(double s, double zero) const {
         const double determinant = cc * oo - co * co;
         const double ds = (ec * oo - eo * co) / determinant, du = (ec * co - eo * cc) / determinant;
         return (s * zero + du) / (s + ds);
@@ -110,7 +112,7 @@ struct refit_row {
     std::size_t g;
     int max_code;
 
-    void operator()(std::size_t r) const noexcept {
+    constexpr void operator()(std::size_t r) const noexcept {
         const group_fit fit = products(r);
         const grid_params now = groups.get(r, g);
         grid_params best = now;
@@ -141,11 +143,11 @@ struct refit_row {
     }
 
  private:
-    static std::pair<double, double> step(grid_params from, grid_params to) {
+    static constexpr std::pair<double, double> step(grid_params from, grid_params to) {
         return {double{to.scale} - double{from.scale}, double{to.scale} * to.zero - double{from.scale} * from.zero};
     }
 
-    group_fit products(std::size_t r) const noexcept {
+    constexpr group_fit products(std::size_t r) const noexcept {
         group_fit fit;
         for (std::size_t j = 0; j < E.cols; ++j) {
             const double e = E(r, j), c = CS(r, j), o = OS(0, j);
@@ -171,7 +173,7 @@ struct descend_row {
     std::size_t g;
     Grid grid;
 
-    void operator()(std::size_t r) const noexcept {
+    constexpr void operator()(std::size_t r) const noexcept {
         const grid_params params = groups.get(r, g);
         const std::span<float> gradient = G.row(r);
         for (std::size_t i = 0; i < gradient.size(); ++i) {

@@ -47,7 +47,8 @@ class layer_buffers {
 
 /// The grid of weights w; by what each costs, if that is known and the grid asks for it.
 template <int Bits, class Grid>
-grid_params fit_group(const Grid& grid, std::span<const float> w, [[maybe_unused]] std::span<const float> costs) {
+constexpr grid_params fit_group(const Grid& grid, std::span<const float> w,
+                                [[maybe_unused]] std::span<const float> costs) {
     if constexpr (CostAwareGrid<Grid, Bits>)
         if (!costs.empty()) return grid.template fit<Bits>(w, costs);
     return grid.template fit<Bits>(w);
@@ -62,7 +63,7 @@ struct fit_row {
     std::size_t first_group;
     std::size_t group_features;
     Grid grid;
-    void operator()(std::size_t r) const noexcept {
+    constexpr void operator()(std::size_t r) const noexcept {
         for (std::size_t k = 0, g = first_group; k < W.cols; k += group_features, ++g) {
             const std::size_t width = std::min(group_features, W.cols - k);
             const auto group_costs = costs.rows == 0 ? std::span<const float>() : costs.row(0).subspan(k, width);
@@ -79,7 +80,7 @@ struct round_row {
     matrix_view<std::uint8_t> codes;  // [N, K]
     std::size_t group_features;
     Grid grid;
-    void operator()(std::size_t r) const noexcept {
+    constexpr void operator()(std::size_t r) const noexcept {
         for (std::size_t k = 0; k < W.cols; ++k)
             codes(r, k) = grid.template encode<Bits>(W(r, k), groups.get(r, k / group_features));
     }

@@ -31,7 +31,7 @@ struct gather_row {
     matrix_view<float> to;                 // [N, K]
     matrix_view<const std::size_t> order;  // [1, K]
     matrix_view<const std::uint8_t> dead;  // [1, K]
-    void operator()(std::size_t r) const noexcept {
+    constexpr void operator()(std::size_t r) const noexcept {
         for (std::size_t p = 0; p < to.cols; ++p) to(r, p) = dead(0, p) ? 0.0f : W(r, order(0, p));
     }
 };
@@ -40,7 +40,7 @@ struct gather_row {
 struct fill_row {
     matrix_view<float> to;
     float value;
-    void operator()(std::size_t r) const noexcept {
+    constexpr void operator()(std::size_t r) const noexcept {
         for (float& x : to.row(r)) x = value;
     }
 };

@@ -9,7 +9,7 @@
 #include <limits>
 #include <numeric>
 #include <span>
-#include <vector>
+#include <type_traits>
 
 #include <gptq/grids/params.hpp>
 #include <gptq/half.hpp>
@@ -20,13 +20,12 @@ namespace detail {
 
 /// x rounded to the nearest whole number, ties to the even one, for |x| < 2^22. Adding 1.5 * 2^23 leaves no bits for a
 /// fraction; unlike std::nearbyint, compilers turn it into vector instructions on every target.
-inline float round_small(float x) {
-#ifdef __FAST_MATH__
-    return std::nearbyint(x);  // the sum and the difference would cancel
-#else
+constexpr float round_small(float x) {
     constexpr float shift = 0x1.8p23f;
-    return (x + shift) - shift;
+#ifdef __FAST_MATH__
+    if (!std::is_constant_evaluated()) return std::nearbyint(x);  // the sum and the difference would cancel
 #endif
+    return (x + shift) - shift;
 }
 
 }  // namespace detail
@@ -37,24 +36,24 @@ struct affine_codec {
 
     /// The code in [0, 2^Bits) whose value is nearest to x; ties go to the even multiple of the scale.
     template <int Bits>
-    static std::uint8_t encode(float x, grid_params p) {
+    static constexpr std::uint8_t encode(float x, grid_params p) {
         return static_cast<std::uint8_t>(static_cast<int>(steps<Bits>(x, p)) + int{p.zero});
     }
 
     /// The value that x is rounded to: decode(encode(x)), in fewer instructions.
     template <int Bits>
-    static float nearest(float x, grid_params p) {
+    static constexpr float nearest(float x, grid_params p) {
         return p.scale * steps<Bits>(x, p);
     }
 
     /// The value that a code stands for.
     template <int Bits>
-    static float decode(std::uint8_t code, grid_params p) {
+    static constexpr float decode(std::uint8_t code, grid_params p) {
         return p.scale * static_cast<float>(static_cast<int>(code) - static_cast<int>(p.zero));
     }
 
     /// `scale` as a half can hold it: never 0, and never infinite, whatever the weights were.
-    static float storable(float scale) {
+    static constexpr float storable(float scale) {
         constexpr float smallest = 0x1p-24f;
         constexpr float largest = 65504.0f;
         return round_to_half(std::clamp(scale, smallest, largest));
@@ -63,7 +62,7 @@ struct affine_codec {
  private:
     /// The number of scales that is nearest to x, within what the codes can hold.
     template <int Bits>
-    static float steps(float x, grid_params p) {
+    static constexpr float steps(float x, grid_params p) {
         constexpr float max_code = (1 << Bits) - 1;
         const float zero = p.zero;
         // In this order of arguments, what is no number counts as the lowest code.
@@ -77,14 +76,14 @@ struct symmetric : affine_codec {
     static constexpr bool sym = true;
     static constexpr int min_zero = 0;
     template <int Bits>
-    static grid_params fit(std::span<const float> w) {
+    static constexpr grid_params fit(std::span<const float> w) {
         float largest = 0.0f;
         for (const float x : w) largest = std::max(largest, std::fabs(x));
         return from_range<Bits>(-largest, largest);
     }
     /// The grid over [lo, hi], lo <= 0 <= hi.
     template <int Bits>
-    static grid_params from_range(float lo, float hi) {
+    static constexpr grid_params from_range(float lo, float hi) {
         constexpr float max_code = (1 << Bits) - 1;
         const float largest = std::max(-lo, hi);
         return {largest > 0.0f ? storable(2.0f * largest / max_code) : 1.0f, std::uint8_t{1u << (Bits - 1)}};
@@ -97,7 +96,7 @@ struct basic_asymmetric : affine_codec {
     static constexpr bool sym = false;
     static constexpr int min_zero = MinZero;
     template <int Bits>
-    static grid_params fit(std::span<const float> w) {
+    static constexpr grid_params fit(std::span<const float> w) {
         float lo = 0.0f, hi = 0.0f;
         for (const float x : w) {
             lo = std::min(lo, x);
@@ -107,7 +106,7 @@ struct basic_asymmetric : affine_codec {
     }
     /// The grid over [lo, hi], lo <= 0 <= hi.
     template <int Bits>
-    static grid_params from_range(float lo, float hi) {
+    static constexpr grid_params from_range(float lo, float hi) {
         constexpr float max_code = (1 << Bits) - 1;
         if (hi - lo <= 0.0f) return {1.0f, MinZero};
         const float scale = storable((hi - lo) / max_code);
@@ -127,7 +126,7 @@ namespace detail {
 /// Of the grids over the range of w shrunk by factors 1 - i/100, i = 0..79, the one with the least error(params); the
 /// first where errors overflow. (Frantar et al.'s code searches so.)
 template <class Grid, int Bits, class Error>
-grid_params search_range(std::span<const float> w, const Error& error) {
+constexpr grid_params search_range(std::span<const float> w, const Error& error) {
     const auto [lowest, highest] = std::minmax_element(w.begin(), w.end());
     const float lo = w.empty() ? 0.0f : std::min(*lowest, 0.0f);
     const float hi = w.empty() ? 0.0f : std::max(*highest, 0.0f);
@@ -152,7 +151,7 @@ grid_params search_range(std::span<const float> w, const Error& error) {
 template <class Grid>
 struct searched : Grid {
     template <int Bits>
-    static grid_params fit(std::span<const float> w) {
+    static constexpr grid_params fit(std::span<const float> w) {
         return detail::search_range<Grid, Bits>(w, [w](grid_params p) {
             double total = 0.0;
             for (const float x : w) total += std::pow(std::fabs(x - Grid::template nearest<Bits>(x, p)), 2.4f);
@@ -166,24 +165,29 @@ struct searched : Grid {
 template <class Grid>
 struct searched_by_loss : Grid {
     template <int Bits>
-    static grid_params fit(std::span<const float> w, std::span<const float> costs) {
-        return detail::search_range<Grid, Bits>(w, [&](grid_params p) { return loss<Bits>(w, costs, p); });
+    static constexpr grid_params fit(std::span<const float> w, std::span<const float> costs) {
+        return search<Bits>(w, [costs](std::size_t k) { return costs[k]; });
     }
     /// Where all weights count alike.
     template <int Bits>
-    static grid_params fit(std::span<const float> w) {
-        return fit<Bits>(w, std::vector<float>(w.size(), 1.0f));
+    static constexpr grid_params fit(std::span<const float> w) {
+        return search<Bits>(w, [](std::size_t) { return 1.0f; });
     }
 
  private:
+    template <int Bits, class Cost>
+    static constexpr grid_params search(std::span<const float> w, const Cost& cost) {
+        return detail::search_range<Grid, Bits>(w, [&](grid_params p) { return loss<Bits>(w, cost, p); });
+    }
+
     /// Independent sums side by side, so that it compiles to vector instructions.
-    template <int Bits>
-    static double loss(std::span<const float> w, std::span<const float> costs, grid_params p) {
+    template <int Bits, class Cost>
+    static constexpr double loss(std::span<const float> w, const Cost& cost, grid_params p) {
         constexpr std::size_t lanes = 8;
         std::array<float, lanes> sums{};
         const auto term = [&](std::size_t k) {
             const float error = w[k] - Grid::template nearest<Bits>(w[k], p);
-            return costs[k] * error * error;
+            return cost(k) * error * error;
         };
         std::size_t k = 0;
         for (; k + lanes <= w.size(); k += lanes)

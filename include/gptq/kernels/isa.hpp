@@ -51,7 +51,8 @@ constexpr bool has_bits(unsigned value, unsigned bits) { return (value & bits) =
 
 /// XCR0: which registers the operating system saves. Only for processors whose OSXSAVE bit is set.
 inline unsigned saved_registers() {
-    unsigned low = 0, high = 0;
+    unsigned low = 0;
+    [[maybe_unused]] unsigned high = 0;
     __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
     return low;
 }

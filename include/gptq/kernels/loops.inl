@@ -234,7 +234,7 @@ inline void multiply(const panel_view& panel, const rows_view& inputs, float* ou
     for (std::size_t i = 0; i < inputs.rows * panel_width; ++i) out[i] = 0.0f;
     const std::uint32_t* words = panel.words;
     segment_position at{0, panel.segment_count, 0, nullptr, nullptr, 0};
-    for (; at.index < at.count; ++at.index) {
+    for (; at.index != at.count; ++at.index) {
         at.runs = panel.segments[at.index].runs;
         at.scales = panel.scales + panel.segments[at.index].group * panel_width;
         at.zeros = panel.zeros + panel.segments[at.index].group * panel_width;

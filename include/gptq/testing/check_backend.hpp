@@ -35,7 +35,7 @@ namespace detail {
 /// Adds 1 to row r; rows that were visited once hold 1.
 struct count_visit {
     matrix_view<float> visits;  // [n + 1, 1]
-    void operator()(std::size_t r) const noexcept { visits(r, 0) += 1.0f; }
+    constexpr void operator()(std::size_t r) const noexcept { visits(r, 0) += 1.0f; }
 };
 
 /// `inner` with three rows and five columns of `guard` around it: operations get views of the inside, whose ld is

@@ -1,0 +1,44 @@
+// The CUDA backend on a machine without a GPU: its kernels run on threads of the host, BLAS stands in for cuBLAS and
+// cuSOLVER. It is there to test the kernels, and hundreds of times slower than cpu_backend.
+#pragma once
+
+#include <gptq/backends/cpu/blas.hpp>
+#include <gptq/backends/cuda/basic_backend.hpp>
+#include <gptq/backends/cuda/context.hpp>
+#include <gptq/backends/cuda/host_context.hpp>
+#include <gptq/concepts.hpp>
+#include <gptq/host_memory.hpp>
+#include <gptq/matrix_view.hpp>
+
+namespace gptq::cuda {
+
+/// A model of Machine that has no device.
+struct host_machine : host_memory {
+    template <class Kernel>
+    void launch(const launch_shape& shape, const Kernel& kernel) const {
+        host_launch(shape, kernel);
+    }
+    void gemm(matrix_view<const float> A, matrix_view<const float> B, matrix_view<float> C, float alpha,
+              float beta) const {
+        blas::gemm(A, B, C, alpha, beta);
+    }
+    void syrk_upper(matrix_view<const float> X, matrix_view<float> H, float alpha, float beta) const {
+        blas::syrk_upper(X, H, alpha, beta);
+    }
+    void trsm_right_upper(matrix_view<const float> A, matrix_view<float> B) const { blas::trsm_right_upper(A, B); }
+    bool potrf(matrix_view<float> S, triangle part) const { return blas::potrf(S, of_blas(part)); }
+    bool potri(matrix_view<float> S, triangle part) const { return blas::potri(S, of_blas(part)); }
+
+ private:
+    static blas::triangle of_blas(triangle part) {
+        return part == triangle::upper ? blas::triangle::upper : blas::triangle::lower;
+    }
+};
+
+static_assert(Machine<host_machine>);
+
+using host_executed_backend = basic_backend<host_machine>;
+
+static_assert(Backend<host_executed_backend>);
+
+}  // namespace gptq::cuda

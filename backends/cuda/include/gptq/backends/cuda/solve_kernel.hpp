@@ -1,0 +1,144 @@
+// The solver's loop over the columns of one block as a kernel: steps (2) to (6) of <gptq/quantize.hpp>, a warp a row.
+//
+// The row's weights lie in shared memory. They are quantized in tiles of up to 32 columns, of which every lane holds
+// one in registers: a column costs one rounding, one shuffle and one multiplication-addition there. What a tile leaves
+// of errors is fed back to the columns after it once for all, from shared memory, by all lanes. Every weight sees the
+// errors in the order in which the plain loop feeds them back, so that the result is the same.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include <gptq/backends/cuda/context.hpp>
+#include <gptq/quantize.hpp>
+
+namespace gptq::cuda {
+
+/// The sum over the lanes of a warp, for all of them, always in the same order.                            All lanes.
+template <kernel_context Context>
+constexpr double warp_sum(Context& ctx, double value) {
+    for (std::size_t mask = warp_size / 2; mask > 0; mask /= 2) {
+        auto words = std::bit_cast<std::array<std::uint32_t, 2>>(value);
+        for (std::uint32_t& word : words) word = ctx.shuffle_xor(word, mask);
+        value += std::bit_cast<double>(words);
+    }
+    return value;
+}
+
+/// Runs quantize_row for the rows [0, rows) of a block of b columns.
+template <int Bits, class Grid>
+struct solve_kernel {
+    static constexpr std::size_t warps = 4;
+    static constexpr std::size_t block_threads = warps * warp_size;
+
+    std::size_t rows;
+    gptq::detail::quantize_row<Bits, Grid> block;
+
+    /// Whether the shared memory of a device holds rows of so many columns.
+    static constexpr bool holds(std::size_t columns) {
+        return columns <= largest_shared_bytes / (warps * sizeof(float));
+    }
+    launch_shape shape() const {
+        return {(rows + warps - 1) / warps, block_threads, warps * block.T.cols * sizeof(float)};
+    }
+
+    template <kernel_context Context>
+    constexpr void operator()(Context& ctx) const {
+        const std::size_t r = ctx.block() * warps + ctx.warp(), b = block.T.cols;
+        if (r >= rows) return;
+        const auto w = ctx.template shared<float>(ctx.warp() * b * sizeof(float), b);  // [b], as T in quantize_row
+        for (std::size_t i = ctx.lane(); i < b; i += warp_size) w[i] = block.T(r, i);
+        ctx.warp_barrier();
+        double loss = 0.0;
+        for (std::size_t first = 0, width = 0; first < b; first += width) {
+            width = tile_width(first);
+            if (starts_group(first)) fit(ctx, r, first, w);
+            loss += quantize_tile(ctx, r, first, width, w);
+            ctx.warp_barrier();
+            feed_back(ctx, first, width, w);
+            ctx.warp_barrier();
+        }
+        for (std::size_t i = ctx.lane(); i < b; i += warp_size) block.T(r, i) = w[i];
+        loss = warp_sum(ctx, loss);
+        if (ctx.lane() == 0) block.loss(r, 0) += loss;
+    }
+
+ private:
+    /// A weight, rounded: its code, the value of that, and the error that is fed back.
+    struct rounded {
+        std::uint8_t code;
+        float value;
+        float error;
+    };
+
+    constexpr rounded round(float weight, grid_params params, float pivot) const {
+        const std::uint8_t code = block.grid.template encode<Bits>(weight, params);
+        const float value = block.grid.template decode<Bits>(code, params);
+        return {code, value, (weight - value) / pivot};
+    }
+
+    /// Whether the grid of a group is to be fitted at column `i` of the block.
+    constexpr bool starts_group(std::size_t i) const {
+        const std::size_t k = block.first + i;
+        return block.fit_groups && (i == 0 || block.group_at(0, k - 1) != block.group_at(0, k));
+    }
+
+    /// A tile ends where a group ends whose successor has to be fitted to weights that know of all errors.
+    constexpr std::size_t tile_width(std::size_t i) const {
+        const std::size_t k = block.first + i, width = std::min(warp_size, block.T.cols - i);
+        if (!block.fit_groups || block.group_at(0, k) == block.group_at(0, k + width - 1)) return width;
+        return block.group_length(k, width);
+    }
+
+    /// Step (3), by one lane: grids are plain functions of a span.
+    template <class Context, class Weights>
+    constexpr void fit(Context& ctx, std::size_t r, std::size_t i, const Weights& w) const {
+        if (ctx.lane() == 0) {
+            const std::size_t k = block.first + i, n = block.group_length(k, block.T.cols - i);
+            const std::span<const float> weights(&w[i], n);
+            block.groups.set(r, block.group_at(0, k),
+                             gptq::detail::fit_group<Bits>(block.grid, weights, block.costs.row(0).subspan(i, n)));
+        }
+        ctx.warp_barrier();
+    }
+
+    /// Steps (4) to (6) for the columns [first, first + width), one a lane; w becomes Err. Returns the lane's share of
+    /// the loss.
+    template <class Context, class Weights>
+    constexpr double quantize_tile(Context& ctx, std::size_t r, std::size_t first, std::size_t width,
+                                   const Weights& w) const {
+        const bool used = ctx.lane() < width;  // the others follow column `first`, and write nothing
+        const std::size_t i = first + (used ? ctx.lane() : 0), k = block.first + i;
+        const grid_params params = block.groups.get(r, block.group_at(0, k));
+        const float pivot = block.U(i, i);
+        float weight = w[i];
+        rounded mine = round(weight, params, pivot);
+        for (std::size_t l = 0; l + 1 < width; ++l) {
+            const float error = ctx.shuffle(mine.error, l);
+            if (!used || ctx.lane() <= l) continue;
+            weight -= error * block.U(first + l, i);
+            mine = round(weight, params, pivot);
+        }
+        if (!used) return 0.0;
+        block.codes(r, block.order(0, k)) = mine.code;
+        block.W(r, k) -= mine.value;
+        w[i] = mine.error;
+        return double{mine.error} * double{mine.error};
+    }
+
+    /// Step (6) for the columns behind a tile.
+    template <class Context, class Weights>
+    constexpr void feed_back(Context& ctx, std::size_t first, std::size_t width, const Weights& w) const {
+        for (std::size_t j = first + width + ctx.lane(); j < block.T.cols; j += warp_size) {
+            float weight = w[j];
+            for (std::size_t i = first; i < first + width; ++i) weight -= w[i] * block.U(i, j);
+            w[j] = weight;
+        }
+    }
+};
+
+}  // namespace gptq::cuda
