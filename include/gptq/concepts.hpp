@@ -119,22 +119,25 @@ concept Backend = requires(const B& b, std::size_t n, matrix_view<float> m, matr
 // FactorPath<P, B>: how the solver gets the inverse Hessian's Cholesky factor U (U'U = H^-1) and what it does with it.
 // W [N,K] is the solver's working copy: columns that are already quantized hold D = W - Q, later ones what the path
 // left.
+// Columns are taken in stretches of a few blocks; S [N, s] is the stretch that begins at column `first`.
 //  1. factor(b, H): prepares H in place; false where it is not positive definite.
-//  2. current(b, F, W, first, last, T): T [N, last-first] = columns [first, last) with all errors before `first` fed
-//  back.
-//  3. diagonal_block(b, F, first, last, U): U [last-first, last-first] = the diagonal block of U.
-//  4. spread(b, F, W, Err, first, last): called once the block is quantized with Err = (w - q)/U[k,k].   Err [N,
-//  last-first]
-//  5. column_costs(b, F, c): c(0, k) = 1/U[k,k]^2.                                                             c [1, K]
-//  6. hessian_factor(b, F, A): A = the upper triangular matrix with H = A A'.                                  A [K, K]
+//  2. enter(b, F, W, first, S): called before the first block of the stretch; S is the path's to fill.
+//  3. current(b, F, W, first, S, begin, end): columns [begin, end) of the stretch, a block, get their up-to-date weights
+//     in S: all errors before `begin` fed back. The blocks of the stretch before `begin` are quantized, and S holds
+//     their errors, Err = (w - q)/U[k,k].
+//  4. diagonal_block(b, F, begin, end, U): U [end-begin, end-begin] = the diagonal block of U.
+//  5. leave(b, F, W, first, Err): called once the whole stretch is quantized.                                Err [N, s]
+//  6. column_costs(b, F, c): c(0, k) = 1/U[k,k]^2.                                                             c [1, K]
+//  7. hessian_factor(b, F, A): A = the upper triangular matrix with H = A A'.                                  A [K, K]
 // ---------------------------------------------------------------------------------------------------------------------
 template <class P, class B>
 concept FactorPath = Backend<B> &&
     requires(const P& path, const B& b, matrix_view<float> m, matrix_view<const float> c, std::size_t n) {
     { path.factor(b, m) } -> std::same_as<bool>;
-    path.current(b, c, c, n, n, m);
+    path.enter(b, c, c, n, m);
+    path.current(b, c, c, n, m, n, n);
     path.diagonal_block(b, c, n, n, m);
-    path.spread(b, c, m, c, n, n);
+    path.leave(b, c, m, n, c);
     path.column_costs(b, c, m);
     path.hessian_factor(b, c, m);
 };

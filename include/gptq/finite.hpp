@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include <gptq/error.hpp>
+#include <gptq/fold.hpp>
 #include <gptq/matrix_view.hpp>
 
 namespace gptq {
@@ -17,9 +18,8 @@ inline void require_finite(matrix_view<const float> m, std::string_view what, st
                            std::string_view col_name = "column") {
     for (std::size_t r = 0; r < m.rows; ++r) {
         // x - x is 0 for finite x and NaN otherwise, so one sum a row finds what a branch an element would.
-        float poison = 0.0f;
-        for (const float x : m.row(r)) poison += x - x;
-        if (poison == 0.0f) continue;
+        const auto row = m.row(r);
+        if (detail::sum(row.size(), [row](std::size_t c) { return row[c] - row[c]; }) == 0.0f) continue;
         for (std::size_t c = 0; c < m.cols; ++c)
             if (!std::isfinite(m(r, c)))
                 throw non_finite_error(std::string(what) + ": the value at " + std::string(row_name) + " " +
