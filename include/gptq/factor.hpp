@@ -241,7 +241,8 @@ factored_hessian<B, P> factor_hessian(const B& backend, matrix_view<const float>
     detail::check_options(options);
     const std::size_t K = H.rows;
     std::vector<float> diag = detail::download_diagonal(backend, H);
-    require_finite({diag.data(), 1, K}, "hessian: the sum of squares overflowed", "row", "feature");
+    require_finite(matrix_view<const float>(diag.data(), 1, K), "hessian: the sum of squares overflowed", "row",
+                   "feature");
     std::vector<std::uint8_t> dead(K);
     for (std::size_t k = 0; k < K; ++k) dead[k] = diag[k] == 0.0f;
     for (std::size_t k = 0; k < K; ++k) diag[k] = dead[k] ? 1.0f : diag[k];
