@@ -102,6 +102,7 @@ struct vec {
 
 #include <gptq/kernels/columns.inl>
 #include <gptq/kernels/loops.inl>
+#include <gptq/kernels/rows.inl>
 
 }  // namespace gptq::kernels::avx512
 

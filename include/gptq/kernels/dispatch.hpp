@@ -65,6 +65,17 @@ inline column_kernels find_column_kernels(isa which) {
     }
 }
 
+/// f(r) for r in [first, last), compiled for `which`, which the machine has, or for the best set below it that gains from
+/// more than the compiler's usual target.
+template <class F>
+void run_rows([[maybe_unused]] isa which, const F& f, std::size_t first, std::size_t last) {
+#if defined(__x86_64__)
+    if (which >= isa::avx512) return avx512::run_rows(f, first, last);
+    if (which >= isa::avx2) return avx2::run_rows(f, first, last);
+#endif
+    portable::run_rows(f, first, last);
+}
+
 // All kernels are compiled wherever a product is: some seconds a file. A program of many files may define this macro in
 // all of them, and have one that does not, with the three definitions (`template kernel find_kernel<...>(isa, int);`).
 #ifdef GPTQ_KERNELS_ELSEWHERE

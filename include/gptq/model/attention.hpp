@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <span>
 
-#include <gptq/backends/cpu/blas.hpp>
+#include <gptq/kernels/dispatch.hpp>
 #include <gptq/kernels/threads.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/model/buffers.hpp>
@@ -17,26 +17,7 @@ namespace gptq::model {
 
 namespace detail {
 
-/// Queries whose scores are held at a time: enough for an efficient product, few enough to stay in the cache.
-inline constexpr std::size_t attention_tile = 64;
-
-/// Rows of scores to weights. Row r belongs to position first_query + r, column c to position first_key + c; a token
-/// sees `span` positions up to its own.
-inline void mask_and_normalize(matrix_view<float> scores, std::size_t first_query, std::size_t first_key,
-                               std::size_t span) {
-    for (std::size_t r = 0; r < scores.rows; ++r) {
-        const std::span<float> row = scores.row(r);
-        const std::size_t end = first_query + r + 1;
-        const std::size_t begin = end > span ? end - span : 0;
-        const std::size_t from = begin > first_key ? begin - first_key : 0;
-        const std::size_t to = end - first_key;
-        std::fill(row.begin(), row.begin() + static_cast<std::ptrdiff_t>(from), 0.0f);
-        softmax(row.subspan(from, to - from));
-        std::fill(row.begin() + static_cast<std::ptrdiff_t>(to), row.end(), 0.0f);
-    }
-}
-
-/// sum = weights · rows, four rows at a time so that sums are loaded and stored less often.    rows [keys, head_dim]
+/// sum = weights · rows, four rows at a time so that sums are loaded and stored less often.    rows [count, n]  sum [n]
 inline void weigh_rows(std::span<const float> weights, matrix_view<const float> rows, std::span<float> sum) {
     std::fill(sum.begin(), sum.end(), 0.0f);
     std::size_t i = 0;
@@ -49,55 +30,70 @@ inline void weigh_rows(std::span<const float> weights, matrix_view<const float> 
         for (std::size_t k = 0; k < sum.size(); ++k) sum[k] += weights[i] * rows(i, k);
 }
 
-/// attend for one query: too little for BLAS.
-inline void attend_one(const model_config& c, std::size_t window, matrix_view<const float> q,
-                       matrix_view<const float> k, matrix_view<const float> v, scratch_matrix& memory,
-                       matrix_view<float> out) {
-    const std::size_t keys = window != 0 ? std::min(window, k.rows) : k.rows, first_key = k.rows - keys;
-    const auto scores = memory.shaped(c.heads, keys);
-    constexpr std::size_t worth_starting = std::size_t{1} << 18;
-    const std::size_t threads = c.heads * keys * c.head_dim < worth_starting ? 1 : kernels::default_threads();
-    kernels::in_parallel(c.heads, threads, [&](std::size_t first_head, std::size_t last_head) {
-        for (std::size_t head = first_head; head < last_head; ++head) {
-            const std::size_t column = head * c.head_dim, kv_column = head / (c.heads / c.kv_heads) * c.head_dim;
-            const std::span<const float> query = q.row(0).subspan(column, c.head_dim);
-            const std::span<float> weights = scores.row(head), sum = out.row(0).subspan(column, c.head_dim);
-            for (std::size_t i = 0; i < keys; ++i)
-                weights[i] = c.attention_scale * dot(query, k.row(first_key + i).subspan(kv_column, c.head_dim));
-            softmax(weights);
-            weigh_rows(weights, v.block(first_key, keys, kv_column, c.head_dim), sum);
-        }
-    });
+/// Many queries read each key: with keys side by side, a few of them at a time are one vector instruction. One query
+/// alone would not pay for turning them.
+inline constexpr std::size_t worth_turning = 8;
+
+/// Features [first, last) of k as rows of kt.                                kt [kv_heads * head_dim, keys]
+inline void turn_keys(matrix_view<const float> k, std::size_t first, std::size_t last, matrix_view<float> kt) {
+    for (std::size_t i = 0; i < k.rows; ++i)
+        for (std::size_t feature = first; feature < last; ++feature) kt(feature, i) = k(i, feature);
 }
+
+/// The attention of all queries in one head.
+struct attend_head {
+    const model_config& config;
+    std::size_t span;             // positions that a token sees at most
+    matrix_view<const float> q;   // [tokens, heads * head_dim], of the last positions
+    matrix_view<const float> k;   // [past + tokens, kv_heads * head_dim]
+    matrix_view<const float> kt;  // its transpose, or empty
+    matrix_view<const float> v;   // as k
+    matrix_view<float> scores;    // [heads, past + tokens] of each thread's heads
+    matrix_view<float> out;       // as q
+
+    void operator()(std::size_t head) const {
+        for (std::size_t r = 0; r < q.rows; ++r) attend(head, r);
+    }
+
+ private:
+    void attend(std::size_t head, std::size_t r) const {
+        const std::size_t dim = config.head_dim, column = head * dim,
+                          kv = head / (config.heads / config.kv_heads) * dim;
+        const std::size_t end = k.rows - q.rows + r + 1, begin = end > span ? end - span : 0;
+        const std::span<const float> query = q.row(r).subspan(column, dim);
+        const std::span<float> weights = scores.row(head).subspan(0, end - begin);
+        if (kt.rows != 0)
+            weigh_rows(query, kt.block(kv, dim, begin, weights.size()), weights);
+        else
+            for (std::size_t i = 0; i < weights.size(); ++i) weights[i] = dot(query, k.row(begin + i).subspan(kv, dim));
+        for (float& w : weights) w *= config.attention_scale;
+        softmax(weights);
+        weigh_rows(weights, v.block(begin, weights.size(), kv, dim), out.row(r).subspan(column, dim));
+    }
+};
 
 }  // namespace detail
 
 /// out = softmax(scale · q kᵀ, causal) v for every head; heads / kv_heads query heads share one key and value head.
 /// The rows of q belong to the last positions of k and v. A token sees `window` positions up to and including its own,
-/// or all of them if `window` is 0. Needs memory for 64 rows of scores, or one for each head, whatever the number of
-/// tokens.
+/// or all of them if `window` is 0. Needs memory for one row of scores a head, and for another k if there are many rows.
 /// q, out [tokens, heads * head_dim]   k, v [past + tokens, kv_heads * head_dim]
 inline void attend(const model_config& c, std::size_t window, matrix_view<const float> q, matrix_view<const float> k,
                    matrix_view<const float> v, scratch_matrix& memory, matrix_view<float> out) {
-    if (q.rows == 1) return detail::attend_one(c, window, q, k, v, memory, out);
-    const std::size_t past = k.rows - q.rows;
-    const std::size_t span = window != 0 ? window : k.rows;
-    for (std::size_t head = 0; head < c.heads; ++head) {
-        const std::size_t column = head * c.head_dim;
-        const std::size_t kv_column = head / (c.heads / c.kv_heads) * c.head_dim;
-        for (std::size_t first = 0; first < q.rows; first += detail::attention_tile) {
-            const std::size_t count = std::min(detail::attention_tile, q.rows - first);
-            const std::size_t position = past + first;
-            const std::size_t first_key = position + 1 > span ? position + 1 - span : 0;
-            const std::size_t keys = position + count - first_key;
-            const auto scores = memory.shaped(count, keys);
-            blas::gemm_nt(q.block(first, count, column, c.head_dim), k.block(first_key, keys, kv_column, c.head_dim),
-                          scores, c.attention_scale, 0.0f);
-            detail::mask_and_normalize(scores, position, first_key, span);
-            blas::gemm(scores, v.block(first_key, keys, kv_column, c.head_dim),
-                       out.block(first, count, column, c.head_dim), 1.0f, 0.0f);
-        }
-    }
+    constexpr std::size_t worth_starting = std::size_t{1} << 18;
+    const std::size_t threads =
+        q.rows * c.heads * k.rows * c.head_dim < worth_starting ? 1 : kernels::default_threads();
+    const std::size_t turned = q.rows >= detail::worth_turning ? k.cols : 0;
+    const matrix_view<float> all = memory.shaped(c.heads + turned, k.rows);
+    const auto scores = all.block(0, c.heads, 0, k.rows), kt = all.block(c.heads, turned, 0, k.rows);
+    if (turned != 0)
+        kernels::in_parallel(c.kv_heads, threads, [&](std::size_t first, std::size_t last) {
+            detail::turn_keys(k, first * c.head_dim, last * c.head_dim, kt);
+        });
+    const detail::attend_head heads{c, window != 0 ? window : k.rows, q, k, kt, v, scores, out};
+    kernels::in_parallel(c.heads, threads, [&](std::size_t first, std::size_t last) {
+        kernels::run_rows(best_isa(), heads, first, last);
+    });
 }
 
 }  // namespace gptq::model

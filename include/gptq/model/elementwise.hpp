@@ -9,6 +9,7 @@
 #include <span>
 
 #include <gptq/fold.hpp>
+#include <gptq/kernels/dispatch.hpp>
 #include <gptq/kernels/threads.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/model/architecture.hpp>
@@ -61,15 +62,15 @@ inline void softmax(std::span<float> row) {
 
 namespace detail {
 
-/// f(r) for every row r of a [rows, cols] matrix; by several threads only where there is much to do. BLAS has threads
-/// of its own: between its calls, two teams whose idle threads wait actively keep each other from the processors.
+/// f(r) for every row r of a [rows, cols] matrix, with the machine's vector instructions; by several threads only where
+/// there is much to do. BLAS has threads of its own: between its calls, two teams whose idle threads wait actively keep
+/// each other from the processors.
 template <class F>
 void for_each_row(std::size_t rows, std::size_t cols, const F& f) {
     constexpr std::size_t much = std::size_t{1} << 20;
     const std::size_t threads = rows * cols < much ? 1 : kernels::default_threads();
-    kernels::in_parallel(rows, threads, [&](std::size_t first, std::size_t last) {
-        for (std::size_t r = first; r < last; ++r) f(r);
-    });
+    kernels::in_parallel(rows, threads,
+                         [&](std::size_t first, std::size_t last) { kernels::run_rows(best_isa(), f, first, last); });
 }
 
 template <class F>
@@ -97,14 +98,20 @@ inline void activate(mlp_activation f, matrix_view<float> x) {
 
 /// x *= y element by element, of equal shapes.
 inline void multiply(matrix_view<float> x, matrix_view<const float> y) {
-    for (std::size_t r = 0; r < x.rows; ++r)
-        for (std::size_t c = 0; c < x.cols; ++c) x(r, c) *= y(r, c);
+    detail::for_each_row(x.rows, x.cols, [&](std::size_t r) {
+        const std::span<float> to = x.row(r);
+        const std::span<const float> by = y.row(r);
+        for (std::size_t c = 0; c < to.size(); ++c) to[c] *= by[c];
+    });
 }
 
 /// x += y element by element, of equal shapes.
 inline void add(matrix_view<float> x, matrix_view<const float> y) {
-    for (std::size_t r = 0; r < x.rows; ++r)
-        for (std::size_t c = 0; c < x.cols; ++c) x(r, c) += y(r, c);
+    detail::for_each_row(x.rows, x.cols, [&](std::size_t r) {
+        const std::span<float> to = x.row(r);
+        const std::span<const float> term = y.row(r);
+        for (std::size_t c = 0; c < to.size(); ++c) to[c] += term[c];
+    });
 }
 
 /// Normalizes rows; sums are taken in double.
