@@ -17,10 +17,16 @@
 
 namespace gptq::model {
 
+/// condition ? a : b, by their bits: with a branch, or what the compiler may take for one, it vectorizes no loop.
+inline float select(bool condition, float a, float b) {
+    const std::uint32_t mask = 0u - static_cast<std::uint32_t>(condition);
+    return std::bit_cast<float>((std::bit_cast<std::uint32_t>(a) & mask) | (std::bit_cast<std::uint32_t>(b) & ~mask));
+}
+
 /// e^x for x <= 0, to about one unit in the last place; arguments below -87, and NaN, count as -87. Written without
 /// branches and calls so that compilers vectorize loops around it: std::exp would take most of the time of attention.
 inline float exp_nonpositive(float x) {
-    x = std::max(-87.0f, x);
+    x = select(x > -87.0f, x, -87.0f);
     const int n = static_cast<int>(x * 1.44269504f - 0.5f);  // nearest integer to x / ln 2, as x <= 0
     // ln 2 in two parts; n times the first is exact.
     const float r = (x - static_cast<float>(n) * 0.693359375f) + static_cast<float>(n) * 2.12194440e-4f;
@@ -38,7 +44,7 @@ inline float exp_nonpositive(float x) {
 /// 1 / (1 + e^-x)
 inline float sigmoid(float x) {
     const float e = exp_nonpositive(-std::fabs(x));
-    return (x >= 0.0f ? 1.0f : e) / (1.0f + e);
+    return select(x >= 0.0f, 1.0f, e) / (1.0f + e);
 }
 
 /// The largest element; -infinity for none.
@@ -130,11 +136,10 @@ struct norm_layer {
     void apply_row(std::span<const float> x, std::span<float> y) const {
         const auto features = static_cast<double>(x.size());
         const double mean = kind == norm_kind::layer ? sum_of(x) / features : 0.0;
-        double squares = 0.0;
-        for (const float value : x) {
-            const double centred = static_cast<double>(value) - mean;
-            squares += centred * centred;
-        }
+        const double squares = gptq::detail::sum(x.size(), [x, mean](std::size_t i) {
+            const double centred = double{x[i]} - mean;
+            return centred * centred;
+        });
         const auto shift = static_cast<float>(mean);
         const auto scale = static_cast<float>(1.0 / std::sqrt(squares / features + eps));
         for (std::size_t i = 0; i < x.size(); ++i) y[i] = (x[i] - shift) * scale;
