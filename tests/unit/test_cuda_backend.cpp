@@ -89,7 +89,7 @@ TEST_CASE("a block too wide for shared memory takes the plain loop") {
     CHECK_FALSE(kernel::holds(6337));
     kernel widest{.rows = 8, .block = {}};
     widest.block.T = {nullptr, 8, 6336};
-    CHECK(widest.shape().shared_bytes <= gptq::cuda::largest_shared_bytes);
+    CHECK(widest.launch().shared_bytes <= gptq::cuda::largest_shared_bytes);
 }
 
 TEST_CASE("kernels by element do what the row operation does") {

@@ -119,7 +119,7 @@ class basic_backend {
  private:
     template <class Kernel>
     void launch(const Kernel& kernel) const {
-        const launch_shape shape = kernel.shape();
+        const launch_shape shape = kernel.launch();
         if (shape.blocks > 0) machine_.launch(shape, kernel);
     }
 

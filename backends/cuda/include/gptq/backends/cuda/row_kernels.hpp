@@ -21,7 +21,7 @@ struct row_kernel {
     std::size_t rows;
     F f;
 
-    launch_shape shape() const { return {(rows + block_threads - 1) / block_threads, block_threads, 0}; }
+    constexpr launch_shape launch() const { return {(rows + block_threads - 1) / block_threads, block_threads, 0}; }
 
     template <kernel_context Context>
     constexpr void operator()(Context& ctx) const {
@@ -128,7 +128,7 @@ struct element_kernel {
     F f;
 
     constexpr std::size_t elements() const { return rows * columns::columns_of(f); }
-    launch_shape shape() const { return {(elements() + block_elements - 1) / block_elements, block_threads, 0}; }
+    constexpr launch_shape launch() const { return {(elements() + block_elements - 1) / block_elements, block_threads, 0}; }
 
     template <kernel_context Context>
     constexpr void operator()(Context& ctx) const {

@@ -42,7 +42,7 @@ struct solve_kernel {
     static constexpr bool holds(std::size_t columns) {
         return columns <= largest_shared_bytes / (warps * sizeof(float));
     }
-    launch_shape shape() const {
+    constexpr launch_shape launch() const {
         return {(rows + warps - 1) / warps, block_threads, warps * block.T.cols * sizeof(float)};
     }
 
