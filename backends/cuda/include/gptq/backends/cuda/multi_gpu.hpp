@@ -176,8 +176,7 @@ solve_report quantize_rows(const B& backend, matrix_view<const float> H, matrix_
     const auto f = factor_hessian<typename S::order>(backend, H, group_features, options);
     no_observer observer;
     solve_report report = solve<S::bits>(W, f, q, options, observer, grid{});
-    if (options.refine.rounds > 0 && f.positive_definite)
-        report.loss = refine<S::bits>(W, f, q, options, grid{});
+    if (options.refine.rounds > 0 && f.positive_definite) report.loss = refine<S::bits>(W, f, q, options, grid{});
     return report;
 }
 

@@ -1,4 +1,5 @@
-// Sums over several GPUs of one process by NCCL, for split_hessian::reduce. The only file that needs NCCL; link with it.
+// Sums over several GPUs of one process by NCCL, for split_hessian::reduce. The only file that needs NCCL; link with
+// it.
 #pragma once
 
 #include <cstddef>

@@ -128,7 +128,9 @@ struct element_kernel {
     F f;
 
     constexpr std::size_t elements() const { return rows * columns::columns_of(f); }
-    constexpr launch_shape launch() const { return {(elements() + block_elements - 1) / block_elements, block_threads, 0}; }
+    constexpr launch_shape launch() const {
+        return {(elements() + block_elements - 1) / block_elements, block_threads, 0};
+    }
 
     template <kernel_context Context>
     constexpr void operator()(Context& ctx) const {
