@@ -45,7 +45,8 @@ kernel find_kernel(isa which, int bits) {
 
 // All kernels are compiled wherever a product is: some seconds a file. A program of many files may define this macro in
 // all of them, and have one that does not, with the three definitions (`template kernel find_kernel<...>(isa, int);`).
-#ifdef GPTQ_KERNELS_ELSEWHERE
+// nvcc cannot compile them at all: what it compiles always takes them from elsewhere.
+#if defined(GPTQ_KERNELS_ELSEWHERE) || defined(__CUDACC__)
 extern template kernel find_kernel<held_as::floats>(isa, int);
 extern template kernel find_kernel<held_as::int16>(isa, int);
 extern template kernel find_kernel<held_as::int8>(isa, int);

@@ -187,7 +187,8 @@ class host_context {
     T shuffle(T value, std::size_t lane) {
         static_assert(sizeof(T) == 4);
         if (lane >= warp_size) throw error("shuffle from lane " + std::to_string(lane));
-        return std::bit_cast<T>(exchange("shuffle", {std::bit_cast<std::uint32_t>(value)})[lane].words[0]);
+        const std::array<std::uint32_t, 12> words{std::bit_cast<std::uint32_t>(value)};
+        return std::bit_cast<T>(exchange("shuffle", words)[lane].words[0]);
     }
     template <class T>
     T shuffle_xor(T value, std::size_t mask) {
