@@ -85,7 +85,8 @@ template <int Bits, class T>
 void check_slab(std::size_t N, std::size_t K, std::size_t group, bool symmetric, bool shuffled) {
     const auto layer = gptq_test::random_plain_layer(Bits, symmetric, N, K, group, shuffled, 2);
     const auto packed = layer.pack<Bits>();
-    const std::size_t first_strip = N > 64 ? 1 : 0, first = 64 * first_strip, rows = std::min<std::size_t>(N - first, 70);
+    const std::size_t first_strip = N > 64 ? 1 : 0, first = 64 * first_strip,
+                      rows = std::min<std::size_t>(N - first, 70);
     matrix<T> slab(rows, packed.order.shape.slots());
     const dequantize_kernel<Bits, T> kernel{packed.view(), first_strip, slab.view()};
     on_host(kernel.launch(), kernel);
@@ -182,7 +183,8 @@ TEST_CASE("zero points of any bits are read as the layouts of the files read the
     for_all_bits([&]<int Bits>() {
         const std::size_t N = 64, G = 5;
         matrix<std::uint32_t> words(G, N * Bits / 32);
-        std::generate_n(words.data(), words.rows() * words.cols(), [&] { return static_cast<std::uint32_t>(random()); });
+        std::generate_n(words.data(), words.rows() * words.cols(),
+                        [&] { return static_cast<std::uint32_t>(random()); });
         matrix<std::uint8_t> v1(N, G), v2(N, G);
         gptq::layout::gptq_v1::unpack_zeros<Bits>(words.view(), v1.view());
         gptq::layout::gptq_v2::unpack_zeros<Bits>(words.view(), v2.view());
