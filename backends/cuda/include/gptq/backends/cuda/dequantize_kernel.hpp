@@ -32,35 +32,28 @@ struct dequantize_kernel {
  private:
     constexpr std::size_t tiles() const { return detail::ceil_div(slab.rows, strip_features) * weights.shape.tiles; }
 
+    /// A lane's words where they lie in memory.
+    struct words_in_place {
+        const std::uint32_t* first;
+        constexpr std::uint32_t operator[](std::size_t i) const { return first[i / 4 * warp_size * 4 + i % 4]; }
+    };
+
     /// `strip` counts from the first one of the slab.
     template <class Context>
     constexpr void write_tile(Context& ctx, std::size_t strip, std::size_t tile) const {
-        const lane_words<Bits> words = load_words(ctx, first_strip + strip, tile);
-        for (std::size_t s = 0; s < tile_steps; ++s) {
-            const std::size_t group = weights.shape.group_of_step(tile * tile_steps + s);
-            for (std::size_t m = 0; m < strip_fragments; ++m)
-                for (std::size_t r = 0; r < 4; ++r) {
-                    const std::size_t pair = pair_index(m, s, r);
-                    const pair_position at = position_of_pair(ctx.lane(), pair);
-                    const std::size_t row = strip * strip_features + at.row;
-                    if (row < slab.rows)
-                        write_pair(ctx, row, tile * tile_slots + at.slot, group, code_pair<Bits>(words, pair));
-                }
+        const std::size_t index = (first_strip + strip) * weights.shape.tiles + tile;
+        const words_in_place words{weights.words + (index * Bits * warp_size + ctx.lane()) * 4};
+        for (std::size_t pair = 0; pair < lane_pairs; ++pair) {
+            const pair_position at = position_of_pair(ctx.lane(), pair);
+            const std::size_t row = strip * strip_features + at.row, slot = tile * tile_slots + at.slot;
+            if (row < slab.rows) write_pair(ctx, row, slot, code_pair<Bits>(words, pair));
         }
     }
 
     template <class Context>
-    constexpr lane_words<Bits> load_words(Context& ctx, std::size_t strip, std::size_t tile) const {
-        const std::uint32_t* first = weights.words + (strip * weights.shape.tiles + tile) * Bits * warp_size * 4;
-        lane_words<Bits> words{};
-        for (std::size_t i = 0; i < words.size(); ++i) words[i] = first[(i / 4 * warp_size + ctx.lane()) * 4 + i % 4];
-        return words;
-    }
-
-    template <class Context>
-    constexpr void write_pair(Context& ctx, std::size_t row, std::size_t slot, std::size_t group,
-                              std::uint32_t codes) const {
+    constexpr void write_pair(Context& ctx, std::size_t row, std::size_t slot, std::uint32_t codes) const {
         const std::size_t n = first_strip * strip_features + row;
+        const std::size_t group = weights.shape.group_of_step(slot / step_slots);
         const std::size_t parameter =
             (n / strip_features * weights.shape.groups + group) * strip_features + parameter_place(n % strip_features);
         const float scale = ctx.widen(weights.scales[parameter]);

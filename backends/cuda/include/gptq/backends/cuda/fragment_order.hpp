@@ -129,6 +129,9 @@ inline slot_order order_slots(std::size_t out_features, std::span<const std::int
 template <int Bits>
 using lane_words = std::array<std::uint32_t, 4 * static_cast<std::size_t>(Bits)>;
 
+/// The pairs that a lane holds of a tile.
+inline constexpr std::size_t lane_pairs = strip_fragments * tile_steps * 4;
+
 /// The number of a pair within its lane.
 constexpr std::size_t pair_index(std::size_t m, std::size_t step, std::size_t r) {
     return (m * tile_steps + step) * 4 + r;
@@ -161,9 +164,9 @@ constexpr std::uint32_t pair_field(const Words& words, std::size_t first, std::s
 
 }  // namespace detail
 
-/// The two codes of a pair, one in each half of the result.
-template <int Bits>
-constexpr std::uint32_t code_pair(const lane_words<Bits>& words, std::size_t pair) {
+/// The two codes of a pair, one in each half of the result. `words` is lane_words<Bits> or what is indexed as it is.
+template <int Bits, class Words>
+constexpr std::uint32_t code_pair(const Words& words, std::size_t pair) {
     if constexpr (Bits == 3)
         return detail::pair_field<2>(words, 0, pair) | detail::pair_field<1>(words, 8, pair) << 2;
     else
