@@ -12,8 +12,9 @@ find_package(CUDAToolkit REQUIRED)
 add_library(gptq_cuda INTERFACE)
 add_library(gptq::cuda ALIAS gptq_cuda)
 set_target_properties(gptq_cuda PROPERTIES EXPORT_NAME cuda)
-target_compile_features(gptq_cuda INTERFACE cuda_std_20)
-target_compile_options(gptq_cuda INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr>)
+# CMake learned of C++20 in nvcc with 3.26 only.
+target_compile_options(gptq_cuda INTERFACE
+    "$<$<COMPILE_LANGUAGE:CUDA>:-std=c++20;--expt-relaxed-constexpr>")
 target_link_libraries(gptq_cuda INTERFACE gptq CUDA::cudart CUDA::cublas CUDA::cublasLt CUDA::cusolver)
 target_sources(gptq_cuda INTERFACE FILE_SET HEADERS BASE_DIRS backends/cuda/include FILES ${gptq_cuda_headers})
 install(TARGETS gptq_cuda EXPORT gptqCudaTargets FILE_SET HEADERS)
@@ -28,9 +29,13 @@ add_library(gptq_cuda_build_options INTERFACE)
 target_compile_options(gptq_cuda_build_options INTERFACE
     $<$<COMPILE_LANGUAGE:CUDA>:--Werror=all-warnings -Xcompiler=-Wall,-Wextra,-Werror -Xptxas=-warn-spills>)
 
+# Everything that nvcc compiles: cmake --build --preset cuda --target cuda_programs
+add_custom_target(cuda_programs)
+
 # add_gptq_cuda_program(NAME SOURCE): a program of one file, with the CPU kernels, which nvcc cannot compile.
 function(add_gptq_cuda_program name source)
     add_executable(${name} ${source})
+    add_dependencies(cuda_programs ${name})
     target_link_libraries(${name} PRIVATE gptq::cuda gptq_kernels gptq_cuda_build_options)
     if(NCCL_INCLUDE_DIR AND NCCL_LIBRARY)
         target_include_directories(${name} SYSTEM PRIVATE ${NCCL_INCLUDE_DIR})

@@ -24,8 +24,8 @@ int main() {
     gptq::basic_hessian<gptq::cuda_backend> h(in_features, gpu);
     h.add(X);
     const auto q = gptq::quantize<w4>(W, h, {}, gpu);
-    const auto m = gptq::prepare(q, gpu);  // or from gptq::packed, as checkpoints have it
-    const auto few = gptq::matmul(random_inputs(3, in_features, 3), m);     // the decode kernel
+    const auto m = gptq::prepare(q, gpu);                                // or from gptq::packed, as checkpoints have it
+    const auto few = gptq::matmul(random_inputs(3, in_features, 3), m);  // the decode kernel
     const auto many = gptq::matmul(random_inputs(300, in_features, 3), m);  // cuBLASLt
 
     gptq::hessian<float> on_host(in_features);

@@ -1,5 +1,5 @@
-// What only a GPU can show: that the PTX wrappers do what kernel_context says, that the kernels do on a device what they
-// do on the host, and that cuda_backend conforms. Without a GPU it says so and ends with status 77.
+// What only a GPU can show: that the PTX wrappers do what kernel_context says, that the kernels do on a device what
+// they do on the host, and that cuda_backend conforms. Without a GPU it says so and ends with status 77.
 #define CATCH_CONFIG_RUNNER
 #include "support/catch.hpp"
 
@@ -118,7 +118,9 @@ TEST_CASE("PTX wrappers do what the host context does") {
     check_wrapper<rounds<gptq::bfloat16>>();
 }
 
-TEST_CASE("cuda_backend conforms") { CHECK(gptq::testing::check_backend(cuda_backend{}) == gptq::testing::violations{}); }
+TEST_CASE("cuda_backend conforms") {
+    CHECK(gptq::testing::check_backend(cuda_backend{}) == gptq::testing::violations{});
+}
 
 TEST_CASE("a Hessian in TF32 is close to one in float") {
     const auto layer = gptq_test::make_layer(1, 96, 500, 31);
@@ -161,8 +163,10 @@ TEST_CASE("checkpoint tensors are repacked on the GPU") {
         const auto q = random_quantized(bits, 128, 256, 64);
         const auto X = random_inputs(4, 256);
         const auto expected = gptq::matmul(X, gptq::prepare(q, cuda_backend{}));
-        const bool v1 = gptq::matmul(X, gptq::prepare(gptq::pack<gptq::layout::gptq_v1>(q), cuda_backend{})) == expected;
-        const bool v2 = gptq::matmul(X, gptq::prepare(gptq::pack<gptq::layout::gptq_v2>(q), cuda_backend{})) == expected;
+        const bool v1 =
+            gptq::matmul(X, gptq::prepare(gptq::pack<gptq::layout::gptq_v1>(q), cuda_backend{})) == expected;
+        const bool v2 =
+            gptq::matmul(X, gptq::prepare(gptq::pack<gptq::layout::gptq_v2>(q), cuda_backend{})) == expected;
         CAPTURE(bits);
         CHECK(v1);
         CHECK(v2);

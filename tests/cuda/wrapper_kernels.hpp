@@ -127,7 +127,8 @@ struct rounds : wrapper_kernel {
         out(r, 0) = pair(0);
         out(r, 1) = ctx.template fma_pairs<T>(pair(1), pair(2), pair(3));
         out(r, 2) = std::bit_cast<std::uint32_t>(ctx.widen(T{static_cast<std::uint16_t>(pair(4) & 0xffffu)}));
-        out(r, 3) = ctx.template narrow_pair<T>(number(in(r, 5)) * 1e-7f, number(in(r, 5)) * 1e-5f);  // subnormal halves
+        out(r, 3) =
+            ctx.template narrow_pair<T>(number(in(r, 5)) * 1e-7f, number(in(r, 5)) * 1e-5f);  // subnormal halves
     }
 };
 
