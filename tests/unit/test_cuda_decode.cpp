@@ -117,7 +117,7 @@ void for_each_kind(const Check& check) {
 
 }  // namespace
 
-TEST_CASE("decode: all bits, kinds of inputs, grids, group sizes and orders") {
+TEST_CASE("decode: all bits, kinds of inputs, grids, group sizes and orders", "[many]") {
     constexpr std::size_t N = 72, K = 256;
     std::size_t rows = 0;
     for_each_kind([&]<int Bits, class T>() {
@@ -132,7 +132,7 @@ TEST_CASE("decode: all bits, kinds of inputs, grids, group sizes and orders") {
     });
 }
 
-TEST_CASE("decode: 1 to 33 rows") {
+TEST_CASE("decode: 1 to 33 rows", "[many]") {
     for (std::size_t rows = 1; rows <= 33; ++rows)
         check_decode<4, half>(gptq_test::random_plain_layer(4, false, 66, 128, 64, false, 3), rows);
     for_each_kind([&]<int Bits, class T>() {
@@ -141,12 +141,19 @@ TEST_CASE("decode: 1 to 33 rows") {
     });
 }
 
-TEST_CASE("decode: ragged shapes") {
+TEST_CASE("decode: ragged shapes", "[many]") {
     for (const std::size_t N : {1u, 63u, 64u, 65u, 130u})
         for (const std::size_t K : {1u, 15u, 17u, 65u, 72u, 200u, 600u}) {
             check_decode<4, half>(gptq_test::random_plain_layer(4, false, N, K, 32, false, 6), 3);
             check_decode<3, bfloat16>(gptq_test::random_plain_layer(3, false, N, K, 48, true, 7), 2);
         }
+}
+
+TEST_CASE("decode: every kernel, with enough tiles for a warp to go round its ring") {
+    for_each_kind([]<int Bits, class T>() {
+        for (const std::size_t rows : {3u, 16u, 31u})
+            check_decode<Bits, T>(gptq_test::random_plain_layer(Bits, false, 64, 1024, 128, false, 14), rows);
+    });
 }
 
 TEST_CASE("decode: groups of unequal sizes, one of them empty") {

@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <string>
 #include <type_traits>
+#include <utility>
 
 #include <gptq/backends/cuda/context.hpp>
 #include <gptq/backends/cuda/fragment_order.hpp>
@@ -37,6 +38,14 @@ struct alignas(4) half_pair {
 struct alignas(2) byte_pair {
     std::array<std::uint8_t, 2> values;
 };
+
+/// f(0), f(1), ..., f(Count - 1), each with a constant: arrays that are indexed by it can lie in registers, whatever
+/// the compiler thinks of unrolling loops.
+template <std::size_t Count, class Function>
+constexpr void unrolled(const Function& f) {
+    [&f]<std::size_t... I>(std::index_sequence<I...>) { (f(std::integral_constant<std::size_t, I>()), ...); }
+    (std::make_index_sequence<Count>());
+}
 
 /// A walk over the steps of a layer that knows the group of each.
 struct group_walk {
@@ -234,7 +243,7 @@ class decode_kernel {
         std::array<bool, tile_steps + 1> begins{};  // whether step s has other parameters than the one before
         for (std::size_t s = 0; s < tile_steps; ++s, walk.advance()) begins[s] = s == 0 || walk.begins_group();
         begins[tile_steps] = true;
-        for (std::size_t m = 0; m < strip_fragments; ++m) add_fragment(ctx, tile, m, words, inputs, begins, sums[m]);
+        detail::unrolled<strip_fragments>([&](auto m) { add_fragment(ctx, tile, m, words, inputs, begins, sums[m]); });
     }
 
     /// The part of add_tile for 16 output features.
@@ -319,12 +328,13 @@ class decode_kernel {
         const auto shared = ctx.template shared<float>(0, sum_floats);
         const std::size_t g = ctx.lane() / 4, t = ctx.lane() % 4;
         ctx.barrier();  // the ring is no longer in use
-        for (std::size_t m = 0; m < strip_fragments; ++m)
+        detail::unrolled<strip_fragments>([&](auto m) {
             for (std::size_t i = 0; i < TokenTiles; ++i)
                 for (std::size_t j = 0; j < 4; ++j) {
                     const std::size_t row = 16 * m + j / 2 * 8 + g, token = 8 * i + 2 * t + j % 2;
                     shared[(ctx.warp() * tokens + token) * sum_stride + row] = sums[m][i][j];
                 }
+        });
         ctx.barrier();
     }
 

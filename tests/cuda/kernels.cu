@@ -1,0 +1,49 @@
+// Every kernel, for every number of bits and kind of input, launched as programs launch them: what check_kernels.cmake
+// has nvcc compile. Nothing here runs.
+#include <cstddef>
+#include <cstdint>
+
+#include <gptq/backends/cuda/decode.hpp>
+#include <gptq/backends/cuda/dequantize_kernel.hpp>
+#include <gptq/backends/cuda/device_context.hpp>
+#include <gptq/backends/cuda/fragment_order.hpp>
+
+namespace {
+
+using namespace gptq::cuda;
+
+template <int Bits, class T>
+void products(const fragment_view& weights, const std::int32_t* features, gptq::matrix_view<T> X,
+              gptq::matrix_view<T> Y, gptq::matrix_view<float> workspace) {
+    const device_launcher launch;
+    const gather_inputs_kernel<T> gather{features, X, X};
+    launch(gather.launch(), gather);
+    decode<Bits, T>(launch, weights, X, Y, 2, workspace);
+    const dequantize_kernel<Bits, T> dequantize{weights, 0, Y};
+    launch(dequantize.launch(), dequantize);
+}
+
+template <int Bits>
+void repacks(const code_source& codes, const fragment_shape& shape, const std::int32_t* features, std::uint32_t* words,
+             gptq::half* scales, std::uint8_t* zeros) {
+    const device_launcher launch;
+    repack<Bits>(launch, codes, shape, features, words, scales, zeros);
+    repack<Bits>(launch, gptq_source<Bits, 1>{}, shape, features, words, scales, zeros);
+    repack<Bits>(launch, gptq_source<Bits, 2>{}, shape, features, words, scales, zeros);
+}
+
+template <int Bits>
+void kernels() {
+    products<Bits, gptq::half>({}, {}, {}, {}, {});
+    products<Bits, gptq::bfloat16>({}, {}, {}, {}, {});
+    repacks<Bits>({}, {}, {}, {}, {}, {});
+}
+
+}  // namespace
+
+void launch_all() {
+    kernels<2>();
+    kernels<3>();
+    kernels<4>();
+    kernels<8>();
+}
