@@ -7,10 +7,27 @@
 #include <gptq/backends/cuda/dequantize_kernel.hpp>
 #include <gptq/backends/cuda/device_context.hpp>
 #include <gptq/backends/cuda/fragment_order.hpp>
+#include <gptq/backends/cuda/row_kernels.hpp>
+#include <gptq/backends/cuda/solve_kernel.hpp>
+#include <gptq/grids/affine.hpp>
+#include <gptq/round_to_nearest.hpp>
 
 namespace {
 
 using namespace gptq::cuda;
+
+template <class Kernel>
+void start(const Kernel& kernel) {
+    device_launch(kernel.launch(), nullptr, kernel);
+}
+
+template <int Bits, class Grid>
+void quantizes() {
+    start(solve_kernel<Bits, Grid>{});
+    start(row_kernel<gptq::detail::fit_row<Bits, Grid>>{});
+    start(row_kernel<gptq::detail::round_row<Bits, Grid>>{});
+    start(element_kernel<gptq::detail::difference_row<Bits, Grid>>{});
+}
 
 template <int Bits, class T>
 void products(const fragment_view& weights, const std::int32_t* features, gptq::matrix_view<T> X,
@@ -46,4 +63,11 @@ void launch_all() {
     kernels<3>();
     kernels<4>();
     kernels<8>();
+    quantizes<2, gptq::searched<gptq::asymmetric>>();
+    quantizes<3, gptq::searched_by_loss<gptq::asymmetric_from_one>>();
+    quantizes<4, gptq::symmetric>();
+    quantizes<8, gptq::asymmetric>();
+    start(element_kernel<gptq::detail::gather_row>{});
+    start(element_kernel<gptq::detail::add_row>{});
+    start(row_kernel<gptq::detail::permute_hessian>{});
 }

@@ -49,17 +49,17 @@ void check_same(const gptq_test::random_layer& layer, const gptq::quantize_optio
 
 }  // namespace
 
-TEST_CASE("the host-executed CUDA backend conforms") {
+TEST_CASE("the host-executed CUDA backend conforms", "[many]") {
     CHECK(gptq::testing::check_backend(host_executed_backend{}) == gptq::testing::violations{});
 }
 
-TEST_CASE("the CUDA kernels quantize as the plain loops do, in every scheme") {
+TEST_CASE("the CUDA kernels quantize as the plain loops do, in every scheme", "[many]") {
     // 70 columns in blocks of 48: tiles of 32, of 16 and of 6, groups that end within them, a short group last.
     const auto layer = gptq_test::make_layer(6, 70, 160, 11);
     gptq_test::for_each_scheme([&]<class S>() { check_same<S>(layer, {.block_size = 48, .group_size = 20}); });
 }
 
-TEST_CASE("the CUDA kernels quantize as the plain loops do, in groups of every size") {
+TEST_CASE("the CUDA kernels quantize as the plain loops do, in groups of every size", "[many]") {
     using natural = gptq::scheme<4, gptq::group_size<gptq::dynamic>, gptq::asymmetric>;
     using reordered = gptq::scheme<3, gptq::group_size<gptq::dynamic>, gptq::symmetric, gptq::act_order>;
     const auto layer = gptq_test::make_layer(5, 97, 200, 12);  // 5 rows: the second block of warps has one
