@@ -71,7 +71,7 @@ host_executed_backend machine_of(std::size_t blocks) {
 
 }  // namespace
 
-TEST_CASE("prepared layers multiply: all bits, orders, few rows and many, one part and several") {
+TEST_CASE("prepared layers multiply: all bits, orders, few rows and many, one part and several", "[many]") {
     for (const int bits : {2, 3, 4, 8})
         for (const bool reordered : {false, true}) {
             const auto q = random_layer(bits, 70, 264, 64, reordered, 3);
@@ -89,7 +89,7 @@ TEST_CASE("prepared layers multiply: all bits, orders, few rows and many, one pa
         }
 }
 
-TEST_CASE("layers are prepared from the tensors of a checkpoint") {
+TEST_CASE("layers are prepared from the tensors of a checkpoint", "[many]") {
     const auto X = random_inputs(2, 96);
     for (const int bits : {2, 3, 4, 8})
         for (const bool reordered : {false, true}) {

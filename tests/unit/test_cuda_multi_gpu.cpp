@@ -49,7 +49,7 @@ TEST_CASE("rows are shared out without gaps, in sizes that differ by at most one
         }
 }
 
-TEST_CASE("one backend is what the layer is quantized on") {
+TEST_CASE("one backend is what the layer is quantized on", "[openmp]") {
     const auto layer = gptq_test::make_layer(7, 48, 150, 21);
     split_hessian<gptq::cpu_backend> h(48, {gptq::cpu_backend{}});
     h.add(layer.X.view());
@@ -64,7 +64,7 @@ TEST_CASE("one backend is what the layer is quantized on") {
     CHECK(got.report.loss == Approx(expected.report.loss));
 }
 
-TEST_CASE("several backends make of a layer what one makes of it") {
+TEST_CASE("several backends make of a layer what one makes of it", "[openmp]") {
     const auto layer = gptq_test::make_layer(11, 48, 200, 22);
     split_hessian<gptq::cpu_backend> h(48, std::vector<gptq::cpu_backend>(3));
     h.add(layer.X.view().block(0, 2, 0, 48));  // the first backend has none of these
@@ -115,7 +115,7 @@ TEST_CASE("rows do not depend on the backend that has them") {
     CHECK(got.zeros == expected.zeros);
 }
 
-TEST_CASE("a failure in one thread is thrown to the caller") {
+TEST_CASE("a failure in one thread is thrown to the caller", "[openmp]") {
     const auto layer = gptq_test::make_layer(4, 16, 40, 24);
     split_hessian<gptq::cpu_backend> h(16, std::vector<gptq::cpu_backend>(2));
     h.add(layer.X.view());
