@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <utility>
 
+#include <gptq/kernels/columns.hpp>
 #include <gptq/kernels/kernel.hpp>
 
 #if defined(__clang__)
@@ -94,6 +95,9 @@ struct vec {
     static floats add_floats(floats a, floats b) {
         return {_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)};
     }
+    static floats divide(floats a, floats b) { return {_mm256_div_ps(a.low, b.low), _mm256_div_ps(a.high, b.high)}; }
+    static floats minimum(floats a, floats b) { return {_mm256_min_ps(a.low, b.low), _mm256_min_ps(a.high, b.high)}; }
+    static floats maximum(floats a, floats b) { return {_mm256_max_ps(a.low, b.low), _mm256_max_ps(a.high, b.high)}; }
     static floats multiply_add(floats a, floats b, floats c) {
         return {_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};
     }
@@ -111,6 +115,7 @@ struct vec {
     static ints end_quads(ints before, ints sum) { return dot_pairs(before, sum, splat(0x00010001u)); }
 };
 
+#include <gptq/kernels/columns.inl>
 #include <gptq/kernels/loops.inl>
 
 }  // namespace gptq::kernels::avx2

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <utility>
 
+#include <gptq/kernels/columns.hpp>
 #include <gptq/kernels/kernel.hpp>
 
 #if defined(__clang__)
@@ -69,6 +70,9 @@ struct vec {
 
     static floats multiply(floats a, floats b) { return _mm512_mul_ps(a, b); }
     static floats add_floats(floats a, floats b) { return _mm512_add_ps(a, b); }
+    static floats divide(floats a, floats b) { return _mm512_div_ps(a, b); }
+    static floats minimum(floats a, floats b) { return _mm512_maskz_min_ps(all, a, b); }
+    static floats maximum(floats a, floats b) { return _mm512_maskz_max_ps(all, a, b); }
     static floats multiply_add(floats a, floats b, floats c) { return _mm512_fmadd_ps(a, b, c); }
 
     /// Up to 4 bits are looked up in a table, which takes no mask: the permutation reads the lowest four bits only.
@@ -96,6 +100,7 @@ struct vec {
     static ints end_quads(ints before, ints sum) { return dot_pairs(before, sum, splat(0x00010001u)); }
 };
 
+#include <gptq/kernels/columns.inl>
 #include <gptq/kernels/loops.inl>
 
 }  // namespace gptq::kernels::avx512

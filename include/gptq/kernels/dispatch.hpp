@@ -8,6 +8,7 @@
 #include <gptq/kernels/avx512.hpp>
 #include <gptq/kernels/avx512_vnni.hpp>
 #include <gptq/kernels/avx_vnni.hpp>
+#include <gptq/kernels/columns.hpp>
 #include <gptq/kernels/isa.hpp>
 #include <gptq/kernels/kernel.hpp>
 #include <gptq/kernels/neon.hpp>
@@ -15,12 +16,17 @@
 
 namespace gptq::kernels {
 
+/// Throws unsupported_error where this machine cannot run kernels of `which`.
+inline void require_supported(isa which) {
+    if (!supports(which))
+        throw unsupported_error("kernels: this machine has no " + std::string(isa_name(which)) +
+                                "; leave the choice to best_isa()");
+}
+
 /// The kernel of `which` for codes of 2, 3, 4 or 8 bits. Throws unsupported_error where this machine cannot run it.
 template <held_as Held>
 kernel find_kernel(isa which, int bits) {
-    if (!supports(which))
-        throw unsupported_error("matmul: this machine has no " + std::string(isa_name(which)) +
-                                "; leave the choice to " + "best_isa()");
+    require_supported(which);
     // Floats gain nothing from dot products of integers: those kernels need not be compiled twice.
     constexpr bool floats = Held == held_as::floats;
     if (floats && which == isa::avx_vnni) which = isa::avx2;
@@ -41,6 +47,22 @@ kernel find_kernel(isa which, int bits) {
         default: break;
     }
     return portable::find_kernel<Held>(bits);
+}
+
+/// The solver's kernels of `which`, or of the best set below it that has its own. Throws as find_kernel().
+inline column_kernels find_column_kernels(isa which) {
+    require_supported(which);
+    switch (which) {
+#if defined(__x86_64__)
+        case isa::avx2:
+        case isa::avx_vnni: return avx2::find_column_kernels();
+        case isa::avx512:
+        case isa::avx512_vnni: return avx512::find_column_kernels();
+#elif defined(__aarch64__)
+        case isa::neon: return neon::find_column_kernels();
+#endif
+        default: return portable::find_column_kernels();
+    }
 }
 
 // All kernels are compiled wherever a product is: some seconds a file. A program of many files may define this macro in

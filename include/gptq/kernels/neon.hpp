@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <utility>
 
+#include <gptq/kernels/columns.hpp>
 #include <gptq/kernels/kernel.hpp>
 
 #if defined(__clang__)
@@ -115,6 +116,15 @@ struct vec {
     static floats add_floats(floats a, floats b) {
         return map<floats>([&](int i) { return vaddq_f32(a.part[i], b.part[i]); });
     }
+    static floats divide(floats a, floats b) {
+        return map<floats>([&](int i) { return vdivq_f32(a.part[i], b.part[i]); });
+    }
+    static floats minimum(floats a, floats b) {
+        return map<floats>([&](int i) { return vminnmq_f32(a.part[i], b.part[i]); });
+    }
+    static floats maximum(floats a, floats b) {
+        return map<floats>([&](int i) { return vmaxnmq_f32(a.part[i], b.part[i]); });
+    }
     static floats multiply_add(floats a, floats b, floats c) {
         return map<floats>([&](int i) { return vfmaq_f32(c.part[i], a.part[i], b.part[i]); });
     }
@@ -138,6 +148,7 @@ struct vec {
     static ints end_quads(ints, ints sum) { return sum; }
 };
 
+#include <gptq/kernels/columns.inl>
 #include <gptq/kernels/loops.inl>
 
 }  // namespace gptq::kernels::neon

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <utility>
 
+#include <gptq/kernels/columns.hpp>
 #include <gptq/kernels/kernel.hpp>
 
 namespace gptq::kernels::portable {
@@ -109,6 +110,17 @@ struct vec {
     static floats add_floats(floats a, floats b) {
         return map<floats>([&](int i) { return a.part[i] + b.part[i]; });
     }
+    static floats divide(floats a, floats b) {
+        return map<floats>([&](int i) { return a.part[i] / b.part[i]; });
+    }
+    /// The smaller, or b where a is no number.
+    static floats minimum(floats a, floats b) {
+        return map<floats>([&](int i) { return a.part[i] < b.part[i] ? a.part[i] : b.part[i]; });
+    }
+    /// The larger, or b where a is no number.
+    static floats maximum(floats a, floats b) {
+        return map<floats>([&](int i) { return a.part[i] > b.part[i] ? a.part[i] : b.part[i]; });
+    }
     /// a * b + c.
     static floats multiply_add(floats a, floats b, floats c) {
         return map<floats>([&](int i) { return a.part[i] * b.part[i] + c.part[i]; });
@@ -131,6 +143,7 @@ struct vec {
     static ints end_quads(ints, ints sum) { return sum; }
 };
 
+#include <gptq/kernels/columns.inl>
 #include <gptq/kernels/loops.inl>
 
 }  // namespace gptq::kernels::portable

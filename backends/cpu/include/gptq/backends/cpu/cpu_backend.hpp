@@ -6,9 +6,10 @@
 #include <cstddef>
 
 #include <gptq/backends/cpu/blas.hpp>
+#include <gptq/backends/cpu/row_threads.hpp>
+#include <gptq/backends/cpu/row_tile.hpp>
 #include <gptq/concepts.hpp>
 #include <gptq/host_memory.hpp>
-#include <gptq/kernels/threads.hpp>
 
 namespace gptq {
 
@@ -16,9 +17,28 @@ namespace gptq {
 struct cpu_backend : host_memory {
     template <class F>
     void for_each_row(std::size_t n, const F& f) const {
-        kernels::in_parallel(n, kernels::default_threads(), [&](std::size_t first, std::size_t last) {
+        detail::on_row_threads(n, [&](std::size_t first, std::size_t last) {
             for (std::size_t r = first; r < last; ++r) f(r);
         });
+    }
+
+    /// The solver's loop over the columns of a block, vectorized for the machine at hand.
+    template <int Bits, AffineGrid Grid>
+    void for_each_row(std::size_t n, const detail::quantize_row<Bits, Grid>& block) const {
+        constexpr std::size_t lanes = kernels::tile_lanes;
+        const kernels::column_kernels kernel = kernels::find_column_kernels(best_isa());
+        detail::on_row_threads(n, [&](std::size_t first, std::size_t last) {
+            detail::row_tile<Bits, Grid> tile(block, kernel);
+            for (std::size_t r = first; r < last; r += lanes) tile.quantize(r, std::min(lanes, last - r));
+        });
+    }
+
+    /// The grids of groups that are fitted outside that loop.
+    template <int Bits, class Grid>
+    void for_each_row(std::size_t n, const detail::fit_row<Bits, searched_by_loss<Grid>>& fit) const {
+        const auto grid = detail::with_kernels(fit.grid, kernels::find_column_kernels(best_isa()));
+        for_each_row(n, detail::fit_row<Bits, detail::searched_by_kernel<Grid>>{
+                            fit.W, fit.costs, fit.groups, fit.first_group, fit.group_features, grid});
     }
 
     void gram_update(matrix_view<float> H, matrix_view<const float> X, float alpha, float beta) const {

@@ -1,0 +1,136 @@
+// The solver's loop over the columns of a block on the CPU: 16 rows at a time, by kernels for the machine at hand. What
+// it computes is detail::quantize_row, up to rounding.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include <gptq/concepts.hpp>
+#include <gptq/grids/affine.hpp>
+#include <gptq/kernels/dispatch.hpp>
+#include <gptq/quantize.hpp>
+#include <gptq/round_to_nearest.hpp>
+
+namespace gptq::detail {
+
+/// searched_by_loss<Grid>, its losses summed by a kernel.
+template <class Grid>
+struct searched_by_kernel : Grid {
+    kernels::column_kernels kernel;
+
+    template <int Bits>
+    grid_params fit(std::span<const float> w, std::span<const float> costs) const {
+        constexpr float max_code = (1 << Bits) - 1;
+        const std::size_t whole = w.size() / kernels::tile_lanes * kernels::tile_lanes, rest = w.size() - whole;
+        std::array<float, kernels::tile_lanes> last_weights{}, last_costs{};
+        std::copy_n(w.begin() + static_cast<std::ptrdiff_t>(whole), rest, last_weights.begin());
+        std::copy_n(costs.begin() + static_cast<std::ptrdiff_t>(whole), rest, last_costs.begin());
+        const kernels::costly_weights front{w.data(), costs.data(), whole};
+        const kernels::costly_weights back{last_weights.data(), last_costs.data(), rest == 0 ? 0 : kernels::tile_lanes};
+        return search_range<Grid, Bits>(w, [&](grid_params p) {
+            return double{kernel.loss(front, p.scale, p.zero, max_code)} + kernel.loss(back, p.scale, p.zero, max_code);
+        });
+    }
+    template <int Bits>
+    grid_params fit(std::span<const float> w) const {
+        return searched_by_loss<Grid>::template fit<Bits>(w);
+    }
+};
+
+/// The grid as the CPU backend fits it.
+template <class Grid>
+Grid with_kernels(const Grid& grid, const kernels::column_kernels&) {
+    return grid;
+}
+template <class Grid>
+searched_by_kernel<Grid> with_kernels(const searched_by_loss<Grid>& grid, const kernels::column_kernels& kernel) {
+    return {grid, kernel};
+}
+
+/// Up to 16 rows of a block on their way through the loop; its memory serves one tile after the other.
+template <int Bits, AffineGrid Grid>
+class row_tile {
+ public:
+    row_tile(const quantize_row<Bits, Grid>& block, const kernels::column_kernels& kernel)
+        : block_(block),
+          kernel_(kernel),
+          weights_(block.T.cols),
+          values_(block.T.cols),
+          codes_(block.T.cols),
+          group_(block.T.cols) {}
+
+    /// What quantize_row does to each of the rows [first, first + count), count <= 16.
+    void quantize(std::size_t first, std::size_t count) {
+        rows_ = {first, count};
+        const std::size_t columns = block_.T.cols;
+        load();
+        for (std::size_t i = 0, n = 0; i < columns; i += n) {
+            n = block_.group_length(block_.first + i, columns - i);
+            enter_group(i, n);
+            kernel_.quantize({weights_[0].data(), values_[0].data(), codes_[0].data(), block_.U.data, block_.U.ld, i,
+                              i + n, columns, scales_.data(), zeros_.data(), (1 << Bits) - 1});
+        }
+        store();
+    }
+
+ private:
+    template <class T>
+    using lanes = std::array<T, kernels::tile_lanes>;
+
+    void load() {
+        for (std::size_t lane = 0; lane < rows_.count; ++lane) {
+            const std::span<const float> w = block_.T.row(rows_.first + lane);
+            for (std::size_t i = 0; i < w.size(); ++i) weights_[i][lane] = w[i];
+        }
+    }
+
+    /// Fits the grids of the group whose columns [i, i + n) come next, if that is to be done, and loads them.
+    void enter_group(std::size_t i, std::size_t n) {
+        const std::size_t g = block_.group_at(0, block_.first + i);
+        for (std::size_t lane = 0; lane < rows_.count; ++lane) {
+            const std::size_t r = rows_.first + lane;
+            if (block_.fit_groups) block_.groups.set(r, g, fit(lane, i, n));
+            const grid_params params = block_.groups.get(r, g);
+            scales_[lane] = params.scale;
+            zeros_[lane] = params.zero;
+        }
+    }
+    grid_params fit(std::size_t lane, std::size_t i, std::size_t n) {
+        for (std::size_t j = 0; j < n; ++j) group_[j] = weights_[i + j][lane];
+        return fit_group<Bits>(with_kernels(block_.grid, kernel_), std::span<const float>(group_.data(), n),
+                               block_.costs.row(0).subspan(i, n));
+    }
+
+    void store() {
+        for (std::size_t lane = 0; lane < rows_.count; ++lane) {
+            const std::size_t r = rows_.first + lane;
+            const std::span<float> errors = block_.T.row(r);
+            const std::span<float> w = block_.W.row(r).subspan(block_.first, errors.size());
+            const std::span<std::uint8_t> codes = block_.codes.row(r);
+            double loss = 0.0;
+            for (std::size_t i = 0; i < errors.size(); ++i) {
+                errors[i] = weights_[i][lane];
+                loss += double{errors[i]} * double{errors[i]};
+                w[i] -= values_[i][lane];
+                codes[block_.order(0, block_.first + i)] = static_cast<std::uint8_t>(codes_[i][lane]);
+            }
+            block_.loss(r, 0) += loss;
+        }
+    }
+
+    const quantize_row<Bits, Grid>& block_;
+    const kernels::column_kernels& kernel_;
+    struct {
+        std::size_t first = 0, count = 0;
+    } rows_;
+    std::vector<lanes<float>> weights_, values_;  // [b, 16]
+    std::vector<lanes<std::uint32_t>> codes_;     // [b, 16]
+    std::vector<float> group_;                    // [b], the weights of a row and group
+    lanes<float> scales_{}, zeros_{};
+};
+
+}  // namespace gptq::detail
