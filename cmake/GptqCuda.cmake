@@ -32,7 +32,7 @@ target_compile_options(gptq_cuda_build_options INTERFACE
 # Everything that nvcc compiles: cmake --build --preset cuda --target cuda_programs
 add_custom_target(cuda_programs)
 
-# add_gptq_cuda_program(NAME SOURCE): a program of one file, with the CPU kernels, which nvcc cannot compile.
+# add_gptq_cuda_program(NAME SOURCE): a program of one file, with the CPU kernels from elsewhere.
 function(add_gptq_cuda_program name source)
     add_executable(${name} ${source})
     add_dependencies(cuda_programs ${name})

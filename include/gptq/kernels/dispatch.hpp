@@ -67,8 +67,7 @@ inline column_kernels find_column_kernels(isa which) {
 
 // All kernels are compiled wherever a product is: some seconds a file. A program of many files may define this macro in
 // all of them, and have one that does not, with the three definitions (`template kernel find_kernel<...>(isa, int);`).
-// nvcc cannot compile them at all: what it compiles always takes them from elsewhere.
-#if defined(GPTQ_KERNELS_ELSEWHERE) || defined(__CUDACC__)
+#ifdef GPTQ_KERNELS_ELSEWHERE
 extern template kernel find_kernel<held_as::floats>(isa, int);
 extern template kernel find_kernel<held_as::int16>(isa, int);
 extern template kernel find_kernel<held_as::int8>(isa, int);
