@@ -14,13 +14,11 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <string>
 #include <type_traits>
 #include <utility>
 
 #include <gptq/backends/cuda/context.hpp>
 #include <gptq/backends/cuda/fragment_order.hpp>
-#include <gptq/error.hpp>
 #include <gptq/half.hpp>
 #include <gptq/matrix_view.hpp>
 

@@ -10,12 +10,14 @@
 #include <array>
 #include <barrier>
 #include <bit>
+#include <cmath>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <exception>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -124,6 +126,14 @@ T narrow(float value) {
         return to_bfloat16(value);
 }
 
+/// A float next to x, its last bit 1 unless it is x: rounding it to fewer bits gives what rounding x gives.
+inline float round_to_odd(double x) {
+    const float nearest = static_cast<float>(x);
+    if (double{nearest} == x || std::bit_cast<std::uint32_t>(nearest) % 2 != 0) return nearest;
+    const float infinity = std::numeric_limits<float>::infinity();
+    return std::nextafter(nearest, double{nearest} < x ? infinity : -infinity);
+}
+
 }  // namespace detail
 
 /// One thread of a kernel on the host; a model of kernel_context, which says what the functions do. What breaks its
@@ -218,10 +228,8 @@ class host_context {
     template <tensor_element T>
     std::uint32_t fma_pairs(std::uint32_t a, std::uint32_t b, std::uint32_t c) const {
         const auto fma = [=](std::size_t i) {
-            // Of two halves or bfloat16s, a double holds the product exactly.
-            const double product =
-                double{to_float(detail::element_of<T>(a, i))} * double{to_float(detail::element_of<T>(b, i))};
-            return static_cast<float>(product + double{to_float(detail::element_of<T>(c, i))});
+            const auto number = [i](std::uint32_t word) { return double{to_float(detail::element_of<T>(word, i))}; };
+            return detail::round_to_odd(number(a) * number(b) + number(c));
         };
         return narrow_pair<T>(fma(0), fma(1));
     }
