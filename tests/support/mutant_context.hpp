@@ -50,8 +50,17 @@ struct with_swapped_inputs : gptq::cuda::host_context {
     }
 };
 
+/// Shuffles from the lane next to the one that was asked for.
+struct with_shifted_shuffles : gptq::cuda::host_context {
+    using host_context::host_context;
+    template <class T>
+    T shuffle(T value, std::size_t lane) {
+        return host_context::shuffle(value, (lane + 1) % gptq::cuda::warp_size);
+    }
+};
+
 static_assert(gptq::cuda::kernel_context<without_barrier> && gptq::cuda::kernel_context<without_warp_barrier> &&
               gptq::cuda::kernel_context<with_loose_waits> && gptq::cuda::kernel_context<with_swapped_weights> &&
-              gptq::cuda::kernel_context<with_swapped_inputs>);
+              gptq::cuda::kernel_context<with_swapped_inputs> && gptq::cuda::kernel_context<with_shifted_shuffles>);
 
 }  // namespace gptq_test
