@@ -14,7 +14,7 @@
 namespace {
 
 using namespace gptq::cuda;
-using Catch::Matchers::Contains;
+using Catch::Contains;
 using gptq::bfloat16;
 using gptq::half;
 

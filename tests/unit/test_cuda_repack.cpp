@@ -163,8 +163,10 @@ TEST_CASE("a lane holds the fragments A of its tile as mma_16x8x16 wants them") 
                 const std::size_t word = 2 * (4 * m + step), at = (word / 4 * 32 + lane) * 4 + word % 4;
                 const std::size_t n = 16 * m + lane / 4, k = 16 * step + 2 * (lane % 4);
                 const auto pairs = [&](std::size_t slot) {
-                    return codes(n, slot) | codes(n + 8, slot) << 8 | codes(n, slot + 1) << 16 |
-                           static_cast<std::uint32_t>(codes(n + 8, slot + 1)) << 24;
+                    const auto column = [&](std::size_t i) {
+                        return codes(n, slot + i) + 256u * codes(n + 8, slot + i);
+                    };
+                    return column(0) + (column(1) << 16);
                 };
                 CHECK(packed.words[at] == pairs(k));
                 CHECK(packed.words[at + 1] == pairs(k + 8));

@@ -28,7 +28,7 @@ namespace gptq::cuda {
 
 namespace detail {
 
-/// A part of the 16 bytes that are loaded from shared memory at once.
+// What a lane loads from shared memory at once.
 struct alignas(16) quad {
     std::array<std::uint32_t, 4> words;
 };
