@@ -23,14 +23,14 @@ void use_threads(std::size_t count) {
 #endif
 }
 
-void let_idle_threads_sleep([[maybe_unused]] char** argv) {
-#ifdef _OPENMP
+void let_idle_threads_sleep(char** argv) {
     if (argv[0] == nullptr || argv[1] == nullptr) return;
     const std::string_view command = argv[1];
     if (command != "quantize" && command != "eval") return;
-    if (std::getenv("OMP_WAIT_POLICY") || std::getenv("GOMP_SPINCOUNT")) return;
-    if (setenv("OMP_WAIT_POLICY", "passive", 1) == 0) execv("/proc/self/exe", argv);
-#endif
+    const char *openmp = "OMP_WAIT_POLICY", *openblas = "OPENBLAS_THREAD_TIMEOUT";
+    if (std::getenv(openmp) || std::getenv("GOMP_SPINCOUNT") || std::getenv(openblas)) return;
+    // The time-out is 2^4 cycles.
+    if (setenv(openmp, "passive", 1) == 0 && setenv(openblas, "4", 1) == 0) execv("/proc/self/exe", argv);
 }
 
 }  // namespace program

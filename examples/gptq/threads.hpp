@@ -8,9 +8,10 @@ namespace program {
 /// Makes OpenBLAS and OpenMP use `count` threads from here on; 0 leaves both as they are.
 void use_threads(std::size_t count);
 
-/// Starts the program again with OpenMP's idle threads asleep instead of spinning, unless the user has chosen. Where
-/// BLAS and OpenMP take turns, as in `quantize` and `eval`, spinning threads of the one take the processors from the
-/// other: more than twice the processor time on two cores. OpenMP reads this before main() begins, hence the restart.
+/// Starts the program again with the idle threads of OpenMP and OpenBLAS asleep instead of spinning, unless the user has
+/// chosen. Where both and the solver's own threads take turns, as in `quantize` and `eval`, spinning threads of the one
+/// take the processors from the other: more than twice the processor time on two cores. Both libraries read this before
+/// main() begins, hence the restart.
 /// Returns if there is nothing to do or the system does not allow it.
 void let_idle_threads_sleep(char** argv);
 

@@ -18,8 +18,7 @@ namespace gptq {
 
 // ---------------------------------------------------------------------------------------------------------------------
 // QuantGrid<G, Bits>: the values that a group of weights can take.
-//  1. fit<Bits>(w) returns parameters for the weights of one group; the scale is positive, finite and a half can hold
-//  it.
+//  1. fit<Bits>(w) returns parameters for the weights of one group; the scale is positive, finite and exact as a half.
 //  2. encode<Bits>(x, p) returns a code in [0, 2^Bits), that of a value nearest to x.
 //  3. encode<Bits>(decode<Bits>(c, p), p) == c for every code c that encode can return.
 //  4. Nothing depends on anything but the arguments; all three may run concurrently.
@@ -52,8 +51,7 @@ concept AffineGrid = requires {
 // ---------------------------------------------------------------------------------------------------------------------
 // GroupPolicy<G>: how many input features share their parameters.
 //  1. features(in_features, requested) is in [1, in_features] for in_features > 0. `requested` is the run-time group
-//  size;
-//     policies that know theirs ignore it.
+//     size; policies that know theirs ignore it.
 // ---------------------------------------------------------------------------------------------------------------------
 template <class G>
 concept GroupPolicy = requires(std::size_t in_features, int requested) {
@@ -81,18 +79,18 @@ concept OrderingPolicy = requires(const O& order, std::span<const float> diag, s
 //  1. make_matrix<T>(r, c) owns r x c zeroed elements and has view().
 //  2. lend(host).view() shows a host matrix in the backend's memory, for as long as both live (a host backend lends the
 //     elements themselves); download(mine, host) copies a matrix of equal shape out. Both for float, double,
-//     std::uint8_t and std::size_t.
+//     std::uint8_t and std::size_t; lend for half and bfloat16 as well.
 //  3. for_each_row(n, f) calls f(r) exactly once for every r in [0, n), possibly concurrently; f touches row r only.
-//  4. gram_update(H, X, alpha, beta): H = beta H + alpha X'X, in the upper triangle (row-major) only.      H [K,K], X
-//  [T,K]
+//  4. gram_update(H, X, alpha, beta): H = beta H + alpha X'X, in the upper triangle (row-major) only.
+//     H [K,K]  X [T,K]
 //  5. factor_upper(H): overwrites H, of which the upper triangle is read, by the upper triangular A with H = A A',
-//  zeros
-//     below. Returns false, H then being unspecified, where H is not positive definite or a result is not finite. [K,K]
+//     zeros below. Returns false, H then being unspecified, where H is not positive definite or a result is not finite.
+//     H [K,K]
 //  6. inverse_factor_upper(H): likewise by the upper triangular U with U'U = H^-1 (the paper's "Cholesky of the
-//  inverse").
+//     inverse").
 //  7. multiply(C, A, B, alpha, beta): C = beta C + alpha A B; no argument overlaps C; beta = 0 ignores what C held.
-//  8. solve_upper_right(B, A): B = B A^-1 for an upper triangular A whose lower part is not read.            B [N,K], A
-//  [K,K]
+//  8. solve_upper_right(B, A): B = B A^-1 for an upper triangular A whose lower part is not read.
+//     B [N,K]  A [K,K]
 //  9. A call's results are visible to the next call. Calls throw only for resources that ran out.
 // Cost: 4, 7 and 8 carry almost all arithmetic; 3 carries the loop over columns.
 // ---------------------------------------------------------------------------------------------------------------------
@@ -117,24 +115,26 @@ concept Backend = requires(const B& b, std::size_t n, matrix_view<float> m, matr
 
 // ---------------------------------------------------------------------------------------------------------------------
 // FactorPath<P, B>: how the solver gets the inverse Hessian's Cholesky factor U (U'U = H^-1) and what it does with it.
-// W [N,K] is the solver's working copy: columns that are already quantized hold D = W - Q, later ones what the path
-// left.
+// W [N,K] is the solver's working copy: columns that are already quantized hold D = W - Q, later ones what the path left.
+// Columns are taken in stretches of a few blocks; S [N, s] is the stretch that begins at column `first`.
 //  1. factor(b, H): prepares H in place; false where it is not positive definite.
-//  2. current(b, F, W, first, last, T): T [N, last-first] = columns [first, last) with all errors before `first` fed
-//  back.
-//  3. diagonal_block(b, F, first, last, U): U [last-first, last-first] = the diagonal block of U.
-//  4. spread(b, F, W, Err, first, last): called once the block is quantized with Err = (w - q)/U[k,k].   Err [N,
-//  last-first]
-//  5. column_costs(b, F, c): c(0, k) = 1/U[k,k]^2.                                                             c [1, K]
-//  6. hessian_factor(b, F, A): A = the upper triangular matrix with H = A A'.                                  A [K, K]
+//  2. enter(b, F, W, first, S): called before the first block of the stretch; S is the path's to fill.
+//  3. current(b, F, W, first, S, begin, end): columns [begin, end) of the stretch, a block, get their up-to-date weights
+//     in S: all errors before `begin` fed back. The blocks of the stretch before `begin` are quantized, and S holds
+//     their errors, Err = (w - q)/U[k,k].
+//  4. diagonal_block(b, F, begin, end, U): U [end-begin, end-begin] = the diagonal block of U.
+//  5. leave(b, F, W, first, Err): called once the whole stretch is quantized.                                Err [N, s]
+//  6. column_costs(b, F, c): c(0, k) = 1/U[k,k]^2.                                                             c [1, K]
+//  7. hessian_factor(b, F, A): A = the upper triangular matrix with H = A A'.                                  A [K, K]
 // ---------------------------------------------------------------------------------------------------------------------
 template <class P, class B>
 concept FactorPath = Backend<B> &&
     requires(const P& path, const B& b, matrix_view<float> m, matrix_view<const float> c, std::size_t n) {
     { path.factor(b, m) } -> std::same_as<bool>;
-    path.current(b, c, c, n, n, m);
+    path.enter(b, c, c, n, m);
+    path.current(b, c, c, n, m, n, n);
     path.diagonal_block(b, c, n, n, m);
-    path.spread(b, c, m, c, n, n);
+    path.leave(b, c, m, n, c);
     path.column_costs(b, c, m);
     path.hessian_factor(b, c, m);
 };
@@ -143,18 +143,15 @@ concept FactorPath = Backend<B> &&
 // PackLayout<L>: how codes and zero points lie in 32-bit words.
 //  1. code_words<Bits>(N, K) and zero_words<Bits>(N, G) are the exact shapes of the packed matrices.
 //  2. pack_codes<Bits>(codes, words) and unpack_codes<Bits>(words, codes) are inverse; every bit that holds no code is
-//  0.
-//     codes [N,K]: one byte a code, row = output feature
+//     0. codes [N,K]: one byte a code, row = output feature
 //  3. pack_zeros<Bits>(zeros, words) and unpack_zeros<Bits>(words, zeros) likewise, for the zero points in
 //     [min_zero, 2^Bits) ; min_zero is 1 for formats that store zero - 1.                                  zeros [N,G]
 //  4. supports(bits), constexpr, tells which numbers of bits the layout defines; check_shape(N, K) throws shape_error,
-//  naming the
-//     numbers, for layers that the layout cannot hold.
+//     naming the numbers, for layers that the layout cannot hold.
 //  5. scales_by_group tells how scales lie in the file: [G,N] if true, [N,G] if false.
 //  6. A layout may say stores_symmetric_zeros = false: then symmetric layers have no packed zero points.
-//  7. A layout may have code_block(words, first, count): the view of the words of output features [first, first +
-//  count),
-//     which unpack_codes unpacks like those of a whole layer. Without it, prepare unpacks the whole layer at once.
+//  7. A layout may have code_block(words, first, count): the view of the words of output features
+//     [first, first + count), which unpack_codes unpacks like those of a whole layer. Without it, prepare unpacks the whole layer at once.
 // ---------------------------------------------------------------------------------------------------------------------
 struct extent2 {
     std::size_t rows = 0;

@@ -66,6 +66,15 @@ struct pivot_costs {
     }
 };
 
+/// Row r of a matrix of equal elements.
+struct fill_row {
+    matrix_view<float> to;
+    float value;
+    constexpr void operator()(std::size_t r) const noexcept {
+        for (float& x : to.row(r)) x = value;
+    }
+};
+
 struct identity_row {
     matrix_view<float> to;
     constexpr void operator()(std::size_t r) const noexcept {
@@ -77,6 +86,7 @@ struct identity_row {
 
 /// The default path: H = A A' with A upper triangular, one Cholesky and no inverse. U = A^-1 is never formed; with
 /// D = W - Q, a block of columns g sees the errors before it as  W_g + (D_<g A_<g,g) A_gg^-1,  and U_gg = A_gg^-1.
+/// Until a block is quantized, its columns of S hold what is summed up of D_<g A_<g,g.
 /// K^3/3 flops to factor; stands a nearly singular H with far less damping than the paper's path.
 struct inverse_free_path {
     template <Backend B>
@@ -84,13 +94,19 @@ struct inverse_free_path {
         return backend.factor_upper(H);
     }
     template <Backend B>
+    void enter(const B& backend, matrix_view<const float> A, matrix_view<const float> W, std::size_t first,
+               matrix_view<float> S) const {
+        if (first == 0) return backend.for_each_row(W.rows, detail::fill_row{S, 0.0f});
+        backend.multiply(S, W.columns(0, first), A.block(0, first, first, S.cols), 1.0f, 0.0f);
+    }
+    template <Backend B>
     void current(const B& backend, matrix_view<const float> A, matrix_view<const float> W, std::size_t first,
-                 std::size_t last, matrix_view<float> T) const {
-        if (first == 0) return backend.for_each_row(W.rows, detail::copy_row{W.columns(first, last), T});
-        const std::size_t width = last - first;
-        backend.multiply(T, W.columns(0, first), A.block(0, first, first, width), 1.0f, 0.0f);  // D_<g A_<g,g
-        backend.solve_upper_right(T, A.block(first, width, first, width));
-        backend.for_each_row(W.rows, detail::add_row{W.columns(first, last), T});
+                 matrix_view<float> S, std::size_t begin, std::size_t end) const {
+        const matrix_view<float> T = S.columns(begin - first, end - first);
+        if (begin > first)
+            backend.multiply(T, W.columns(first, begin), A.block(first, begin - first, begin, T.cols), 1.0f, 1.0f);
+        backend.solve_upper_right(T, A.block(begin, T.cols, begin, T.cols));
+        backend.for_each_row(W.rows, detail::add_row{W.columns(begin, end), T});
     }
     template <Backend B>
     void diagonal_block(const B& backend, matrix_view<const float> A, std::size_t first, std::size_t last,
@@ -99,8 +115,8 @@ struct inverse_free_path {
         backend.solve_upper_right(U, A.block(first, last - first, first, last - first));
     }
     template <Backend B>
-    void spread(const B&, matrix_view<const float>, matrix_view<float>, matrix_view<const float>, std::size_t,
-                std::size_t) const {}  // W keeps D = W - Q, from which `current` computes when it is asked
+    void leave(const B&, matrix_view<const float>, matrix_view<float>, std::size_t, matrix_view<const float>) const {
+    }  // W keeps D = W - Q, from which enter and current compute when they are asked
     template <Backend B>
     void column_costs(const B& backend, matrix_view<const float> A, matrix_view<float> costs) const {
         backend.for_each_row(1, detail::pivot_costs<true>{A, costs});
@@ -118,9 +134,17 @@ struct paper_path {
         return backend.inverse_factor_upper(H);
     }
     template <Backend B>
-    void current(const B& backend, matrix_view<const float>, matrix_view<const float> W, std::size_t first,
-                 std::size_t last, matrix_view<float> T) const {
-        backend.for_each_row(W.rows, detail::copy_row{W.columns(first, last), T});
+    void enter(const B& backend, matrix_view<const float>, matrix_view<const float> W, std::size_t first,
+               matrix_view<float> S) const {
+        backend.for_each_row(W.rows, detail::copy_row{W.columns(first, first + S.cols), S});
+    }
+    /// T -= Err U[first:begin, begin:end)
+    template <Backend B>
+    void current(const B& backend, matrix_view<const float> F, matrix_view<const float>, std::size_t first,
+                 matrix_view<float> S, std::size_t begin, std::size_t end) const {
+        if (begin == first) return;
+        backend.multiply(S.columns(begin - first, end - first), S.columns(0, begin - first),
+                         F.block(first, begin - first, begin, end - begin), -1.0f, 1.0f);
     }
     template <Backend B>
     void diagonal_block(const B& backend, matrix_view<const float> F, std::size_t first, std::size_t last,
@@ -129,11 +153,11 @@ struct paper_path {
     }
     /// W[:, last:) -= Err U[first:last, last:)
     template <Backend B>
-    void spread(const B& backend, matrix_view<const float> F, matrix_view<float> W, matrix_view<const float> Err,
-                std::size_t first, std::size_t last) const {
-        const std::size_t rest = W.cols - last;
+    void leave(const B& backend, matrix_view<const float> F, matrix_view<float> W, std::size_t first,
+               matrix_view<const float> Err) const {
+        const std::size_t last = first + Err.cols, rest = W.cols - last;
         if (rest == 0) return;
-        backend.multiply(W.columns(last, W.cols), Err, F.block(first, last - first, last, rest), -1.0f, 1.0f);
+        backend.multiply(W.columns(last, W.cols), Err, F.block(first, Err.cols, last, rest), -1.0f, 1.0f);
     }
     template <Backend B>
     void column_costs(const B& backend, matrix_view<const float> U, matrix_view<float> costs) const {
@@ -169,17 +193,30 @@ struct factored_hessian {
 
 namespace detail {
 
-/// Row p of the permuted Hessian's upper triangle, damping added to the diagonal; dead inputs get 1 there.
+/// Rows of the permuted Hessian's upper triangle, damping added to the diagonal; dead inputs get 1 there. Those of some
+/// neighbouring features at a time, in pieces: what lies below the diagonal is read from H's columns, where neighbours
+/// share the lines of the cache.
 struct permute_hessian {
-    matrix_view<const float> H;            // [K, K], upper triangle
-    matrix_view<float> F;                  // [K, K]
-    matrix_view<const std::size_t> order;  // [1, K]
+    static constexpr std::size_t together = 16, piece = 64;
+
+    matrix_view<const float> H;               // [K, K], upper triangle
+    matrix_view<float> F;                     // [K, K]
+    matrix_view<const std::size_t> order;     // [1, K], position -> feature
+    matrix_view<const std::size_t> position;  // [1, K], feature -> position
     float damp;
-    constexpr void operator()(std::size_t p) const noexcept {
-        const std::size_t i = order(0, p);
-        const float live = H(i, i) == 0.0f ? 1.0f : H(i, i);
-        F(p, p) = live + damp;
-        for (std::size_t s = p + 1; s < F.cols; ++s) {
+
+    constexpr void operator()(std::size_t run) const noexcept {
+        const std::size_t first = run * together, last = std::min(first + together, H.rows);
+        for (std::size_t begin = 0; begin < F.cols; begin += piece)
+            for (std::size_t i = first; i < last; ++i) permute(i, begin, std::min(begin + piece, F.cols));
+        for (std::size_t i = first; i < last; ++i) damp_diagonal(i);
+    }
+    constexpr void damp_diagonal(std::size_t i) const noexcept {
+        F(position(0, i), position(0, i)) = (H(i, i) == 0.0f ? 1.0f : H(i, i)) + damp;
+    }
+    constexpr void permute(std::size_t i, std::size_t begin, std::size_t end) const noexcept {
+        const std::size_t p = position(0, i);
+        for (std::size_t s = std::max(begin, p + 1); s < end; ++s) {
             const std::size_t j = order(0, s);
             F(p, s) = i < j ? H(i, j) : H(j, i);
         }
@@ -206,7 +243,8 @@ factored_hessian<B, P> factor_hessian(const B& backend, matrix_view<const float>
     detail::check_options(options);
     const std::size_t K = H.rows;
     std::vector<float> diag = detail::download_diagonal(backend, H);
-    require_finite({diag.data(), 1, K}, "hessian: the sum of squares overflowed", "row", "feature");
+    require_finite(matrix_view<const float>(diag.data(), 1, K), "hessian: the sum of squares overflowed", "row",
+                   "feature");
     std::vector<std::uint8_t> dead(K);
     for (std::size_t k = 0; k < K; ++k) dead[k] = diag[k] == 0.0f;
     for (std::size_t k = 0; k < K; ++k) diag[k] = dead[k] ? 1.0f : diag[k];
@@ -225,11 +263,16 @@ factored_hessian<B, P> factor_hessian(const B& backend, matrix_view<const float>
         f.group_at[p] = (Order::groups_follow_order ? p : f.order[p]) / group_features;
         f.dead[p] = dead[f.order[p]];
     }
-    const auto order = backend.lend(matrix_view<const std::size_t>(f.order.data(), 1, K));
+    std::vector<std::size_t> position(K);
+    for (std::size_t p = 0; p < K; ++p) position[f.order[p]] = p;
+    const auto lent_order = backend.lend(matrix_view<const std::size_t>(f.order.data(), 1, K));
+    const auto lent_position = backend.lend(matrix_view<const std::size_t>(position.data(), 1, K));
+    constexpr std::size_t together = detail::permute_hessian::together;
     for (double damp = options.damp_percent; damp <= 1.0; damp = std::max(damp, 1e-4) * options.damp_growth) {
         f.damp_percent = damp;
-        backend.for_each_row(
-            K, detail::permute_hessian{H, f.factor.view(), order.view(), static_cast<float>(damp * mean)});
+        backend.for_each_row((K + together - 1) / together,
+                             detail::permute_hessian{H, f.factor.view(), lent_order.view(), lent_position.view(),
+                                                     static_cast<float>(damp * mean)});
         f.positive_definite = path.factor(backend, f.factor.view());
         if (f.positive_definite) break;
         ++f.failed_factorizations;

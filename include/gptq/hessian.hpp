@@ -1,13 +1,16 @@
 // The Hessian of a layer's squared error, accumulated over calibration inputs: H = (2/T) X'X.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 #include <gptq/concepts.hpp>
 #include <gptq/error.hpp>
 #include <gptq/finite.hpp>
+#include <gptq/half.hpp>
 #include <gptq/matrix_like.hpp>
 #include <gptq/matrix_view.hpp>
 
@@ -22,6 +25,16 @@ struct mix_row {
     float share_a, share_b;
     constexpr void operator()(std::size_t r) const noexcept {
         for (std::size_t c = 0; c < a.cols; ++c) a(r, c) = share_a * a(r, c) + share_b * b(r, c);
+    }
+};
+
+/// Row r of `from`, half or bfloat16, as floats.
+template <class T>
+struct widen_row {
+    matrix_view<const T> from;
+    matrix_view<float> to;
+    constexpr void operator()(std::size_t r) const noexcept {
+        for (std::size_t c = 0; c < to.cols; ++c) to(r, c) = to_float(from(r, c));
     }
 };
 
@@ -45,16 +58,26 @@ class basic_hessian {
     void add(const X& x) {
         const readable_matrix<float, X> readable(x, "hessian: the inputs");
         const auto inputs = readable.view();  // [T, K]
-        if (inputs.cols != in_features())
-            throw shape_error("hessian: inputs are [tokens, in_features] = " + shape_string(inputs.rows, inputs.cols) +
-                              ", but in_features is " + std::to_string(in_features()));
+        check(inputs);
         if (inputs.rows == 0) return;
-        require_finite(inputs, "hessian: the inputs", "token", "feature");
-        const double before = static_cast<double>(samples_), added = static_cast<double>(inputs.rows);
         const auto lent = backend_.lend(inputs);
-        backend_.gram_update(H_.view(), lent.view(), static_cast<float>(2.0 / (before + added)),
-                             static_cast<float>(before / (before + added)));
-        samples_ += inputs.rows;
+        accumulate(lent.view());
+    }
+
+    /// Adds tokens whose inputs are held in 16 bits, X [T, K] of half or bfloat16 in host memory. They are widened some
+    /// hundred at a time, so that no copy of a calibration set is made. Throws as add() of floats.
+    template <class T>
+    requires(std::is_same_v<T, half> || std::is_same_v<T, bfloat16>) void add(matrix_view<const T> X) {
+        constexpr std::size_t tokens_at_once = 512;
+        check(X);
+        auto wide = backend_.template make_matrix<float>(std::min(X.rows, tokens_at_once), X.cols);
+        for (std::size_t first = 0; first < X.rows; first += tokens_at_once) {
+            const std::size_t tokens = std::min(X.rows - first, tokens_at_once);
+            const auto lent = backend_.lend(X.block(first, tokens, 0, X.cols));
+            const auto piece = wide.view().block(0, tokens, 0, X.cols);
+            backend_.for_each_row(tokens, detail::widen_row<T>{lent.view(), piece});
+            accumulate(piece);
+        }
     }
 
     /// Adds the tokens that `other` has seen, as if they had been added here. Throws shape_error where K differs.
@@ -79,6 +102,22 @@ class basic_hessian {
     const B& backend() const { return backend_; }
 
  private:
+    template <class T>
+    void check(matrix_view<const T> inputs) const {
+        if (inputs.cols != in_features())
+            throw shape_error("hessian: inputs are [tokens, in_features] = " + shape_string(inputs.rows, inputs.cols) +
+                              ", but in_features is " + std::to_string(in_features()));
+        require_finite(inputs, "hessian: the inputs", "token", "feature");
+    }
+
+    /// X [T, K] in the backend's memory, T > 0.
+    void accumulate(matrix_view<const float> X) {
+        const double before = static_cast<double>(samples_), added = static_cast<double>(X.rows);
+        backend_.gram_update(H_.view(), X, static_cast<float>(2.0 / (before + added)),
+                             static_cast<float>(before / (before + added)));
+        samples_ += X.rows;
+    }
+
     B backend_;
     decltype(std::declval<const B&>().template make_matrix<float>(0, 0)) H_;
     std::size_t samples_ = 0;

@@ -7,6 +7,7 @@
 
 #include <gptq/concepts.hpp>
 #include <gptq/error.hpp>
+#include <gptq/fold.hpp>
 #include <gptq/hessian.hpp>
 #include <gptq/matrix_view.hpp>
 
@@ -29,9 +30,8 @@ struct dot_row {
     matrix_view<const float> a, b;  // [N, K]
     matrix_view<double> out;        // [N, 1]
     constexpr void operator()(std::size_t r) const noexcept {
-        double sum = 0.0;
-        for (std::size_t c = 0; c < a.cols; ++c) sum += double{a(r, c)} * double{b(r, c)};
-        out(r, 0) = sum;
+        const auto x = a.row(r), y = b.row(r);
+        out(r, 0) = sum(x.size(), [x, y](std::size_t c) { return double{x[c]} * double{y[c]}; });
     }
 };
 

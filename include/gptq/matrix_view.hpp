@@ -7,6 +7,7 @@
 #include <vector>
 
 #include <gptq/error.hpp>
+#include <gptq/zeroed_allocator.hpp>
 
 namespace gptq {
 
@@ -64,7 +65,7 @@ class matrix {
     matrix_view<const T> view() const { return {values_.data(), rows_, cols_}; }
 
  private:
-    std::vector<T> values_;
+    std::vector<T, detail::zeroed_allocator<T>> values_;
     std::size_t rows_ = 0;
     std::size_t cols_ = 0;
 };

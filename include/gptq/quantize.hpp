@@ -8,7 +8,10 @@
 //         (4) Q[:,k]   = quant(W[:,k])
 //         (5) Err[:,k] = (W[:,k] - Q[:,k]) / U[k,k]
 //         (6) W[:,k:]  = W[:,k:] - Err[:,k] U[k,k:]            within the block
-//     (7) feed the block's errors back into the columns after it                         path.spread
+//     (7) feed the block's errors back into the columns after it                         path.leave
+//
+// Few large products are faster than many small ones: errors go back at (7) after a stretch of some blocks, and what the
+// blocks of the same stretch have left is added at (1).
 //
 // U is the upper Cholesky factor of the inverse Hessian (U'U = H^-1); N output features, K input features, G groups.
 #pragma once
@@ -75,13 +78,6 @@ struct quantize_row {
     }
 };
 
-/// Where the block that starts at `first` ends: never inside a group that starts within it, nor beyond a larger group.
-inline std::size_t block_end(std::size_t first, std::size_t K, std::size_t block, std::size_t group, bool any_cut) {
-    if (any_cut) return std::min(first + block, K);
-    if (group <= block) return std::min(first + block / group * group, K);
-    return std::min({first + block, (first / group + 1) * group, K});
-}
-
 }  // namespace detail
 
 /// Quantizes a layer W [N, K] with the factored Hessian of its inputs into `out`, whose codes, scales, zeros and g_idx
@@ -110,25 +106,32 @@ requires QuantGrid<Grid, Bits> solve_report solve(matrix_view<const float> W_hos
     if (f.static_groups) detail::fit_static_groups<Bits>(f, lent_weights.view(), result.groups(), grid);
 
     const std::size_t block = std::min(options.block_size, K);
-    auto T = backend.template make_matrix<float>(N, block);      // [N, b] the block's weights, then its errors
+    const std::size_t stretch = std::min(detail::blocks_per_stretch * block, K);
+    const detail::column_cuts cuts{K, block, f.group_features, f.static_groups};
+    auto S = backend.template make_matrix<float>(N, stretch);    // [N, s] up-to-date weights, then their errors
     auto U = backend.template make_matrix<float>(block, block);  // [b, b] diagonal block of U
     auto loss = backend.template make_matrix<double>(N, 1);      // [N, 1]
     const matrix_view<const float> costs = f.costs.view();       // [1, K]
     const bool fit_in_block = !f.static_groups && f.group_features <= block;
-    for (std::size_t first = 0, last = 0; first < K; first = last) {
-        last = detail::block_end(first, K, block, f.group_features, f.static_groups);
-        const auto Tb = T.view().columns(0, last - first);                       // [N, b]
-        const auto Ub = U.view().block(0, last - first, 0, last - first);        // [b, b]
+    for (std::size_t first = 0, last = 0; first < K; first = last) {  // a stretch of blocks
+        last = cuts.end(first, stretch);
+        const auto Ss = S.view().columns(0, last - first);                       // [N, s]
         if (!f.static_groups && !fit_in_block && first % f.group_features == 0)  // (3) for groups wider than a block
             detail::fit_wide_group<Bits>(f, W.view(), first, result.groups(), grid);
-        f.path.current(backend, f.factor.view(), W.view(), first, last, Tb);  // (1)
-        f.path.diagonal_block(backend, f.factor.view(), first, last, Ub);
-        backend.for_each_row(
-            N, detail::quantize_row<Bits, Grid>{Tb, W.view(), Ub, costs.columns(first, last), result.groups(),
-                                                result.codes(), loss.view(), order.view(), group_at.view(), first,
-                                                fit_in_block, grid});        // (2) to (6)
-        f.path.spread(backend, f.factor.view(), W.view(), Tb, first, last);  // (7)
-        observer.on_columns(last, K);
+        f.path.enter(backend, f.factor.view(), W.view(), first, Ss);
+        for (std::size_t begin = first, end = 0; begin < last; begin = end) {  // a block
+            end = std::min(cuts.end(begin, block), last);
+            const auto T = Ss.columns(begin - first, end - first);                      // [N, b]
+            const auto Ub = U.view().block(0, end - begin, 0, end - begin);             // [b, b]
+            f.path.current(backend, f.factor.view(), W.view(), first, Ss, begin, end);  // (1)
+            f.path.diagonal_block(backend, f.factor.view(), begin, end, Ub);
+            backend.for_each_row(
+                N, detail::quantize_row<Bits, Grid>{T, W.view(), Ub, costs.columns(begin, end), result.groups(),
+                                                    result.codes(), loss.view(), order.view(), group_at.view(), begin,
+                                                    fit_in_block, grid});  // (2) to (6)
+            observer.on_columns(end, K);
+        }
+        f.path.leave(backend, f.factor.view(), W.view(), first, Ss);  // (7)
     }
     result.download(out);
     for (std::size_t p = 0; p < K; ++p) out.g_idx[f.order[p]] = static_cast<std::int32_t>(f.group_at[p]);

@@ -36,12 +36,19 @@ struct gather_row {
     }
 };
 
-/// Row r of a matrix of equal elements.
-struct fill_row {
-    matrix_view<float> to;
-    float value;
-    constexpr void operator()(std::size_t r) const noexcept {
-        for (float& x : to.row(r)) x = value;
+/// Blocks whose errors are fed back to the rest of the layer by one product.
+inline constexpr std::size_t blocks_per_stretch = 4;
+
+/// How the columns are cut into blocks and stretches of blocks.
+struct column_cuts {
+    std::size_t K, block, group;
+    bool anywhere;  // grids are fitted before the loop
+
+    /// Where `count` columns from `first` on end: never inside a group that starts in a block, nor beyond a larger group.
+    std::size_t end(std::size_t first, std::size_t count) const {
+        if (anywhere) return std::min(first + count, K);
+        if (group <= block) return std::min(first + count / group * group, K);
+        return std::min({first + count, (first / group + 1) * group, K});
     }
 };
 
@@ -71,15 +78,12 @@ template <int Bits, class Grid, Backend B, class P>
 void fit_wide_group(const factored_hessian<B, P>& f, matrix_view<const float> W, std::size_t first,
                     group_parameters groups, const Grid& grid) {
     const std::size_t width = std::min(f.group_features, W.cols - first);
-    const auto fit = [&](matrix_view<const float> weights) {  // [N, width]
-        const matrix_view<const float> costs = f.costs.view();
-        f.backend.for_each_row(W.rows, fit_row<Bits, Grid>{weights, costs.columns(first, first + width), groups,
-                                                           f.group_at[first], width, grid});
-    };
-    if (first == 0) return fit(W.columns(0, width));  // no errors yet
-    auto weights = f.backend.template make_matrix<float>(W.rows, width);
-    f.path.current(f.backend, f.factor.view(), W, first, first + width, weights.view());
-    fit(weights.view());
+    auto weights = f.backend.template make_matrix<float>(W.rows, width);  // [N, width]
+    f.path.enter(f.backend, f.factor.view(), W, first, weights.view());
+    f.path.current(f.backend, f.factor.view(), W, first, weights.view(), first, first + width);
+    const matrix_view<const float> costs = f.costs.view(), current = weights.view();
+    f.backend.for_each_row(W.rows, fit_row<Bits, Grid>{current, costs.columns(first, first + width), groups,
+                                                       f.group_at[first], width, grid});
 }
 
 /// What the factorization has to report about a layer.

@@ -69,5 +69,5 @@ void launch_all() {
     quantizes<8, gptq::asymmetric>();
     start(element_kernel<gptq::detail::gather_row>{});
     start(element_kernel<gptq::detail::add_row>{});
-    start(row_kernel<gptq::detail::permute_hessian>{});
+    start(element_kernel<permute_feature>{});
 }

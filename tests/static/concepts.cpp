@@ -113,18 +113,21 @@ struct toy_path {
     template <class B>
     bool factor(const B&, view) const requires(Missing != 0);
     template <class B>
-    void current(const B&, const_view, const_view, std::size_t, std::size_t, view) const requires(Missing != 1);
+    void current(const B&, const_view, const_view, std::size_t, view, std::size_t, std::size_t) const
+        requires(Missing != 1);
     template <class B>
     void diagonal_block(const B&, const_view, std::size_t, std::size_t, view) const requires(Missing != 2);
     template <class B>
-    void spread(const B&, const_view, view, const_view, std::size_t, std::size_t) const requires(Missing != 3);
+    void leave(const B&, const_view, view, std::size_t, const_view) const requires(Missing != 3);
     template <class B>
     void column_costs(const B&, const_view, view) const requires(Missing != 4);
     template <class B>
     void hessian_factor(const B&, const_view, view) const requires(Missing != 5);
+    template <class B>
+    void enter(const B&, const_view, const_view, std::size_t, view) const requires(Missing != 6);
 };
 static_assert(gptq::FactorPath<toy_path<nothing>, gptq::reference_backend>);
-static_assert(none_of_first<6>([]<int I> { return gptq::FactorPath<toy_path<I>, gptq::reference_backend>; }));
+static_assert(none_of_first<7>([]<int I> { return gptq::FactorPath<toy_path<I>, gptq::reference_backend>; }));
 static_assert(!gptq::FactorPath<toy_path<nothing>, toy_backend<7>>, "a path needs a whole backend");
 static_assert(gptq::FactorPath<gptq::inverse_free_path, gptq::reference_backend> &&
               gptq::FactorPath<gptq::paper_path, gptq::reference_backend>);

@@ -2,6 +2,7 @@
 #include <cstddef>
 #include <limits>
 #include <string>
+#include <utility>
 
 #include <gptq/gptq.hpp>
 #include <gptq/reference_backend.hpp>
@@ -47,6 +48,27 @@ TEST_CASE("H = 2/T X'X, in one batch or many") {
     gptq::basic_hessian<gptq::reference_backend> reference(K);
     reference.add(layer.X.view());
     check_against_definition(reference, layer.X);
+}
+
+TEMPLATE_TEST_CASE("inputs held in 16 bits count as the floats that they are", "", gptq::half, gptq::bfloat16) {
+    constexpr std::size_t many = 1300;  // several pieces, the last one short
+    const auto layer = gptq_test::make_layer(1, K, many, 3);
+    gptq::matrix<TestType> narrow(many, K);
+    gptq::matrix<float> X(many, K);
+    for (std::size_t t = 0; t < many; ++t)
+        for (std::size_t k = 0; k < K; ++k) {
+            gptq::detail::store(layer.X(t, k), narrow(t, k));
+            X(t, k) = gptq::to_float(narrow(t, k));
+        }
+    gptq::hessian<float> h(K);
+    h.add(std::as_const(narrow).view());
+    check_against_definition(h, X);
+
+    gptq::detail::store(std::numeric_limits<float>::infinity(), narrow(1200, 7));
+    CHECK_THROWS_AS(h.add(std::as_const(narrow).view()), gptq::non_finite_error);
+    CHECK(h.samples() == many);
+    gptq::hessian<float> other(K + 1);
+    CHECK_THROWS_AS(other.add(std::as_const(narrow).view()), gptq::shape_error);
 }
 
 TEST_CASE("Hessians of parts of the tokens merge into that of all") {

@@ -2,15 +2,14 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <numeric>
 #include <span>
 #include <type_traits>
 
+#include <gptq/fold.hpp>
 #include <gptq/grids/params.hpp>
 #include <gptq/half.hpp>
 
@@ -26,6 +25,18 @@ constexpr float round_small(float x) {
     if (!std::is_constant_evaluated()) return std::nearbyint(x);  // the sum and the difference would cancel
 #endif
     return (x + shift) - shift;
+}
+
+struct weight_range {
+    float lo, hi;  ///< lo <= 0 <= hi
+};
+
+/// The smallest range that holds 0 and all of w.
+constexpr weight_range range_of(std::span<const float> w) {
+    const auto weight = [w](std::size_t k) { return w[k]; };
+    const auto smaller = [](float a, float b) { return b < a ? b : a; };
+    const auto larger = [](float a, float b) { return a < b ? b : a; };
+    return {fold(w.size(), 0.0f, smaller, weight), fold(w.size(), 0.0f, larger, weight)};
 }
 
 }  // namespace detail
@@ -77,9 +88,8 @@ struct symmetric : affine_codec {
     static constexpr int min_zero = 0;
     template <int Bits>
     static constexpr grid_params fit(std::span<const float> w) {
-        float largest = 0.0f;
-        for (const float x : w) largest = std::max(largest, std::fabs(x));
-        return from_range<Bits>(-largest, largest);
+        const detail::weight_range range = detail::range_of(w);
+        return from_range<Bits>(range.lo, range.hi);
     }
     /// The grid over [lo, hi], lo <= 0 <= hi.
     template <int Bits>
@@ -97,12 +107,8 @@ struct basic_asymmetric : affine_codec {
     static constexpr int min_zero = MinZero;
     template <int Bits>
     static constexpr grid_params fit(std::span<const float> w) {
-        float lo = 0.0f, hi = 0.0f;
-        for (const float x : w) {
-            lo = std::min(lo, x);
-            hi = std::max(hi, x);
-        }
-        return from_range<Bits>(lo, hi);
+        const detail::weight_range range = detail::range_of(w);
+        return from_range<Bits>(range.lo, range.hi);
     }
     /// The grid over [lo, hi], lo <= 0 <= hi.
     template <int Bits>
@@ -127,9 +133,7 @@ namespace detail {
 /// first where errors overflow. (Frantar et al.'s code searches so.)
 template <class Grid, int Bits, class Error>
 constexpr grid_params search_range(std::span<const float> w, const Error& error) {
-    const auto [lowest, highest] = std::minmax_element(w.begin(), w.end());
-    const float lo = w.empty() ? 0.0f : std::min(*lowest, 0.0f);
-    const float hi = w.empty() ? 0.0f : std::max(*highest, 0.0f);
+    const auto [lo, hi] = range_of(w);
     grid_params best = Grid::template from_range<Bits>(lo, hi);
     double best_error = std::numeric_limits<double>::infinity();
     for (int i = 0; i < 80; ++i) {
@@ -180,20 +184,12 @@ struct searched_by_loss : Grid {
         return detail::search_range<Grid, Bits>(w, [&](grid_params p) { return loss<Bits>(w, cost, p); });
     }
 
-    /// Independent sums side by side, so that it compiles to vector instructions.
     template <int Bits, class Cost>
     static constexpr double loss(std::span<const float> w, const Cost& cost, grid_params p) {
-        constexpr std::size_t lanes = 8;
-        std::array<float, lanes> sums{};
-        const auto term = [&](std::size_t k) {
+        return detail::sum(w.size(), [&](std::size_t k) {
             const float error = w[k] - Grid::template nearest<Bits>(w[k], p);
             return cost(k) * error * error;
-        };
-        std::size_t k = 0;
-        for (; k + lanes <= w.size(); k += lanes)
-            for (std::size_t lane = 0; lane < lanes; ++lane) sums[lane] += term(k + lane);
-        for (; k < w.size(); ++k) sums[0] += term(k);
-        return std::accumulate(sums.begin(), sums.end(), 0.0);
+        });
     }
 };
 

@@ -16,6 +16,7 @@ struct column_tile {
     float* weights;        ///< [columns, 16], up to date with all errors before `first`
     float* values;         ///< [columns, 16], what the weights are rounded to
     std::uint32_t* codes;  ///< [columns, 16]
+    float* losses;         ///< [16], gets the squares of the errors added
     const float* U;        ///< [columns, columns], diagonal block of the inverse Hessian's factor
     std::size_t U_ld;      ///< floats from one row of U to the next
     std::size_t first, last, columns;

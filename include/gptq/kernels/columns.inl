@@ -19,8 +19,11 @@ inline void quantize_columns(const column_tile& tile) {
     const vec::floats scale = vec::load_floats(tile.scales), zero = vec::load_floats(tile.zeros);
     const vec::floats lowest = negative(zero), highest = vec::add_floats(vec::splat_float(tile.max_code), lowest);
     const vec::floats code_shift = vec::add_floats(zero, vec::splat_float(rounding_shift));
+    vec::floats losses = vec::load_floats(tile.losses);
+    float* const weights = tile.weights;  // in registers: what is stored below could otherwise be the tile itself
+    const std::size_t columns = tile.columns;
     for (std::size_t i = tile.first; i < tile.last; ++i) {
-        const vec::floats w = vec::load_floats(tile.weights + i * tile_lanes);
+        const vec::floats w = vec::load_floats(weights + i * tile_lanes);
         const vec::floats steps = nearest_steps(w, scale, lowest, highest);
         const vec::floats value = vec::multiply(scale, steps);
         vec::store_floats(tile.values + i * tile_lanes, value);
@@ -29,12 +32,14 @@ inline void quantize_columns(const column_tile& tile) {
         const float* u = tile.U + i * tile.U_ld;
         const vec::floats error = vec::divide(vec::add_floats(w, negative(value)), vec::splat_float(u[i]));
         const vec::floats share = negative(error);
-        for (std::size_t j = i + 1; j < tile.columns; ++j) {
-            float* to = tile.weights + j * tile_lanes;
+        for (std::size_t j = i + 1; j < columns; ++j) {
+            float* to = weights + j * tile_lanes;
             vec::store_floats(to, vec::multiply_add(share, vec::splat_float(u[j]), vec::load_floats(to)));
         }
-        vec::store_floats(tile.weights + i * tile_lanes, error);
+        vec::store_floats(weights + i * tile_lanes, error);
+        losses = vec::multiply_add(error, error, losses);
     }
+    vec::store_floats(tile.losses, losses);
 }
 
 /// column_kernels::loss.

@@ -4,10 +4,10 @@
 // lines of 16 words of 32 bits; word n of each line belongs to output feature n of the panel. The 32 features of a run
 // are 8 quads of 4, and a quad takes one field in each of the four bytes of a word:
 //
-//      b = 8    line i holds quad i               word = | k3 | k2 | k1 | k0 |    (highest bits on the left, k from 4
-//      i) b = 4    line i holds quads 2i, 2i+1       byte = | quad 2i+1 | quad 2i | b = 2    line i holds quads 4i ..
-//      4i+3     byte = | 4i+3 | 4i+2 | 4i+1 | 4i | b = 3    the lower two bits as b = 2 in lines 0 and 1, the highest
-//      one in line 2, quad j at bit j of each byte
+//      b = 8    line i holds quad i              word = | k3 | k2 | k1 | k0 |   (highest bits on the left, k from 4 i)
+//      b = 4    line i holds quads 2i, 2i+1      byte = | quad 2i+1 | quad 2i |
+//      b = 2    line i holds quads 4i .. 4i+3    byte = | 4i+3 | 4i+2 | 4i+1 | 4i |
+//      b = 3    the lower two bits as b = 2 in lines 0 and 1, the highest one in line 2, quad j at bit j of each byte
 //
 // So one shift and one mask give four codes as bytes, of 16 output features at once. Those are multiplied by four
 // inputs that all 16 share; a mask and a shift more make 16-bit pairs of them, and a mask and a conversion floats.

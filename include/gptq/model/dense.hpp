@@ -1,27 +1,19 @@
 // Products with float weights, and the dot products they are made of.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <span>
 
 #include <gptq/backends/cpu/blas.hpp>
+#include <gptq/fold.hpp>
 #include <gptq/kernels/threads.hpp>
 #include <gptq/matrix_view.hpp>
 
 namespace gptq::model {
 
-/// The sum of a[i] * b[i], in sixteen chains side by side: only so may compilers vectorize the loop.
+/// The sum of a[i] * b[i].
 inline float dot(std::span<const float> a, std::span<const float> b) {
-    constexpr std::size_t lanes = 16;
-    std::array<float, lanes> chains{};
-    std::size_t i = 0;
-    for (; i + lanes <= a.size(); i += lanes)
-        for (std::size_t lane = 0; lane < lanes; ++lane) chains[lane] += a[i + lane] * b[i + lane];
-    for (; i < a.size(); ++i) chains[0] += a[i] * b[i];
-    for (std::size_t width = lanes / 2; width != 0; width /= 2)
-        for (std::size_t lane = 0; lane < width; ++lane) chains[lane] += chains[lane + width];
-    return chains[0];
+    return gptq::detail::sum<16>(a.size(), [a, b](std::size_t i) { return a[i] * b[i]; });
 }
 
 /// Y = X · Wᵀ.                                                                            X [T, K]  W [N, K]  Y [T, N]

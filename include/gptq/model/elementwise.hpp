@@ -2,13 +2,13 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <span>
 
+#include <gptq/fold.hpp>
 #include <gptq/kernels/threads.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/model/architecture.hpp>
@@ -40,34 +40,15 @@ inline float sigmoid(float x) {
     return (x >= 0.0f ? 1.0f : e) / (1.0f + e);
 }
 
-namespace detail {
-
-/// combine(combine(start, row[0]), row[1]) and so on, except that the order is that of eight chains side by side: only
-/// so may compilers vectorize the loop. combine must be associative up to rounding, and start its neutral element.
-template <class T, class Combine>
-T reduce(std::span<const float> row, T start, Combine combine) {
-    constexpr std::size_t lanes = 8;
-    std::array<T, lanes> chains;
-    chains.fill(start);
-    std::size_t i = 0;
-    for (; i + lanes <= row.size(); i += lanes)
-        for (std::size_t lane = 0; lane < lanes; ++lane)
-            chains[lane] = combine(chains[lane], static_cast<T>(row[i + lane]));
-    for (; i < row.size(); ++i) start = combine(start, static_cast<T>(row[i]));
-    for (const T chain : chains) start = combine(start, chain);
-    return start;
-}
-
-}  // namespace detail
-
 /// The largest element; -infinity for none.
 inline float largest(std::span<const float> row) {
-    return detail::reduce(row, -INFINITY, [](float a, float b) { return std::max(a, b); });
+    const auto larger = [](float a, float b) { return std::max(a, b); };
+    return gptq::detail::fold(row.size(), -INFINITY, larger, [row](std::size_t i) { return row[i]; });
 }
 
 /// The sum, taken in double: rows are long, and single terms are what float is good enough for.
 inline double sum_of(std::span<const float> row) {
-    return detail::reduce(row, 0.0, [](double a, double b) { return a + b; });
+    return gptq::detail::sum(row.size(), [row](std::size_t i) { return double{row[i]}; });
 }
 
 /// row = softmax(row), in place.

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <utility>
 
 #include <gptq/backends/cpu/blas.hpp>
 #include <gptq/backends/cpu/row_threads.hpp>
@@ -12,6 +13,28 @@
 #include <gptq/host_memory.hpp>
 
 namespace gptq {
+
+namespace detail {
+
+/// Row r beyond the diagonal, H(r, c), becomes H(n-1-r, n-1-c), which lies below the diagonal; or the other way.
+template <bool Down>
+struct move_row_across {
+    matrix_view<float> H;  // [n, n]
+    void operator()(std::size_t r) const noexcept {
+        const std::size_t last = H.rows - 1;
+        for (std::size_t c = r + 1; c < H.cols; ++c) {
+            float &above = H(r, c), &below = H(last - r, last - c);
+            (Down ? below : above) = Down ? above : below;
+        }
+    }
+};
+
+struct zero_lower_row {
+    matrix_view<float> H;
+    void operator()(std::size_t r) const noexcept { std::fill_n(H.row(r).begin(), r, 0.0f); }
+};
+
+}  // namespace detail
 
 /// The default backend. Needs a BLAS and a LAPACK at link time; uses as many threads as they and OpenMP are set to.
 struct cpu_backend : host_memory {
@@ -48,9 +71,11 @@ struct cpu_backend : host_memory {
     /// With J the reversal of rows and columns, J H J = L L' gives H = (J L J)(J L J)', and J L J is upper triangular.
     /// The reversal also turns the upper triangle, which holds H, into the lower one, which the factorization reads.
     bool factor_upper(matrix_view<float> H) const {
-        reverse(H);
+        for_each_row(H.rows, detail::move_row_across<true>{H});
+        reverse_diagonal(H);
         const bool positive_definite = blas::potrf(H, blas::triangle::lower);
-        reverse(H);
+        for_each_row(H.rows, detail::move_row_across<false>{H});
+        reverse_diagonal(H);
         return positive_definite && finish_factor(H);
     }
 
@@ -68,24 +93,16 @@ struct cpu_backend : host_memory {
     void solve_upper_right(matrix_view<float> B, matrix_view<const float> A) const { blas::trsm_right_upper(A, B); }
 
  private:
-    /// H(i, j) <-> H(n-1-i, n-1-j).
-    static void reverse(matrix_view<float> H) {
-        for (std::size_t r = 0; 2 * r < H.rows; ++r) {
-            const auto front = H.row(r), back = H.row(H.rows - 1 - r);
-            if (front.data() == back.data())
-                std::reverse(front.begin(), front.end());
-            else
-                std::swap_ranges(front.begin(), front.end(), back.rbegin());
-        }
+    static void reverse_diagonal(matrix_view<float> H) {
+        for (std::size_t i = 0; 2 * i < H.rows; ++i) std::swap(H(i, i), H(H.rows - 1 - i, H.rows - 1 - i));
     }
 
     /// Zeroes what lies below the diagonal; false if the factor holds a diagonal that is no positive finite number, as
     /// it does wherever a NaN or an infinity went in.
-    static bool finish_factor(matrix_view<float> H) {
-        for (std::size_t i = 0; i < H.rows; ++i) {
+    bool finish_factor(matrix_view<float> H) const {
+        for (std::size_t i = 0; i < H.rows; ++i)
             if (!(H(i, i) > 0.0f) || !std::isfinite(H(i, i))) return false;
-            std::fill_n(H.row(i).begin(), i, 0.0f);
-        }
+        for_each_row(H.rows, detail::zero_lower_row{H});
         return true;
     }
 };

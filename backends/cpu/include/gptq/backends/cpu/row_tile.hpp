@@ -67,12 +67,13 @@ class row_tile {
     void quantize(std::size_t first, std::size_t count) {
         rows_ = {first, count};
         const std::size_t columns = block_.T.cols;
+        losses_.fill(0.0f);
         load();
         for (std::size_t i = 0, n = 0; i < columns; i += n) {
             n = block_.group_length(block_.first + i, columns - i);
             enter_group(i, n);
-            kernel_.quantize({weights_[0].data(), values_[0].data(), codes_[0].data(), block_.U.data, block_.U.ld, i,
-                              i + n, columns, scales_.data(), zeros_.data(), (1 << Bits) - 1});
+            kernel_.quantize({weights_[0].data(), values_[0].data(), codes_[0].data(), losses_.data(), block_.U.data,
+                              block_.U.ld, i, i + n, columns, scales_.data(), zeros_.data(), (1 << Bits) - 1});
         }
         store();
     }
@@ -83,9 +84,18 @@ class row_tile {
 
     void load() {
         for (std::size_t lane = 0; lane < rows_.count; ++lane) {
-            const std::span<const float> w = block_.T.row(rows_.first + lane);
+            const std::size_t r = rows_.first + lane;
+            const std::span<const float> w = block_.T.row(r);
             for (std::size_t i = 0; i < w.size(); ++i) weights_[i][lane] = w[i];
+            ask_for(block_.W.row(r).subspan(block_.first, w.size()));
+            if (r + kernels::tile_lanes < block_.T.rows) ask_for(block_.T.row(r + kernels::tile_lanes));
         }
+    }
+
+    /// What this tile stores to and the next one loads: short pieces of long rows, which the processor does not foresee.
+    static void ask_for(std::span<float> piece) {
+        constexpr std::size_t line = 16;
+        for (std::size_t i = 0; i < piece.size(); i += line) __builtin_prefetch(&piece[i], 1);
     }
 
     /// Fits the grids of the group whose columns [i, i + n) come next, if that is to be done, and loads them.
@@ -111,14 +121,12 @@ class row_tile {
             const std::span<float> errors = block_.T.row(r);
             const std::span<float> w = block_.W.row(r).subspan(block_.first, errors.size());
             const std::span<std::uint8_t> codes = block_.codes.row(r);
-            double loss = 0.0;
             for (std::size_t i = 0; i < errors.size(); ++i) {
                 errors[i] = weights_[i][lane];
-                loss += double{errors[i]} * double{errors[i]};
                 w[i] -= values_[i][lane];
                 codes[block_.order(0, block_.first + i)] = static_cast<std::uint8_t>(codes_[i][lane]);
             }
-            block_.loss(r, 0) += loss;
+            block_.loss(r, 0) += double{losses_[lane]};
         }
     }
 
@@ -130,7 +138,7 @@ class row_tile {
     std::vector<lanes<float>> weights_, values_;  // [b, 16]
     std::vector<lanes<std::uint32_t>> codes_;     // [b, 16]
     std::vector<float> group_;                    // [b], the weights of a row and group
-    lanes<float> scales_{}, zeros_{};
+    lanes<float> scales_{}, zeros_{}, losses_{};  // of a row each
 };
 
 }  // namespace gptq::detail

@@ -41,6 +41,17 @@ struct reverse_row_pair {
     }
 };
 
+/// What permute_hessian does for input feature i, at the positions [first, last).
+struct permute_feature {
+    gptq::detail::permute_hessian f;
+    std::size_t first, last;
+    constexpr void operator()(std::size_t i) const noexcept {
+        const std::size_t p = f.position(0, i);
+        f.permute(i, first, last);
+        if (first <= p && p < last) f.damp_diagonal(i);
+    }
+};
+
 // ---------------------------------------------------------------------------------------------------------------------
 // columns_of(f) is how many columns a row operation goes over, on_column(f, c) the same operation for column c alone.
 // Operations that have both run with a thread for each element.
@@ -108,6 +119,20 @@ constexpr auto on_column(const gptq::detail::codes_row& f, std::size_t c) {
 constexpr std::size_t columns_of(const reverse_row_pair& f) { return f.last - f.first; }
 constexpr auto on_column(const reverse_row_pair& f, std::size_t c) {
     return reverse_row_pair{f.H, f.first + c, f.first + c + 1};
+}
+
+constexpr std::size_t columns_of(const permute_feature& f) { return f.last - f.first; }
+constexpr auto on_column(const permute_feature& f, std::size_t c) {
+    return permute_feature{f.f, f.first + c, f.first + c + 1};
+}
+
+template <class T>
+constexpr std::size_t columns_of(const gptq::detail::widen_row<T>& f) {
+    return f.to.cols;
+}
+template <class T>
+constexpr auto on_column(const gptq::detail::widen_row<T>& f, std::size_t c) {
+    return gptq::detail::widen_row<T>{at(f.from, c), at(f.to, c)};
 }
 
 }  // namespace columns
