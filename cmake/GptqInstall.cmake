@@ -1,4 +1,4 @@
-# find_package(gptq) gives gptq::gptq; find_package(gptq COMPONENTS model) gives gptq::model as well.
+# find_package(gptq) gives gptq::gptq; find_package(gptq COMPONENTS model cuda) gives gptq::model and gptq::cuda as well.
 include(CMakePackageConfigHelpers)
 
 set(gptq_cmake_dir ${CMAKE_INSTALL_DATADIR}/cmake/gptq)
@@ -10,6 +10,9 @@ write_basic_package_version_file(${PROJECT_BINARY_DIR}/gptqConfigVersion.cmake
 install(EXPORT gptqTargets NAMESPACE gptq:: DESTINATION ${gptq_cmake_dir})
 if(TARGET gptq_model)
     install(EXPORT gptqModelTargets NAMESPACE gptq:: DESTINATION ${gptq_cmake_dir})
+endif()
+if(TARGET gptq_cuda)
+    install(EXPORT gptqCudaTargets NAMESPACE gptq:: DESTINATION ${gptq_cmake_dir})
 endif()
 install(FILES
     ${PROJECT_BINARY_DIR}/gptqConfig.cmake

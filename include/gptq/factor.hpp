@@ -209,8 +209,10 @@ struct permute_hessian {
         const std::size_t first = run * together, last = std::min(first + together, H.rows);
         for (std::size_t begin = 0; begin < F.cols; begin += piece)
             for (std::size_t i = first; i < last; ++i) permute(i, begin, std::min(begin + piece, F.cols));
-        for (std::size_t i = first; i < last; ++i)
-            F(position(0, i), position(0, i)) = (H(i, i) == 0.0f ? 1.0f : H(i, i)) + damp;
+        for (std::size_t i = first; i < last; ++i) damp_diagonal(i);
+    }
+    constexpr void damp_diagonal(std::size_t i) const noexcept {
+        F(position(0, i), position(0, i)) = (H(i, i) == 0.0f ? 1.0f : H(i, i)) + damp;
     }
     constexpr void permute(std::size_t i, std::size_t begin, std::size_t end) const noexcept {
         const std::size_t p = position(0, i);

@@ -39,8 +39,13 @@ install_missing() {
 
 # Compile through ccache where there is one.
 if command -v ccache > /dev/null; then
-    export CMAKE_CXX_COMPILER_LAUNCHER=ccache
+    export CMAKE_CXX_COMPILER_LAUNCHER=ccache CMAKE_CUDA_COMPILER_LAUNCHER=ccache
 fi
+
+# find_nvcc: prints where the compiler of the CUDA toolkit is; fails where there is none.
+find_nvcc() {
+    command -v nvcc || ls "${CUDA_PATH:-/usr/local/cuda}/bin/nvcc" 2> /dev/null
+}
 
 # build PRESET [TARGET]: configures and builds.
 build() {

@@ -8,6 +8,7 @@
 #include <gptq/testing/conformance.hpp>
 
 #include "support/catch.hpp"
+#include "support/mutant_context.hpp"
 #include "support/random_layer.hpp"
 #include "support/schemes.hpp"
 
@@ -24,6 +25,17 @@ struct plain_backend : gptq::cpu_backend {
         for (std::size_t r = 0; r < n; ++r) f(r);
     }
 };
+
+/// A backend whose kernels run in a faulty context.
+template <class Context>
+struct faulty_machine : gptq::cuda::host_machine {
+    template <class Kernel>
+    void launch(const gptq::cuda::launch_shape& shape, const Kernel& kernel) const {
+        gptq::cuda::host_launch<Context>(shape, kernel);
+    }
+};
+template <class Context>
+using faulty_backend = gptq::cuda::basic_backend<faulty_machine<Context>>;
 
 template <class S, class B>
 gptq::quantized<S> quantize_on(const B& backend, const gptq_test::random_layer& layer,
@@ -49,17 +61,17 @@ void check_same(const gptq_test::random_layer& layer, const gptq::quantize_optio
 
 }  // namespace
 
-TEST_CASE("the host-executed CUDA backend conforms") {
+TEST_CASE("the host-executed CUDA backend conforms", "[many]") {
     CHECK(gptq::testing::check_backend(host_executed_backend{}) == gptq::testing::violations{});
 }
 
-TEST_CASE("the CUDA kernels quantize as the plain loops do, in every scheme") {
+TEST_CASE("the CUDA kernels quantize as the plain loops do, in every scheme", "[many]") {
     // 70 columns in blocks of 48: tiles of 32, of 16 and of 6, groups that end within them, a short group last.
     const auto layer = gptq_test::make_layer(6, 70, 160, 11);
     gptq_test::for_each_scheme([&]<class S>() { check_same<S>(layer, {.block_size = 48, .group_size = 20}); });
 }
 
-TEST_CASE("the CUDA kernels quantize as the plain loops do, in groups of every size") {
+TEST_CASE("the CUDA kernels quantize as the plain loops do, in groups of every size", "[many]") {
     using natural = gptq::scheme<4, gptq::group_size<gptq::dynamic>, gptq::asymmetric>;
     using reordered = gptq::scheme<3, gptq::group_size<gptq::dynamic>, gptq::symmetric, gptq::act_order>;
     const auto layer = gptq_test::make_layer(5, 97, 200, 12);  // 5 rows: the second block of warps has one
@@ -67,6 +79,27 @@ TEST_CASE("the CUDA kernels quantize as the plain loops do, in groups of every s
         check_same<natural>(layer, {.block_size = 64, .group_size = group_size});
         check_same<reordered>(layer, {.block_size = 64, .group_size = group_size});
     }
+}
+
+TEST_CASE("the CUDA kernels quantize columns that are groups of their own, a few tiles of one column") {
+    using own_groups = gptq::scheme<4, gptq::group_size<1>, gptq::asymmetric>;
+    check_same<own_groups>(gptq_test::make_layer(2, 5, 40, 15), {.block_size = 4});
+}
+
+// Faults that these tests must see. A barrier that is missing is for ThreadSanitizer to see (tests/cuda).
+TEST_CASE("a fault in the shuffles of the solver's kernel is seen") {
+    using w4 = gptq::scheme<4, gptq::group_size<32>, gptq::asymmetric>;
+    const auto layer = gptq_test::make_layer(4, 64, 100, 16);
+    const auto expected = quantize_on<w4>(plain_backend{}, layer, {});
+    const auto right = quantize_on<w4>(host_executed_backend{}, layer, {});
+    const auto wrong = quantize_on<w4>(faulty_backend<gptq_test::with_shifted_shuffles>{}, layer, {});
+    CHECK((right.codes == expected.codes));
+    CHECK_FALSE((wrong.codes == expected.codes));
+}
+
+TEST_CASE("the solver's kernel without barriers of warps", "[.][solver_without_warp_barrier]") {
+    using w4 = gptq::scheme<4, gptq::group_size<32>, gptq::asymmetric>;
+    quantize_on<w4>(faulty_backend<gptq_test::without_warp_barrier>{}, gptq_test::make_layer(4, 64, 100, 16), {});
 }
 
 TEST_CASE("the CUDA kernels refine as the plain loops do") {
@@ -89,7 +122,7 @@ TEST_CASE("a block too wide for shared memory takes the plain loop") {
     CHECK_FALSE(kernel::holds(6337));
     kernel widest{.rows = 8, .block = {}};
     widest.block.T = {nullptr, 8, 6336};
-    CHECK(widest.shape().shared_bytes <= gptq::cuda::largest_shared_bytes);
+    CHECK(widest.launch().shared_bytes <= gptq::cuda::largest_shared_bytes);
 }
 
 TEST_CASE("kernels by element do what the row operation does") {

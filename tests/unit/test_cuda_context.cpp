@@ -14,7 +14,7 @@
 namespace {
 
 using namespace gptq::cuda;
-using Catch::Matchers::Contains;
+using Catch::Contains;
 using gptq::bfloat16;
 using gptq::half;
 
@@ -176,6 +176,11 @@ TEST_CASE("arithmetic on pairs rounds to nearest even") {
         if (ctx.narrow_pair<bfloat16>(1.0f, 257.0f) != 0x43803f80u) throw gptq::error("narrow_pair<bfloat16>");
         if (ctx.fma_pairs<half>(pair(3.0f, 2048.0f), pair(2.0f, 1.0f), pair(-1.0f, 1.0f)) != pair(5.0f, 2048.0f))
             throw gptq::error("fma_pairs");
+        // 1 + 2^-10 + 2^-11 - 2^-31 is nearer to the half below; by way of a float it would be half way between two.
+        const float odd = 1.0f + 0x1p-10f;
+        if (ctx.fma_pairs<half>(pair(0x1p-6f * odd, 0.0f), pair(0x1p-5f * (1.0f - 0x1p-10f), 0.0f), pair(odd, 0.0f)) !=
+            pair(odd, 0.0f))
+            throw gptq::error("fma_pairs rounds twice");
         if (ctx.widen(half{0x3555}) != gptq::to_float(half{0x3555})) throw gptq::error("widen");
     });
 }

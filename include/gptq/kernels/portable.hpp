@@ -10,7 +10,8 @@
 
 namespace gptq::kernels::portable {
 
-/// 16 lanes of 32 bits, in four vectors of the compilers' own kind.
+/// 16 lanes of 32 bits, in four vectors of the compilers' own kind. Lambdas make vectors from vectors only: they are
+/// constexpr without being called so, and of some that do more nvcc cannot make code for a device.
 struct vec {
     using word4 = std::uint32_t __attribute__((vector_size(16)));
     using int4 = std::int32_t __attribute__((vector_size(16)));
@@ -47,16 +48,20 @@ struct vec {
     }
     static void store_floats(float* p, floats x) { __builtin_memcpy(p, &x, sizeof x); }
     static ints widen(const std::uint8_t* p) {
-        return map<ints>([=](int i) {
-            const std::uint8_t* q = p + 4 * i;
-            return word4{q[0], q[1], q[2], q[3]};
-        });
+        ints x;
+        for (word4& part : x.part) {
+            part = word4{p[0], p[1], p[2], p[3]};
+            p += 4;
+        }
+        return x;
     }
     static ints splat(std::uint32_t x) {
-        return map<ints>([=](int) { return word4{x, x, x, x}; });
+        const word4 part = {x, x, x, x};
+        return {{part, part, part, part}};
     }
     static floats splat_float(float x) {
-        return map<floats>([=](int) { return float4{x, x, x, x}; });
+        const float4 part = {x, x, x, x};
+        return {{part, part, part, part}};
     }
 
     static ints bit_and(ints a, ints b) {
@@ -90,7 +95,9 @@ struct vec {
     }
     /// Lanes as signed integers.
     static floats to_floats(ints x) {
-        return map<floats>([&](int i) { return __builtin_convertvector(reinterpret_cast<int4>(x.part[i]), float4); });
+        floats y;
+        for (int i = 0; i < 4; ++i) y.part[i] = __builtin_convertvector(reinterpret_cast<int4>(x.part[i]), float4);
+        return y;
     }
     /// The lowest Bits bits of each lane.
     template <int Bits>

@@ -88,6 +88,11 @@ class basic_backend {
             launch(row_kernel<gptq::detail::quantize_row<Bits, Grid>>{n, f});
     }
 
+    /// A CPU takes features together; here every element has a thread.
+    void for_each_row(std::size_t, const gptq::detail::permute_hessian& f) const {
+        for_each_row(f.H.rows, permute_feature{f, 0, f.F.cols});
+    }
+
     void gram_update(matrix_view<float> H, matrix_view<const float> X, float alpha, float beta) const {
         machine_.syrk_upper(X, H, alpha, beta);
     }
@@ -119,7 +124,7 @@ class basic_backend {
  private:
     template <class Kernel>
     void launch(const Kernel& kernel) const {
-        const launch_shape shape = kernel.shape();
+        const launch_shape shape = kernel.launch();
         if (shape.blocks > 0) machine_.launch(shape, kernel);
     }
 

@@ -10,9 +10,11 @@
 #include <gptq/backends/cuda/basic_backend.hpp>
 #include <gptq/backends/cuda/blas.hpp>
 #include <gptq/backends/cuda/context.hpp>
+#include <gptq/backends/cuda/dense_product.hpp>
 #include <gptq/backends/cuda/device_context.hpp>
 #include <gptq/backends/cuda/error.hpp>
 #include <gptq/backends/cuda/memory.hpp>
+#include <gptq/backends/cuda/prepared.hpp>
 #include <gptq/backends/cuda/stream.hpp>
 #include <gptq/concepts.hpp>
 #include <gptq/matrix_view.hpp>
@@ -38,6 +40,9 @@ class device_machine {
         const device_scope scope(options.device);
         pool_ = std::make_shared<const memory_pool>(options.device, options.stream);
         algebra_ = std::make_shared<const linear_algebra>(pool_);
+        dense_product_ = std::make_shared<const dense_product>(pool_);
+        check(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, options.device),
+              "cudaDeviceGetAttribute");
     }
 
     /// Throws cuda_error where the device's memory is exhausted.
@@ -107,6 +112,14 @@ class device_machine {
         return algebra_->potri(S, part);
     }
 
+    template <tensor_element T>
+    void multiply_transposed(matrix_view<const T> X, matrix_view<const T> W, matrix_view<T> Y) const {
+        const device_scope scope(options_.device);
+        (*dense_product_)(X, W, Y);
+    }
+    /// Two blocks on each multiprocessor: see docs/cuda.md.
+    std::size_t wanted_blocks() const { return 2 * static_cast<std::size_t>(multiprocessors_); }
+
     int device() const { return options_.device; }
     cudaStream_t stream() const { return options_.stream; }
 
@@ -126,9 +139,14 @@ class device_machine {
     cuda_options options_;
     std::shared_ptr<const memory_pool> pool_;
     std::shared_ptr<const linear_algebra> algebra_;
+    std::shared_ptr<const dense_product> dense_product_;
+    int multiprocessors_ = 0;
 };
 
-static_assert(Machine<device_machine>);
+static_assert(ProductMachine<device_machine>);
+
+/// A quantized layer made ready for products on a GPU; see gptq::prepare.
+using cuda_prepared = basic_prepared<device_machine>;
 
 }  // namespace cuda
 
@@ -142,5 +160,15 @@ class cuda_backend : public cuda::basic_backend<cuda::device_machine> {
 };
 
 static_assert(Backend<cuda_backend>);
+
+using cuda::cuda_prepared;
+
+/// X Wq' for X [tokens, in_features] in device memory. [tokens, out_features], computed when the stream gets there.
+template <cuda::tensor_element T>
+cuda::device_matrix<T> matmul(const cuda::device_matrix<T>& X, const cuda_prepared& m) {
+    auto Y = m.machine().template room_for<T>(X.view().rows, m.out_features());
+    m.template multiply<T>(X.view(), Y.view());
+    return Y;
+}
 
 }  // namespace gptq

@@ -122,9 +122,10 @@ static_assert(kernel_context<device_context>);
 
 namespace detail {
 
-/// The one kernel: it runs a body. Body::block_threads, of every launch, is what the compiler may count on.
+/// The one kernel: it runs a body. Body::block_threads, of every launch, is what the compiler may count on. Where not
+/// told how many blocks a multiprocessor should have (1), ptxas spills registers to fit in one more.
 template <class Body>
-__global__ void __launch_bounds__(Body::block_threads) run_kernel(const __grid_constant__ Body body) {
+__global__ void __launch_bounds__(Body::block_threads, 1) run_kernel(const __grid_constant__ Body body) {
     extern __shared__ uint4 shared_memory[];
     device_context context(reinterpret_cast<char*>(shared_memory));
     body(context);

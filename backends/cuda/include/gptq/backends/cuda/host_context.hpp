@@ -7,16 +7,17 @@
 // devices do not promise: a warp_barrier that is missing between two of them goes unnoticed.
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <barrier>
 #include <bit>
 #include <cmath>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <exception>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -125,6 +126,14 @@ T narrow(float value) {
         return to_bfloat16(value);
 }
 
+/// A float next to x, its last bit 1 unless it is x: rounding it to fewer bits gives what rounding x gives.
+inline float round_to_odd(double x) {
+    const float nearest = static_cast<float>(x);
+    if (double{nearest} == x || std::bit_cast<std::uint32_t>(nearest) % 2 != 0) return nearest;
+    const float infinity = std::numeric_limits<float>::infinity();
+    return std::nextafter(nearest, double{nearest} < x ? infinity : -infinity);
+}
+
 }  // namespace detail
 
 /// One thread of a kernel on the host; a model of kernel_context, which says what the functions do. What breaks its
@@ -187,7 +196,8 @@ class host_context {
     T shuffle(T value, std::size_t lane) {
         static_assert(sizeof(T) == 4);
         if (lane >= warp_size) throw error("shuffle from lane " + std::to_string(lane));
-        return std::bit_cast<T>(exchange("shuffle", {std::bit_cast<std::uint32_t>(value)})[lane].words[0]);
+        const std::array<std::uint32_t, 12> words{std::bit_cast<std::uint32_t>(value)};
+        return std::bit_cast<T>(exchange("shuffle", words)[lane].words[0]);
     }
     template <class T>
     T shuffle_xor(T value, std::size_t mask) {
@@ -218,10 +228,8 @@ class host_context {
     template <tensor_element T>
     std::uint32_t fma_pairs(std::uint32_t a, std::uint32_t b, std::uint32_t c) const {
         const auto fma = [=](std::size_t i) {
-            // Of two halves or bfloat16s, a double holds the product exactly.
-            const double product =
-                double{to_float(detail::element_of<T>(a, i))} * double{to_float(detail::element_of<T>(b, i))};
-            return static_cast<float>(product + double{to_float(detail::element_of<T>(c, i))});
+            const auto number = [i](std::uint32_t word) { return double{to_float(detail::element_of<T>(word, i))}; };
+            return detail::round_to_odd(number(a) * number(b) + number(c));
         };
         return narrow_pair<T>(fma(0), fma(1));
     }
@@ -278,9 +286,10 @@ static_assert(kernel_context<host_context>);
 namespace detail {
 
 /// The threads of a launch: they run one block, meet, and go on to the next.
+template <std::derived_from<host_context> Context>
 class host_grid {
  public:
-    host_grid(const launch_shape& shape, std::function<void(host_context&)> body)
+    host_grid(const launch_shape& shape, std::function<void(Context&)> body)
         : shape_(shape), body_(std::move(body)), block_(std::make_unique<host_block>(shape, 0)) {}
 
     /// Throws what the first thread to fail threw, with its block and thread in front.
@@ -302,7 +311,7 @@ class host_grid {
  private:
     void run_thread(std::size_t thread) {
         try {
-            host_context context(shape_, *block_, thread);
+            Context context(shape_, *block_, thread);
             body_(context);
             context.expect_no_copies();
         } catch (const std::exception& e) {
@@ -319,7 +328,7 @@ class host_grid {
     }
 
     launch_shape shape_;
-    std::function<void(host_context&)> body_;
+    std::function<void(Context&)> body_;
     std::unique_ptr<host_block> block_;  // changes only while all threads wait between blocks
     std::mutex mutex_;
     std::exception_ptr failure_;
@@ -328,19 +337,23 @@ class host_grid {
 }  // namespace detail
 
 /// Runs `body`, a kernel, on the host and returns when it is done. Throws shape_error for a launch that no device
-/// accepts, and gptq::error, with block and thread, where the kernel breaks a rule of kernel_context or throws.
-template <class Body>
+/// accepts, and gptq::error, with block and thread, where the kernel breaks a rule of kernel_context or throws. A test
+/// that wants to see a kernel fail gives a Context of its own, which derives from host_context and leaves something
+/// out.
+template <class Context = host_context, class Body>
 void host_launch(const launch_shape& shape, const Body& body) {
     check_launch(shape);
-    detail::host_grid(shape, [&body](host_context& context) { body(context); }).run();
+    detail::host_grid<Context>(shape, [&body](Context& context) { body(context); }).run();
 }
 
 /// Launches kernels on the host: what functions that launch kernels take in place of a device's stream.
-struct host_launcher {
+template <class Context = host_context>
+struct basic_host_launcher {
     template <class Body>
     void operator()(const launch_shape& shape, const Body& body) const {
-        host_launch(shape, body);
+        host_launch<Context>(shape, body);
     }
 };
+using host_launcher = basic_host_launcher<>;
 
 }  // namespace gptq::cuda

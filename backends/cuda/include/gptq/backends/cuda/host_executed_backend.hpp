@@ -2,11 +2,15 @@
 // cuSOLVER. It is there to test the kernels, and hundreds of times slower than cpu_backend.
 #pragma once
 
+#include <cstddef>
+
 #include <gptq/backends/cpu/blas.hpp>
 #include <gptq/backends/cuda/basic_backend.hpp>
 #include <gptq/backends/cuda/context.hpp>
 #include <gptq/backends/cuda/host_context.hpp>
+#include <gptq/backends/cuda/prepared.hpp>
 #include <gptq/concepts.hpp>
+#include <gptq/half.hpp>
 #include <gptq/host_memory.hpp>
 #include <gptq/matrix_view.hpp>
 
@@ -29,13 +33,30 @@ struct host_machine : host_memory {
     bool potrf(matrix_view<float> S, triangle part) const { return blas::potrf(S, of_blas(part)); }
     bool potri(matrix_view<float> S, triangle part) const { return blas::potri(S, of_blas(part)); }
 
+    template <class T>
+    matrix<T> room_for(std::size_t rows, std::size_t cols) const {
+        return matrix<T>(rows, cols);
+    }
+    template <tensor_element T>
+    void multiply_transposed(matrix_view<const T> X, matrix_view<const T> W, matrix_view<T> Y) const {
+        for (std::size_t r = 0; r < Y.rows; ++r)
+            for (std::size_t n = 0; n < Y.cols; ++n) {
+                float sum = 0.0f;
+                for (std::size_t k = 0; k < X.cols; ++k) sum += to_float(X(r, k)) * to_float(W(n, k));
+                Y(r, n) = detail::narrow<T>(sum);
+            }
+    }
+    std::size_t wanted_blocks() const { return blocks; }
+
+    std::size_t blocks = 1;  ///< what wanted_blocks() says
+
  private:
     static blas::triangle of_blas(triangle part) {
         return part == triangle::upper ? blas::triangle::upper : blas::triangle::lower;
     }
 };
 
-static_assert(Machine<host_machine>);
+static_assert(ProductMachine<host_machine>);
 
 using host_executed_backend = basic_backend<host_machine>;
 

@@ -21,7 +21,7 @@ struct row_kernel {
     std::size_t rows;
     F f;
 
-    launch_shape shape() const { return {(rows + block_threads - 1) / block_threads, block_threads, 0}; }
+    constexpr launch_shape launch() const { return {(rows + block_threads - 1) / block_threads, block_threads, 0}; }
 
     template <kernel_context Context>
     constexpr void operator()(Context& ctx) const {
@@ -38,6 +38,17 @@ struct reverse_row_pair {
         const std::size_t end = H.rows - 1;
         for (std::size_t j = first; j < last; ++j)
             if (2 * i < end || 2 * j < end) std::swap(H(i, j), H(end - i, end - j));
+    }
+};
+
+/// What permute_hessian does for input feature i, at the positions [first, last).
+struct permute_feature {
+    gptq::detail::permute_hessian f;
+    std::size_t first, last;
+    constexpr void operator()(std::size_t i) const noexcept {
+        const std::size_t p = f.position(0, i);
+        f.permute(i, first, last);
+        if (first <= p && p < last) f.damp_diagonal(i);
     }
 };
 
@@ -110,6 +121,20 @@ constexpr auto on_column(const reverse_row_pair& f, std::size_t c) {
     return reverse_row_pair{f.H, f.first + c, f.first + c + 1};
 }
 
+constexpr std::size_t columns_of(const permute_feature& f) { return f.last - f.first; }
+constexpr auto on_column(const permute_feature& f, std::size_t c) {
+    return permute_feature{f.f, f.first + c, f.first + c + 1};
+}
+
+template <class T>
+constexpr std::size_t columns_of(const gptq::detail::widen_row<T>& f) {
+    return f.to.cols;
+}
+template <class T>
+constexpr auto on_column(const gptq::detail::widen_row<T>& f, std::size_t c) {
+    return gptq::detail::widen_row<T>{at(f.from, c), at(f.to, c)};
+}
+
 }  // namespace columns
 
 /// Whether a row operation can be taken apart into columns.
@@ -128,7 +153,9 @@ struct element_kernel {
     F f;
 
     constexpr std::size_t elements() const { return rows * columns::columns_of(f); }
-    launch_shape shape() const { return {(elements() + block_elements - 1) / block_elements, block_threads, 0}; }
+    constexpr launch_shape launch() const {
+        return {(elements() + block_elements - 1) / block_elements, block_threads, 0};
+    }
 
     template <kernel_context Context>
     constexpr void operator()(Context& ctx) const {

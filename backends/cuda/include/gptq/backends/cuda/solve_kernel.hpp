@@ -42,7 +42,7 @@ struct solve_kernel {
     static constexpr bool holds(std::size_t columns) {
         return columns <= largest_shared_bytes / (warps * sizeof(float));
     }
-    launch_shape shape() const {
+    constexpr launch_shape launch() const {
         return {(rows + warps - 1) / warps, block_threads, warps * block.T.cols * sizeof(float)};
     }
 
@@ -111,11 +111,12 @@ struct solve_kernel {
     template <class Context, class Weights>
     constexpr double quantize_tile(Context& ctx, std::size_t r, std::size_t first, std::size_t width,
                                    const Weights& w) const {
-        const bool used = ctx.lane() < width;  // the others follow column `first`, and write nothing
+        // The other lanes follow column `first` with a weight of their own: its own lane writes to it.
+        const bool used = ctx.lane() < width;
         const std::size_t i = first + (used ? ctx.lane() : 0), k = block.first + i;
         const grid_params params = block.groups.get(r, block.group_at(0, k));
         const float pivot = block.U(i, i);
-        float weight = w[i];
+        float weight = used ? w[i] : 0.0f;
         rounded mine = round(weight, params, pivot);
         for (std::size_t l = 0; l + 1 < width; ++l) {
             const float error = ctx.shuffle(mine.error, l);

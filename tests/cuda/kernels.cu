@@ -1,0 +1,73 @@
+// Every kernel, for every number of bits and kind of input, launched as programs launch them: what check_kernels.cmake
+// has nvcc compile. Nothing here runs.
+#include <cstddef>
+#include <cstdint>
+
+#include <gptq/backends/cuda/decode.hpp>
+#include <gptq/backends/cuda/dequantize_kernel.hpp>
+#include <gptq/backends/cuda/device_context.hpp>
+#include <gptq/backends/cuda/fragment_order.hpp>
+#include <gptq/backends/cuda/row_kernels.hpp>
+#include <gptq/backends/cuda/solve_kernel.hpp>
+#include <gptq/grids/affine.hpp>
+#include <gptq/round_to_nearest.hpp>
+
+namespace {
+
+using namespace gptq::cuda;
+
+template <class Kernel>
+void start(const Kernel& kernel) {
+    device_launch(kernel.launch(), nullptr, kernel);
+}
+
+template <int Bits, class Grid>
+void quantizes() {
+    start(solve_kernel<Bits, Grid>{});
+    start(row_kernel<gptq::detail::fit_row<Bits, Grid>>{});
+    start(row_kernel<gptq::detail::round_row<Bits, Grid>>{});
+    start(element_kernel<gptq::detail::difference_row<Bits, Grid>>{});
+}
+
+template <int Bits, class T>
+void products(const fragment_view& weights, const std::int32_t* features, gptq::matrix_view<T> X,
+              gptq::matrix_view<T> Y, gptq::matrix_view<float> workspace) {
+    const device_launcher launch;
+    const gather_inputs_kernel<T> gather{features, X, X};
+    launch(gather.launch(), gather);
+    decode<Bits, T>(launch, weights, X, Y, 2, workspace);
+    const dequantize_kernel<Bits, T> dequantize{weights, 0, Y};
+    launch(dequantize.launch(), dequantize);
+}
+
+template <int Bits>
+void repacks(const code_source& codes, const fragment_shape& shape, const std::int32_t* features, std::uint32_t* words,
+             gptq::half* scales, std::uint8_t* zeros) {
+    const device_launcher launch;
+    repack<Bits>(launch, codes, shape, features, words, scales, zeros);
+    repack<Bits>(launch, gptq_source<Bits, 1>{}, shape, features, words, scales, zeros);
+    repack<Bits>(launch, gptq_source<Bits, 2>{}, shape, features, words, scales, zeros);
+}
+
+template <int Bits>
+void kernels() {
+    products<Bits, gptq::half>({}, {}, {}, {}, {});
+    products<Bits, gptq::bfloat16>({}, {}, {}, {}, {});
+    repacks<Bits>({}, {}, {}, {}, {}, {});
+}
+
+}  // namespace
+
+void launch_all() {
+    kernels<2>();
+    kernels<3>();
+    kernels<4>();
+    kernels<8>();
+    quantizes<2, gptq::searched<gptq::asymmetric>>();
+    quantizes<3, gptq::searched_by_loss<gptq::asymmetric_from_one>>();
+    quantizes<4, gptq::symmetric>();
+    quantizes<8, gptq::asymmetric>();
+    start(element_kernel<gptq::detail::gather_row>{});
+    start(element_kernel<gptq::detail::add_row>{});
+    start(element_kernel<permute_feature>{});
+}
