@@ -88,8 +88,8 @@ class basic_backend {
             launch(row_kernel<gptq::detail::quantize_row<Bits, Grid>>{n, f});
     }
 
-    /// A CPU takes features together; here every element has a thread.
-    void for_each_row(std::size_t, const gptq::detail::permute_hessian& f) const {
+    /// A CPU takes some features together, and `n` counts those runs; here every element has a thread.
+    void for_each_row(std::size_t /*n*/, const gptq::detail::permute_hessian& f) const {
         for_each_row(f.H.rows, permute_feature{f, 0, f.F.cols});
     }
 

@@ -17,7 +17,7 @@ namespace gptq::cuda {
 /// f(r) for every r below `rows`, by a thread each.
 template <class F>
 struct row_kernel {
-    static constexpr std::size_t block_threads = 128;
+    static constexpr std::size_t block_threads = 32;  // the rows of a layer are few: small blocks reach all processors
     std::size_t rows;
     F f;
 
