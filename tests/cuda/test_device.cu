@@ -70,14 +70,6 @@ gptq::quantized_layer random_quantized(int bits, std::size_t N, std::size_t K, s
     return q;
 }
 
-gptq::tensor2<float> random_inputs(std::size_t rows, std::size_t K) {
-    std::mt19937 random(7);
-    std::normal_distribution<float> normal;
-    auto X = gptq::make_tensor2<float>(rows, K);
-    for (float& x : X) x = normal(random);
-    return X;
-}
-
 /// The largest difference over the largest magnitude.
 double difference(const gptq::tensor2<float>& a, const gptq::tensor2<float>& b) {
     double worst = 0.0, largest = 0.0;
@@ -96,7 +88,7 @@ void check_products(int bits) {
     const double rounding = std::is_same_v<T, gptq::half> ? std::ldexp(1.0, -10) : std::ldexp(1.0, -7);
     for (const std::size_t rows : {1, 8, 9, 17, 32, 33, 100}) {
         CAPTURE(bits, rows);
-        const auto X = random_inputs(rows, 520);
+        const auto X = gptq_test::random_inputs(rows, 520);
         const auto got = gptq::matmul<T>(X, on_gpu);
         CHECK(difference(got, gptq::matmul<T>(X, on_host)) <= 2.0 * rounding);
         const bool repeats = got == gptq::matmul<T>(X, on_gpu);
@@ -161,7 +153,7 @@ TEST_CASE("products on a GPU are those of the host context") {
 TEST_CASE("checkpoint tensors are repacked on the GPU") {
     for (const int bits : {2, 3, 4, 8}) {
         const auto q = random_quantized(bits, 128, 256, 64);
-        const auto X = random_inputs(4, 256);
+        const auto X = gptq_test::random_inputs(4, 256);
         const auto expected = gptq::matmul(X, gptq::prepare(q, cuda_backend{}));
         const bool v1 =
             gptq::matmul(X, gptq::prepare(gptq::pack<gptq::layout::gptq_v1>(q), cuda_backend{})) == expected;

@@ -6,6 +6,7 @@
 #include <random>
 
 #include <gptq/matrix_view.hpp>
+#include <gptq/xtensor/adapt.hpp>
 
 namespace gptq_test {
 
@@ -13,6 +14,15 @@ struct random_layer {
     gptq::matrix<float> W;  // [N, K]
     gptq::matrix<float> X;  // [T, K]
 };
+
+/// Independent normal numbers.
+inline gptq::tensor2<float> random_inputs(std::size_t rows, std::size_t cols) {
+    std::mt19937 random(7);
+    std::normal_distribution<float> normal;
+    auto X = gptq::make_tensor2<float>(rows, cols);
+    for (float& x : X) x = normal(random);
+    return X;
+}
 
 /// N output and K input features, T tokens. Inputs share a few common factors, and their sizes spread over a decade.
 inline random_layer make_layer(std::size_t N, std::size_t K, std::size_t T, unsigned seed) {

@@ -10,6 +10,7 @@
 #include <gptq/gptq.hpp>
 
 #include "support/catch.hpp"
+#include "support/random_layer.hpp"
 
 using gptq::cuda::host_executed_backend;
 using gptq::cuda::host_machine;
@@ -52,14 +53,6 @@ void check_product(const gptq::tensor2<float>& X, const gptq::quantized_layer& q
     CHECK(worst > 0.0);  // something was rounded: Y is not the reference itself
 }
 
-gptq::tensor2<float> random_inputs(std::size_t rows, std::size_t K) {
-    std::mt19937 random(7);
-    std::normal_distribution<float> normal;
-    auto X = gptq::make_tensor2<float>(rows, K);
-    for (float& x : X) x = normal(random);
-    return X;
-}
-
 /// The same bits; every product is deterministic.
 bool same(const gptq::tensor2<float>& a, const gptq::tensor2<float>& b) { return a == b; }
 
@@ -81,7 +74,7 @@ TEST_CASE("prepared layers multiply: all bits, orders, few rows and many, one pa
                 CHECK(m.in_features() == 264);
                 for (const std::size_t rows : {std::size_t{1}, std::size_t{33}}) {
                     CAPTURE(bits, reordered, blocks, rows);
-                    const auto X = random_inputs(rows, 264);
+                    const auto X = gptq_test::random_inputs(rows, 264);
                     check_product<gptq::half>(X, q, gptq::matmul(X, m), 11);
                     check_product<gptq::bfloat16>(X, q, gptq::matmul<gptq::bfloat16>(X, m), 8);
                 }
@@ -90,7 +83,7 @@ TEST_CASE("prepared layers multiply: all bits, orders, few rows and many, one pa
 }
 
 TEST_CASE("layers are prepared from the tensors of a checkpoint", "[many]") {
-    const auto X = random_inputs(2, 96);
+    const auto X = gptq_test::random_inputs(2, 96);
     for (const int bits : {2, 3, 4, 8})
         for (const bool reordered : {false, true}) {
             CAPTURE(bits, reordered);
@@ -118,14 +111,14 @@ TEST_CASE("symmetric layers leave their zero points out") {
     const auto without = gptq::prepare(q, host_executed_backend{});
     CHECK(with.bytes() == 64 * 64 / 2 + 64 * 3);
     CHECK(without.bytes() == 64 * 64 / 2 + 64 * 2);
-    const auto X = random_inputs(3, 64);
+    const auto X = gptq_test::random_inputs(3, 64);
     CHECK(same(gptq::matmul(X, with), gptq::matmul(X, without)));
 }
 
 TEST_CASE("what does not fit is refused") {
     auto q = random_layer(4, 64, 64, 32, false, 8);
     const auto m = gptq::prepare(q, host_executed_backend{});
-    CHECK_THROWS_AS(gptq::matmul(random_inputs(1, 63), m), gptq::shape_error);
+    CHECK_THROWS_AS(gptq::matmul(gptq_test::random_inputs(1, 63), m), gptq::shape_error);
     CHECK(gptq::matmul(gptq::make_tensor2<float>(0, 64), m).shape()[0] == 0);
     auto t = gptq::pack<gptq::layout::gptq_v2>(q);
     t.group_features = 16;

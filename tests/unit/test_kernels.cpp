@@ -274,6 +274,81 @@ TEMPLATE_TEST_CASE("preparing the tensors of a checkpoint is preparing the layer
     }
 }
 
+TEST_CASE("a tile of the solver's columns, on every instruction set") {
+    constexpr std::size_t lanes = gptq::kernels::tile_lanes, columns = 37, first = 3, last = 29;
+    for (const isa which : usable_isas())
+        for (const int bits : {2, 3, 4, 8}) {
+            INFO(gptq::isa_name(which) << ", " << bits << " bits");
+            std::mt19937 random(static_cast<unsigned>(bits));
+            std::normal_distribution<float> normal;
+            const float max_code = static_cast<float>((1 << bits) - 1);
+            std::vector<float> weights(columns * lanes), values(columns * lanes), U(columns * columns),
+                losses(lanes, 1.0f);
+            std::vector<float> scales(lanes), zeros(lanes);
+            std::vector<std::uint32_t> codes(columns * lanes);
+            for (float& w : weights) w = normal(random);
+            for (float& u : U) u = 0.3f * normal(random);
+            for (std::size_t i = 0; i < columns; ++i) U[i * columns + i] = 1.0f + std::fabs(normal(random));
+            for (std::size_t lane = 0; lane < lanes; ++lane) {
+                scales[lane] = (0.5f + 0.1f * static_cast<float>(lane)) / max_code;
+                zeros[lane] = static_cast<float>(random() % static_cast<unsigned>(1 << bits));
+            }
+            weights[first * lanes + 5] = std::numeric_limits<float>::quiet_NaN();  // counts as the lowest code
+            std::vector<double> expected(weights.begin(), weights.end());
+            gptq::kernels::find_column_kernels(which).quantize({weights.data(), values.data(), codes.data(),
+                                                                losses.data(), U.data(), columns, first, last, columns,
+                                                                scales.data(), zeros.data(), max_code});
+            for (std::size_t lane = 0; lane < lanes; ++lane) {
+                double loss = 1.0;
+                for (std::size_t i = first; i < last; ++i) {
+                    const double w = expected[i * lanes + lane], scale = scales[lane], zero = zeros[lane];
+                    const std::uint32_t code = codes[i * lanes + lane];
+                    if (lane == 5) {
+                        REQUIRE((i > first || code == 0));
+                        continue;
+                    }
+                    // Its own code goes on: where two are equally near, either will do.
+                    REQUIRE(code <= static_cast<std::uint32_t>(max_code));
+                    const double steps = std::clamp(w / scale, -zero, double{max_code} - zero);
+                    REQUIRE(std::fabs(static_cast<double>(code) - zero - steps) < 0.5 + 2e-4);
+                    const double value = scale * (static_cast<double>(code) - zero);
+                    const double error = (w - value) / double{U[i * columns + i]};
+                    REQUIRE(values[i * lanes + lane] == Approx(value).margin(1e-5));
+                    REQUIRE(weights[i * lanes + lane] == Approx(error).epsilon(1e-4).margin(1e-4));
+                    for (std::size_t j = i + 1; j < columns; ++j)
+                        expected[j * lanes + lane] -= error * double{U[i * columns + j]};
+                    loss += error * error;
+                }
+                if (lane == 5) continue;
+                CHECK(losses[lane] == Approx(loss).epsilon(1e-4));
+                for (std::size_t i = last; i < columns; ++i)
+                    REQUIRE(weights[i * lanes + lane] == Approx(expected[i * lanes + lane]).epsilon(1e-4).margin(1e-3));
+            }
+        }
+}
+
+TEST_CASE("the loss of a group, on every instruction set") {
+    std::mt19937 random(5);
+    std::normal_distribution<float> normal;
+    std::vector<float> w(48), costs(48);
+    for (float& x : w) x = normal(random);
+    for (float& c : costs) c = std::fabs(normal(random));
+    for (const isa which : usable_isas())
+        for (const float zero : {0.0f, 3.0f, 7.0f}) {
+            constexpr float scale = 0.31f, max_code = 7.0f;
+            double loss = 0.0;
+            for (std::size_t k = 0; k < w.size(); ++k) {
+                const double steps =
+                    std::nearbyint(std::clamp(double{w[k]} / double{scale}, -double{zero}, 7.0 - double{zero}));
+                const double error = double{w[k]} - double{scale} * steps;
+                loss += double{costs[k]} * error * error;
+            }
+            INFO(gptq::isa_name(which) << ", zero " << zero);
+            CHECK(gptq::kernels::find_column_kernels(which).loss({w.data(), costs.data(), w.size()}, scale, zero,
+                                                                 max_code) == Approx(loss).epsilon(1e-5));
+        }
+}
+
 TEST_CASE("instruction sets that the machine has not, and bits that nobody has") {
     std::mt19937 random(17);
     auto q = make_layer({4, true, 2, 8, 4, false}, random);

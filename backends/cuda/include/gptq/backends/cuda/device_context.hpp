@@ -12,6 +12,7 @@
 #include <string>
 
 #include <gptq/backends/cuda/context.hpp>
+#include <gptq/backends/cuda/error.hpp>
 #include <gptq/error.hpp>
 #include <gptq/half.hpp>
 
@@ -131,15 +132,10 @@ __global__ void __launch_bounds__(Body::block_threads, 1) run_kernel(const __gri
     body(context);
 }
 
-inline void check_launched(cudaError_t status, const char* call) {
-    if (status != cudaSuccess)
-        throw error(std::string("launch of a kernel: ") + call + ": " + cudaGetErrorString(status));
-}
-
 }  // namespace detail
 
 /// Begins to run `body`, a kernel, on the current device; returns before it is done. Throws shape_error for a launch
-/// that no device accepts, and gptq::error with the runtime's reason where this one does not.
+/// that no device accepts, and cuda_error with the runtime's reason where this one does not.
 template <class Body>
 void device_launch(const launch_shape& shape, cudaStream_t stream, const Body& body) {
     check_launch(shape);
@@ -148,11 +144,11 @@ void device_launch(const launch_shape& shape, cudaStream_t stream, const Body& b
                           std::to_string(Body::block_threads));
     const auto kernel = detail::run_kernel<Body>;
     const auto shared_bytes = static_cast<int>(shape.shared_bytes);
-    detail::check_launched(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
-                           "cudaFuncSetAttribute");
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
+          "launch of a kernel: cudaFuncSetAttribute");
     kernel<<<static_cast<unsigned>(shape.blocks), static_cast<unsigned>(shape.threads), shape.shared_bytes, stream>>>(
         body);
-    detail::check_launched(cudaGetLastError(), "the launch");
+    check(cudaGetLastError(), "launch of a kernel");
 }
 
 /// Launches kernels on a stream of the current device.
