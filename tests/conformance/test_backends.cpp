@@ -1,5 +1,7 @@
 // Every backend of the library conforms, and the check finds backends that do not.
+#include <cstddef>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include <gptq/backends/cpu/cpu_backend.hpp>
@@ -156,6 +158,18 @@ struct throws_from_solve : cpu_backend {
 };
 
 }  // namespace
+
+TEST_CASE("what a row throws arrives where the rows were asked for, once no thread works on any") {
+    for (const std::size_t n : {1u, 40u, 4000u}) {
+        std::vector<int> visits(n);
+        const auto work = [&](std::size_t r) {
+            if (r == n / 2) throw gptq::shape_error("row " + std::to_string(r));
+            visits[r] = 1;
+        };
+        CHECK_THROWS_AS(cpu_backend().for_each_row(n, work), gptq::shape_error);
+        CHECK(visits[n / 2] == 0);
+    }
+}
 
 TEST_CASE("the library's backends conform") {
     const gptq::testing::violations none;
