@@ -80,7 +80,7 @@ struct attend_head {
 /// q, out [tokens, heads * head_dim]   k, v [past + tokens, kv_heads * head_dim]
 inline void attend(const model_config& c, std::size_t window, matrix_view<const float> q, matrix_view<const float> k,
                    matrix_view<const float> v, scratch_matrix& memory, matrix_view<float> out) {
-    constexpr std::size_t worth_starting = std::size_t{1} << 18;
+    constexpr std::size_t worth_starting = std::size_t{1} << 16;
     const std::size_t threads =
         q.rows * c.heads * k.rows * c.head_dim < worth_starting ? 1 : kernels::default_threads();
     const std::size_t turned = q.rows >= detail::worth_turning ? k.cols : 0;
