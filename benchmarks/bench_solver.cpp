@@ -129,7 +129,7 @@ int main(int argc, char** argv) {
     add<scheme<4, group_size<128>, symmetric, gptq::act_order>>("w4_act_order", 4096, 4096, 7);
     add<scheme<4, group_size<128>, symmetric, gptq::group_aware_order>>("w4_group_aware", 4096, 4096, 7);
     add<scheme<4, group_size<128>, gptq::searched_by_loss<symmetric>>>("w4_searched_by_loss", 4096, 4096, 7);
-    for (const std::size_t in_features : {1024, 4096})
+    for (const std::size_t in_features : {std::size_t{1024}, std::size_t{4096}})
         benchmark::RegisterBenchmark(("hessian/" + std::to_string(in_features)).c_str(),
                                      [=](benchmark::State& s) { accumulate(s, in_features); })
             ->Iterations(11)
