@@ -26,7 +26,8 @@ namespace gptq {
 //  6. A grid may offer fit<Bits>(w, costs) as well, costs[k] > 0 being the loss that a squared error of 1 in w[k] means
 //     to the solver, which then calls this one (CostAwareGrid).
 //  7. A grid whose decode(c, p) is p.scale * (c - p.zero), for any scale and zero, may say so: G::affine. Its scales
-//     can be refitted when the codes are known (AffineGrid); zero points are at least G::min_zero.
+//     can be refitted when the codes are known, and backends may round by themselves (AffineGrid); zero points are at
+//     least G::min_zero, and encode returns each code in [0, 2^Bits) for some x.
 // Cost: fit once a group, encode and decode once a weight.
 // ---------------------------------------------------------------------------------------------------------------------
 template <class G, int Bits>
