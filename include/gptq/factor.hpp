@@ -103,6 +103,7 @@ struct inverse_free_path {
     void current(const B& backend, matrix_view<const float> A, matrix_view<const float> W, std::size_t first,
                  matrix_view<float> S, std::size_t begin, std::size_t end) const {
         const matrix_view<float> T = S.columns(begin - first, end - first);
+        if (begin == 0) return backend.for_each_row(W.rows, detail::copy_row{W.columns(0, end), T});  // no errors yet
         if (begin > first)
             backend.multiply(T, W.columns(first, begin), A.block(first, begin - first, begin, T.cols), 1.0f, 1.0f);
         backend.solve_upper_right(T, A.block(begin, T.cols, begin, T.cols));

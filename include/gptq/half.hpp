@@ -3,6 +3,7 @@
 
 #include <bit>
 #include <cstdint>
+#include <type_traits>
 
 namespace gptq {
 
@@ -55,6 +56,17 @@ constexpr bfloat16 to_bfloat16(float value) {
     const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
     if ((bits & 0x7fffffffu) > 0x7f800000u) return {static_cast<std::uint16_t>((bits >> 16) | 0x40u)};
     return {static_cast<std::uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16)};
+}
+
+/// `value` as T: rounded to half or bfloat16, or the float that it is.
+template <class T>
+constexpr T narrow(float value) {
+    if constexpr (std::is_same_v<T, half>)
+        return to_half(value);
+    else if constexpr (std::is_same_v<T, bfloat16>)
+        return to_bfloat16(value);
+    else
+        return value;
 }
 
 /// The float nearest to `value` that a half can hold; scales pass through this before anything is quantized with them.

@@ -52,10 +52,6 @@ namespace detail {
 constexpr float to_float(float x) { return x; }
 using gptq::to_float;
 
-constexpr void store(float x, float& to) { to = x; }
-constexpr void store(float x, half& to) { to = to_half(x); }
-constexpr void store(float x, bfloat16& to) { to = to_bfloat16(x); }
-
 /// A buffer whose elements are not set.
 template <class T>
 std::unique_ptr<T[]> uninitialized(std::size_t size) {
@@ -228,7 +224,7 @@ class prepared {
         const std::size_t n = panel * kernels::panel_width, width = std::min(kernels::panel_width, Y.cols - n);
         const std::size_t last = std::min(row + inputs.rows, Y.rows);
         for (const float* sum = sums.data(); row < last; ++row, sum += kernels::panel_width)
-            for (std::size_t i = 0; i < width; ++i) detail::store(epilogue(sum[i], row, n + i), Y(row, n + i));
+            for (std::size_t i = 0; i < width; ++i) Y(row, n + i) = narrow<U>(epilogue(sum[i], row, n + i));
     }
 
     std::size_t out_features_;

@@ -28,6 +28,7 @@
 #include <gptq/layer_error.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/options.hpp>
+#include <gptq/quantize.hpp>
 #include <gptq/quantized.hpp>
 #include <gptq/round_to_nearest.hpp>
 #include <gptq/solver_state.hpp>
@@ -317,6 +318,17 @@ double refine(matrix_view<const float> W, const factored_hessian<B, P>& f, quant
     for (int round = 0; round < options.refine.rounds; ++round) run.sweep(options.refine, options.block_size);
     run.download(q);
     return run.loss();
+}
+
+/// solve(), and refine() where options.refine asks for it and there was a factor. Throws as they do.
+template <int Bits, class Grid, Backend B, FactorPath<B> P, Observer O>
+requires QuantGrid<Grid, Bits> solve_report solve_and_refine(matrix_view<const float> W,
+                                                             const factored_hessian<B, P>& f, quantized_view out,
+                                                             const quantize_options& options, O& observer,
+                                                             const Grid& grid = {}) {
+    solve_report report = solve<Bits>(W, f, out, options, observer, grid);
+    if (options.refine.rounds > 0 && f.positive_definite) report.loss = refine<Bits>(W, f, out, options, grid);
+    return report;
 }
 
 }  // namespace gptq

@@ -57,14 +57,14 @@ TEMPLATE_TEST_CASE("inputs held in 16 bits count as the floats that they are", "
     gptq::matrix<float> X(many, K);
     for (std::size_t t = 0; t < many; ++t)
         for (std::size_t k = 0; k < K; ++k) {
-            gptq::detail::store(layer.X(t, k), narrow(t, k));
+            narrow(t, k) = gptq::narrow<TestType>(layer.X(t, k));
             X(t, k) = gptq::to_float(narrow(t, k));
         }
     gptq::hessian<float> h(K);
     h.add(std::as_const(narrow).view());
     check_against_definition(h, X);
 
-    gptq::detail::store(std::numeric_limits<float>::infinity(), narrow(1200, 7));
+    narrow(1200, 7) = gptq::narrow<TestType>(std::numeric_limits<float>::infinity());
     CHECK_THROWS_AS(h.add(std::as_const(narrow).view()), gptq::non_finite_error);
     CHECK(h.samples() == many);
     gptq::hessian<float> other(K + 1);

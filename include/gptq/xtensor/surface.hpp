@@ -61,9 +61,7 @@ requires Observer<std::remove_reference_t<O>> quantized<S> quantize(const M& W, 
     const readable_matrix<float, M> weights(W, "weights");
     quantized<S> q;
     allocate(q, S::bits, S::grid::sym, weights.view().rows, weights.view().cols, f.group_features);
-    q.report = solve<S::bits>(weights.view(), f, q.view(), options, observer, typename S::grid{});
-    if (options.refine.rounds > 0 && f.positive_definite)
-        q.report.loss = refine<S::bits>(weights.view(), f, q.view(), options, typename S::grid{});
+    q.report = solve_and_refine<S::bits>(weights.view(), f, q.view(), options, observer, typename S::grid{});
     return q;
 }
 
