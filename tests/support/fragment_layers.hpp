@@ -57,7 +57,7 @@ gptq::matrix<T> random_inputs(std::size_t rows, std::size_t cols, unsigned seed)
     std::mt19937 random(seed);
     gptq::matrix<T> X(rows, cols);
     std::generate_n(X.data(), rows * cols, [&] {
-        return gptq::cuda::detail::narrow<T>(std::uniform_real_distribution<float>(-1.0f, 1.0f)(random));
+        return gptq::narrow<T>(std::uniform_real_distribution<float>(-1.0f, 1.0f)(random));
     });
     return X;
 }

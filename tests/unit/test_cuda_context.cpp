@@ -31,7 +31,7 @@ std::vector<line> numbered_lines(std::size_t count) {
 
 template <class T>
 T random_element(std::mt19937& random) {
-    return detail::narrow<T>(std::uniform_real_distribution<float>(-2.0f, 2.0f)(random));
+    return gptq::narrow<T>(std::uniform_real_distribution<float>(-2.0f, 2.0f)(random));
 }
 
 template <class T>

@@ -98,7 +98,7 @@ void check_slab(std::size_t N, std::size_t K, std::size_t group, bool symmetric,
         ++found;
         for (std::size_t n = first; n < first + rows; ++n) {
             const auto code = static_cast<float>(layer.codes(n, k) - layer.zeros(n, g));
-            wrong += slab(n - first, slot) != gptq::cuda::detail::narrow<T>(layer.scales(n, g) * code);
+            wrong += slab(n - first, slot) != gptq::narrow<T>(layer.scales(n, g) * code);
         }
     }
     CAPTURE(Bits, N, K, group, symmetric, shuffled);

@@ -17,6 +17,7 @@
 
 #include <gptq/backends/cuda/basic_backend.hpp>
 #include <gptq/backends/cuda/error.hpp>
+#include <gptq/backends/cuda/handle.hpp>
 #include <gptq/backends/cuda/memory.hpp>
 #include <gptq/error.hpp>
 #include <gptq/matrix_view.hpp>
@@ -76,23 +77,13 @@ class linear_algebra {
     /// Cholesky in place: `upper` gives U with S = U'U, `lower` gives L with S = L L'; the other triangle is left
     /// alone. Waits, and returns false where S is not positive definite.                                   S [K,K]
     bool potrf(matrix_view<float> S, triangle part) const {
-        require(S.rows == S.cols, "potrf");
-        const int n = dimension(S.rows), ld = leading(S);
-        return run("cusolverDnSpotrf", [&](cusolverDnHandle_t h, float* work, int* size, int* info) {
-            return work == nullptr ? cusolverDnSpotrf_bufferSize(h, fill(part), n, S.data, ld, size)
-                                   : cusolverDnSpotrf(h, fill(part), n, S.data, ld, work, *size, info);
-        });
+        return in_place("potrf", cusolverDnSpotrf_bufferSize, cusolverDnSpotrf, S, part);
     }
 
     /// The inverse of S from its Cholesky factor in the same triangle. Waits, and returns false where the factor is
     /// singular.                                                                                            S [K,K]
     bool potri(matrix_view<float> S, triangle part) const {
-        require(S.rows == S.cols, "potri");
-        const int n = dimension(S.rows), ld = leading(S);
-        return run("cusolverDnSpotri", [&](cusolverDnHandle_t h, float* work, int* size, int* info) {
-            return work == nullptr ? cusolverDnSpotri_bufferSize(h, fill(part), n, S.data, ld, size)
-                                   : cusolverDnSpotri(h, fill(part), n, S.data, ld, work, *size, info);
-        });
+        return in_place("potri", cusolverDnSpotri_bufferSize, cusolverDnSpotri, S, part);
     }
 
  private:
@@ -119,25 +110,23 @@ class linear_algebra {
         return part == triangle::upper ? CUBLAS_FILL_MODE_LOWER : CUBLAS_FILL_MODE_UPPER;
     }
 
-    /// Calls a routine of cuSOLVER twice, for the size of its work space and then with it; true where it reports 0.
-    template <class Routine>
-    bool run(const char* name, const Routine& routine) const {
+    /// Asks cuSOLVER for the size of a routine's work space, then calls it; true where it reports 0.
+    template <class SizeOf, class Routine>
+    bool in_place(const char* name, SizeOf size_of, Routine routine, matrix_view<float> S, triangle part) const {
+        require(S.rows == S.cols, name);
+        const int n = dimension(S.rows), ld = leading(S);
         int size = 0, info = -1;
-        check(routine(solver_.get(), nullptr, &size, nullptr), name);
+        check(size_of(solver_.get(), fill(part), n, S.data, ld, &size), name);
         device_matrix<float> work(pool_, 1, static_cast<std::size_t>(size) + 1);  // + 1: never nullptr
         device_matrix<int> device_info(pool_, 1, 1);
-        check(routine(solver_.get(), work.view().data, &size, device_info.view().data), name);
+        check(routine(solver_.get(), fill(part), n, S.data, ld, work.view().data, size, device_info.view().data), name);
         copy(device_info.view(), matrix_view<int>(&info, 1, 1), pool_->stream());
         return info == 0;
     }
 
-    struct destroy {
-        void operator()(cublasHandle_t handle) const { cublasDestroy(handle); }
-        void operator()(cusolverDnHandle_t handle) const { cusolverDnDestroy(handle); }
-    };
     std::shared_ptr<const memory_pool> pool_;
-    std::unique_ptr<std::remove_pointer_t<cublasHandle_t>, destroy> blas_;
-    std::unique_ptr<std::remove_pointer_t<cusolverDnHandle_t>, destroy> solver_;
+    unique_handle<cublasHandle_t, cublasDestroy> blas_;
+    unique_handle<cusolverDnHandle_t, cusolverDnDestroy> solver_;
 };
 
 }  // namespace gptq::cuda

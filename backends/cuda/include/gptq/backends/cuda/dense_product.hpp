@@ -12,6 +12,7 @@
 
 #include <gptq/backends/cuda/context.hpp>
 #include <gptq/backends/cuda/error.hpp>
+#include <gptq/backends/cuda/handle.hpp>
 #include <gptq/backends/cuda/memory.hpp>
 #include <gptq/error.hpp>
 #include <gptq/half.hpp>
@@ -63,10 +64,7 @@ class dense_product {
         cublasLtMatmulDesc_t get() const { return handle_.get(); }
 
      private:
-        struct destroy {
-            void operator()(cublasLtMatmulDesc_t op) const { cublasLtMatmulDescDestroy(op); }
-        };
-        std::unique_ptr<std::remove_pointer_t<cublasLtMatmulDesc_t>, destroy> handle_;
+        unique_handle<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy> handle_;
     };
 
     /// A row-major matrix as the library sees it: its transpose.
@@ -84,10 +82,7 @@ class dense_product {
         cublasLtMatrixLayout_t get() const { return handle_.get(); }
 
      private:
-        struct destroy {
-            void operator()(cublasLtMatrixLayout_t m) const { cublasLtMatrixLayoutDestroy(m); }
-        };
-        std::unique_ptr<std::remove_pointer_t<cublasLtMatrixLayout_t>, destroy> handle_;
+        unique_handle<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy> handle_;
     };
 
     struct destroy_preference {

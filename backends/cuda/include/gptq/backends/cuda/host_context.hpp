@@ -118,14 +118,6 @@ T element_of(std::uint32_t word, std::size_t i) {
     return T{static_cast<std::uint16_t>(word >> (16 * i))};
 }
 
-template <class T>
-T narrow(float value) {
-    if constexpr (std::same_as<T, half>)
-        return to_half(value);
-    else
-        return to_bfloat16(value);
-}
-
 /// A float next to x, its last bit 1 unless it is x: rounding it to fewer bits gives what rounding x gives.
 inline float round_to_odd(double x) {
     const float nearest = static_cast<float>(x);
@@ -235,7 +227,7 @@ class host_context {
     }
     template <tensor_element T>
     std::uint32_t narrow_pair(float low, float high) const {
-        return detail::narrow<T>(low).bits | static_cast<std::uint32_t>(detail::narrow<T>(high).bits) << 16;
+        return narrow<T>(low).bits | static_cast<std::uint32_t>(narrow<T>(high).bits) << 16;
     }
     template <tensor_element T>
     float widen(T x) const {

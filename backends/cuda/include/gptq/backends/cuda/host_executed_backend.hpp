@@ -43,7 +43,7 @@ struct host_machine : host_memory {
             for (std::size_t n = 0; n < Y.cols; ++n) {
                 float sum = 0.0f;
                 for (std::size_t k = 0; k < X.cols; ++k) sum += to_float(X(r, k)) * to_float(W(n, k));
-                Y(r, n) = detail::narrow<T>(sum);
+                Y(r, n) = narrow<T>(sum);
             }
     }
     std::size_t wanted_blocks() const { return blocks; }

@@ -11,6 +11,7 @@
 #include <cuda_runtime.h>
 
 #include <gptq/backends/cuda/error.hpp>
+#include <gptq/backends/cuda/handle.hpp>
 #include <gptq/backends/cuda/stream.hpp>
 #include <gptq/error.hpp>
 #include <gptq/matrix_view.hpp>
@@ -46,12 +47,9 @@ class memory_pool {
     }
 
  private:
-    struct destroy {
-        void operator()(cudaMemPool_t pool) const { cudaMemPoolDestroy(pool); }
-    };
     int device_;
     cudaStream_t stream_;
-    std::unique_ptr<std::remove_pointer_t<cudaMemPool_t>, destroy> handle_;
+    unique_handle<cudaMemPool_t, cudaMemPoolDestroy> handle_;
 };
 
 /// An owning row-major matrix in device memory, without padding. It goes back to the pool, which it keeps alive, once

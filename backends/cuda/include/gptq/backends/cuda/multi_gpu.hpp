@@ -67,15 +67,6 @@ void in_threads(std::size_t n, const Work& work) {
         if (failure != nullptr) std::rethrow_exception(failure);
 }
 
-/// Row r of a matrix, multiplied by a number.
-struct scale_row {
-    matrix_view<float> m;
-    float factor;
-    constexpr void operator()(std::size_t r) const noexcept {
-        for (float& x : m.row(r)) x *= factor;
-    }
-};
-
 }  // namespace detail
 
 /// Adds matrices of several backends through host memory, in double. For two GPUs or so, and for tests.
@@ -131,8 +122,8 @@ class split_hessian {
         for (std::size_t i = 0; i < parts_.size(); ++i) {
             const matrix_view<float> to = sums_[i].view();
             const double share = samples() == 0 ? 0.0 : double(parts_[i].samples()) / double(samples());
-            backends_[i].for_each_row(to.rows, gptq::detail::copy_row{parts_[i].upper(), to});
-            backends_[i].for_each_row(to.rows, detail::scale_row{to, static_cast<float>(share)});
+            backends_[i].for_each_row(
+                to.rows, gptq::detail::mix_row{to, parts_[i].upper(), 0.0f, static_cast<float>(share)});
             views.push_back(to);
         }
         if (views.size() > 1) sum(std::span<const B>(backends_), std::span<const matrix_view<float>>(views));
@@ -172,12 +163,9 @@ inline quantized_view rows_of(quantized_view q, row_range rows, std::span<std::i
 template <Scheme S, Backend B>
 solve_report quantize_rows(const B& backend, matrix_view<const float> H, matrix_view<const float> W,
                            std::size_t group_features, quantized_view q, const quantize_options& options) {
-    using grid = typename S::grid;
     const auto f = factor_hessian<typename S::order>(backend, H, group_features, options);
     no_observer observer;
-    solve_report report = solve<S::bits>(W, f, q, options, observer, grid{});
-    if (options.refine.rounds > 0 && f.positive_definite) report.loss = refine<S::bits>(W, f, q, options, grid{});
-    return report;
+    return solve_and_refine<S::bits>(W, f, q, options, observer, typename S::grid{});
 }
 
 }  // namespace detail

@@ -248,12 +248,7 @@ tensor2<float> matmul(const X& x, const cuda::basic_prepared<M>& m) {
     const matrix_view<const float> floats = readable.view();
     matrix<T> inputs(floats.rows, floats.cols), outputs(floats.rows, m.out_features());
     for (std::size_t r = 0; r < floats.rows; ++r)
-        for (std::size_t c = 0; c < floats.cols; ++c) {
-            if constexpr (std::same_as<T, half>)
-                inputs(r, c) = to_half(floats(r, c));
-            else
-                inputs(r, c) = to_bfloat16(floats(r, c));
-        }
+        for (std::size_t c = 0; c < floats.cols; ++c) inputs(r, c) = narrow<T>(floats(r, c));
     const auto lent = m.machine().lend(std::as_const(inputs).view());
     auto room = m.machine().template room_for<T>(outputs.rows(), outputs.cols());
     m.template multiply<T>(lent.view(), room.view());

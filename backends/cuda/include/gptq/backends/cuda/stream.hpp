@@ -1,12 +1,10 @@
 // Which device calls go to, in which stream, and how long they take there.
 #pragma once
 
-#include <memory>
-#include <type_traits>
-
 #include <cuda_runtime.h>
 
 #include <gptq/backends/cuda/error.hpp>
+#include <gptq/backends/cuda/handle.hpp>
 
 namespace gptq::cuda {
 
@@ -52,10 +50,7 @@ class stream {
     void synchronize() const { check(cudaStreamSynchronize(get()), "cudaStreamSynchronize"); }
 
  private:
-    struct destroy {
-        void operator()(cudaStream_t s) const { cudaStreamDestroy(s); }
-    };
-    std::unique_ptr<std::remove_pointer_t<cudaStream_t>, destroy> handle_;
+    unique_handle<cudaStream_t, cudaStreamDestroy> handle_;
 };
 
 /// A point in a stream, on the current device; two of them tell the time between.
@@ -76,10 +71,7 @@ class event {
     }
 
  private:
-    struct destroy {
-        void operator()(cudaEvent_t e) const { cudaEventDestroy(e); }
-    };
-    std::unique_ptr<std::remove_pointer_t<cudaEvent_t>, destroy> handle_;
+    unique_handle<cudaEvent_t, cudaEventDestroy> handle_;
 };
 
 }  // namespace gptq::cuda
