@@ -3,8 +3,9 @@
 
 namespace gptq::kernels {
 
-template kernel find_kernel<held_as::floats>(isa, int);
-template kernel find_kernel<held_as::int16>(isa, int);
-template kernel find_kernel<held_as::int8>(isa, int);
+// All of them: each way of holding inputs, each number of bits.
+template kernel_family find_family<held_as::floats>(int);
+template kernel_family find_family<held_as::int16>(int);
+template kernel_family find_family<held_as::int8>(int);
 
 }  // namespace gptq::kernels

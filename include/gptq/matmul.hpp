@@ -144,20 +144,19 @@ class prepared {
     /// q: a layer with an affine grid and codes below 2^bits, 2 <= bits <= 8, its g_idx in any order. Throws
     /// shape_error where g_idx names a group that has no scale or the shapes of q do not fit together,
     /// unsupported_error for other numbers of bits.
-    prepared(const_quantized_view q, int bits)
-        : prepared(bits, checked(q).scales, q.zeros, q.g_idx, [&](std::size_t first, matrix_view<std::uint8_t> room) {
-              return q.codes.block(first, room.rows, 0, q.codes.cols);
-          }) {}
+    prepared(const_quantized_view q, int bits) : prepared(q, kernels::find_family<held>(bits)) {}
+
+    /// The same for a number of bits that the compiler knows, which compiles the kernels for no other.
+    template <int Bits>
+    prepared(const_quantized_view q, std::integral_constant<int, Bits>)
+        : prepared(q, kernels::family_of<held, Bits>()) {}
 
     /// The same with codes that are unpacked a few output features at a time: see kernels::panels for codes_of. scales
     /// and zeros are [N, G], g_idx [K].
     template <class CodesOf>
     prepared(int bits, matrix_view<const float> scales, matrix_view<const std::uint8_t> zeros,
              std::span<const std::int32_t> g_idx, const CodesOf& codes_of)
-        : out_features_(scales.rows),
-          groups_(scales.cols),
-          features_(g_idx, scales.cols),
-          panels_(checked_bits(bits), features_, scales, zeros, codes_of) {}
+        : prepared(kernels::find_family<held>(bits), scales, zeros, g_idx, codes_of) {}
 
     std::size_t out_features() const { return out_features_; }
     std::size_t in_features() const { return features_.size(); }
@@ -174,7 +173,7 @@ class prepared {
         if (X.cols != in_features() || Y.cols != out_features() || Y.rows != X.rows)
             throw shape_error("matmul: X " + shape_string(X.rows, X.cols) + " times a layer " +
                               shape_string(out_features(), in_features()) + " into Y " + shape_string(Y.rows, Y.cols));
-        const kernels::kernel kernel = kernels::find_kernel<held>(options.instructions, panels_.bits());
+        const kernels::kernel kernel = family_.find(options.instructions);
         const std::size_t threads = threads_for(X.rows, options);
         const detail::held_rows inputs(kernel, features_, A::levels, matrix_view<const std::remove_const_t<T>>(X),
                                        X.rows > 1 ? threads : 1);
@@ -193,6 +192,20 @@ class prepared {
                                              : A::levels < 128 ? kernels::held_as::int8
                                                                : kernels::held_as::int16;
 
+    prepared(const_quantized_view q, kernels::kernel_family family)
+        : prepared(family, checked(q).scales, q.zeros, q.g_idx, [&](std::size_t first, matrix_view<std::uint8_t> room) {
+              return q.codes.block(first, room.rows, 0, q.codes.cols);
+          }) {}
+
+    template <class CodesOf>
+    prepared(kernels::kernel_family family, matrix_view<const float> scales, matrix_view<const std::uint8_t> zeros,
+             std::span<const std::int32_t> g_idx, const CodesOf& codes_of)
+        : out_features_(scales.rows),
+          groups_(scales.cols),
+          family_(family),
+          features_(g_idx, scales.cols),
+          panels_(family.bits, features_, scales, zeros, codes_of) {}
+
     static const_quantized_view checked(const_quantized_view q) {
         const std::size_t N = q.codes.rows, K = q.codes.cols, G = q.scales.cols;
         if (N == 0 || K == 0 || q.scales.rows != N || q.zeros.rows != N || q.zeros.cols != G || q.g_idx.size() != K)
@@ -200,13 +213,6 @@ class prepared {
                               ", zeros " + shape_string(q.zeros.rows, q.zeros.cols) + " and g_idx [" +
                               std::to_string(q.g_idx.size()) + "] are not those of one layer");
         return q;
-    }
-
-    static int checked_bits(int bits) {
-        if (bits < 2 || bits > 8)
-            throw unsupported_error("prepare: codes of " + std::to_string(bits) +
-                                    " bits; there are kernels for 2 to 8");
-        return kernels::held_bits(bits);
     }
 
     /// One thread where starting others would take longer than the product.
@@ -229,6 +235,7 @@ class prepared {
 
     std::size_t out_features_;
     std::size_t groups_;
+    kernels::kernel_family family_;
     kernels::feature_order features_;
     kernels::panels panels_;
 };

@@ -56,9 +56,8 @@ template <class T>
 gptq::matrix<T> random_inputs(std::size_t rows, std::size_t cols, unsigned seed) {
     std::mt19937 random(seed);
     gptq::matrix<T> X(rows, cols);
-    std::generate_n(X.data(), rows * cols, [&] {
-        return gptq::narrow<T>(std::uniform_real_distribution<float>(-1.0f, 1.0f)(random));
-    });
+    std::generate_n(X.data(), rows * cols,
+                    [&] { return gptq::narrow<T>(std::uniform_real_distribution<float>(-1.0f, 1.0f)(random)); });
     return X;
 }
 

@@ -394,9 +394,9 @@ TEST_CASE("without a compiler flag, the best kernels that the processor has are 
     CHECK(best == usable_isas().back());
     namespace kernels = gptq::kernels;
     using kernels::held_as;
-    const auto taken = kernels::find_kernel<held_as::int8>(best, 4).multiply;
-    if (best == isa::avx512_vnni) CHECK(taken == kernels::avx512_vnni::find_kernel<held_as::int8>(4).multiply);
-    if (best == isa::avx512) CHECK(taken == kernels::avx512::find_kernel<held_as::int8>(4).multiply);
-    if (best == isa::avx2) CHECK(taken == kernels::avx2::find_kernel<held_as::int8>(4).multiply);
+    const auto taken = kernels::find_kernel<held_as::int8, 4>(best).multiply;
+    if (best == isa::avx512_vnni) CHECK(taken == kernels::avx512_vnni::make_kernel<held_as::int8, 4>().multiply);
+    if (best == isa::avx512) CHECK(taken == kernels::avx512::make_kernel<held_as::int8, 4>().multiply);
+    if (best == isa::avx2) CHECK(taken == kernels::avx2::make_kernel<held_as::int8, 4>().multiply);
 }
 #endif

@@ -32,6 +32,9 @@ inline constexpr std::size_t small_tile = 4;
 /// Rows of inputs in one call at most.
 inline constexpr std::size_t call_rows = 64;
 
+/// The number of bits that codes of `bits` bits are held in: those of 5 to 7 bits take a byte.
+constexpr int held_bits(int bits) { return bits <= 4 ? bits : 8; }
+
 /// What an input is while it is multiplied.
 enum class held_as { floats, int16, int8 };
 

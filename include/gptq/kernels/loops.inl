@@ -340,14 +340,3 @@ inline kernel make_kernel() {
     else
         return {pair_format::operands, vec::tile_rows, hold_pairs, multiply<pair_format, Bits>};
 }
-
-/// The kernel for codes of 2, 3, 4 or 8 bits.
-template <held_as Held>
-inline kernel find_kernel(int bits) {
-    switch (bits) {
-        case 2: return make_kernel<Held, 2>();
-        case 3: return make_kernel<Held, 3>();
-        case 4: return make_kernel<Held, 4>();
-        default: return make_kernel<Held, 8>();
-    }
-}

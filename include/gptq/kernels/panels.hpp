@@ -16,9 +16,6 @@
 
 namespace gptq::kernels {
 
-/// The number of bits that codes of `bits` bits are held in: those of 5 to 7 bits take a byte.
-constexpr int held_bits(int bits) { return bits <= 4 ? bits : 8; }
-
 namespace detail {
 
 /// Codes of `Field` <= 2, 4 or 8 bits of one output feature in a run, to its words in the lines from `lines` on.
@@ -134,7 +131,6 @@ class panels {
     }
 
     std::size_t count() const { return count_; }
-    int bits() const { return bits_; }
 
     /// What is read when the layer is multiplied by one row.
     std::size_t bytes() const { return lines_.size() * sizeof(line) + scales_.size() * (sizeof(float) + 1); }

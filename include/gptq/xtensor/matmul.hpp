@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include <gptq/concepts.hpp>
 #include <gptq/matmul.hpp>
@@ -18,6 +19,12 @@ namespace gptq {
 template <Activation A>
 prepared<A> prepare(const quantized_layer& q) {
     return prepared<A>(q.view(), q.bits);
+}
+
+/// The same for a layer whose scheme is known: only the kernels for its number of bits are compiled.
+template <Activation A, Scheme S>
+prepared<A> prepare(const quantized<S>& q) {
+    return prepared<A>(q.view(), std::integral_constant<int, S::bits>{});
 }
 
 /// The same from the tensors of a checkpoint of layout L. A few output features are unpacked at a time where L allows

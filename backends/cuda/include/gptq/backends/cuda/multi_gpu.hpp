@@ -122,8 +122,8 @@ class split_hessian {
         for (std::size_t i = 0; i < parts_.size(); ++i) {
             const matrix_view<float> to = sums_[i].view();
             const double share = samples() == 0 ? 0.0 : double(parts_[i].samples()) / double(samples());
-            backends_[i].for_each_row(
-                to.rows, gptq::detail::mix_row{to, parts_[i].upper(), 0.0f, static_cast<float>(share)});
+            backends_[i].for_each_row(to.rows, gptq::detail::copy_row{parts_[i].upper(), to});
+            backends_[i].for_each_row(to.rows, gptq::detail::mix_row{to, to, 0.0f, static_cast<float>(share)});
             views.push_back(to);
         }
         if (views.size() > 1) sum(std::span<const B>(backends_), std::span<const matrix_view<float>>(views));

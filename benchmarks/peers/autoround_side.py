@@ -1,0 +1,71 @@
+#!/usr/bin/env python3
+"""Quantizes a model folder with AutoRound into a GPTQ checkpoint, to compare time and quality.
+
+    autoround_side.py MODEL OUT --calib TEXT [--bits 4] [--group-size 64] [--nsamples 32] [--seqlen 512]
+                      [--iters 200] [--batch-size 8] [--asym]
+
+The calibration windows are the first ones of the text, without overlap, as `gptq quantize` takes them; everything that
+is not named here is AutoRound's default. Prints one JSON object with the seconds that quantizing took (loading
+and saving not counted) and the peak resident memory in bytes.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import resource
+import time
+
+import peers
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("out")
+    parser.add_argument("--calib", required=True)
+    parser.add_argument("--bits", type=int, default=4)
+    parser.add_argument("--group-size", type=int, default=64)
+    parser.add_argument("--nsamples", type=int, default=32)
+    parser.add_argument("--seqlen", type=int, default=512)
+    parser.add_argument("--iters", type=int, default=200)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--asym", action="store_true")
+    arguments = parser.parse_args()
+
+    output = peers.take_stdout()
+    from auto_round import AutoRound
+    from transformers import AutoTokenizer
+
+    ids = peers.token_ids(arguments.model, arguments.calib)
+    if len(ids) < arguments.nsamples * arguments.seqlen:
+        raise SystemExit(f"{arguments.calib} has {len(ids)} tokens, fewer than {arguments.nsamples} x {arguments.seqlen}")
+    windows = ids[: arguments.nsamples * arguments.seqlen].reshape(arguments.nsamples, 1, arguments.seqlen)
+    rounder = AutoRound(
+        peers.load_float(arguments.model),
+        tokenizer=AutoTokenizer.from_pretrained(arguments.model),
+        bits=arguments.bits,
+        group_size=arguments.group_size,
+        sym=not arguments.asym,
+        iters=arguments.iters,
+        nsamples=arguments.nsamples,
+        seqlen=arguments.seqlen,
+        batch_size=arguments.batch_size,
+        dataset=list(windows),
+        amp=False,  # float32: bfloat16 is emulated on most CPUs
+        device_map="cpu",
+    )
+    start = time.perf_counter()
+    rounder.quantize()
+    seconds = time.perf_counter() - start
+    rounder.save_quantized(arguments.out, format="auto_gptq")
+    report = {
+        "seconds": seconds,
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "auto-round": importlib.metadata.version("auto-round"),
+        "torch": importlib.metadata.version("torch"),
+    }
+    print(json.dumps(report), file=output)
+
+
+if __name__ == "__main__":
+    main()
