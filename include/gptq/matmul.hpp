@@ -66,12 +66,13 @@ class held_rows {
     held_rows(const kernels::kernel& kernel, const kernels::feature_order& features, int levels, matrix_view<const T> X,
               std::size_t threads)
         : rows_(padded(X.rows)),
+          tile_rows_(kernel.tile_rows),
           segments_(features.segments().size()),
           row_words_(features.runs() * kernel.words_per_run),
           words_(uninitialized<std::uint32_t>(rows_ * row_words_)),
           scales_(uninitialized<float>(rows_ * segments_)),
           sums_(uninitialized<std::uint32_t>(rows_ * segments_)) {
-        const std::size_t large = kernel.tile_rows, tiles = rows_ / large;
+        const std::size_t large = tile_rows_, tiles = rows_ / large;
         kernels::in_parallel(tiles, threads, [&](std::size_t first, std::size_t last) {
             for (std::size_t i = first; i < last; ++i) hold_tile(kernel, features, levels, X, i * large, large);
         });
@@ -82,13 +83,13 @@ class held_rows {
 
     /// As many rows as a core's own cache holds while panel after panel is multiplied by them.
     std::size_t block_rows() const {
-        constexpr std::size_t cache_words = (std::size_t{1} << 20) / sizeof(std::uint32_t), tile = 16;
-        return std::clamp(cache_words / row_words_ / tile * tile, tile, kernels::call_rows);
+        constexpr std::size_t cache_words = (std::size_t{1} << 20) / sizeof(std::uint32_t);
+        return std::clamp(cache_words / row_words_, tile_rows_, kernels::call_rows) / tile_rows_ * tile_rows_;
     }
 
     /// `count` rows, or as many as there are, from `first` on, where a block begins.
     kernels::rows_view block(std::size_t first, std::size_t count) const {
-        return {std::min(count, rows_ - first), words_.get() + first * row_words_, row_words_,
+        return {std::min(count, rows_ - first),    words_.get() + first * row_words_, row_words_, segments_,
                 scales_.get() + first * segments_, sums_.get() + first * segments_};
     }
 
@@ -110,7 +111,7 @@ class held_rows {
                 std::array<float, kernels::segment_runs * kernels::run_features> gathered{};
                 const float* inputs = gathered.data();
                 if (row + r < X.rows) inputs = gather(X.row(row + r), of_segment, features.contiguous(s), gathered);
-                const std::size_t at = (row + r) * segments_ + s;
+                const std::size_t at = row * segments_ + s * height + r;
                 kernel.hold(inputs, runs, static_cast<float>(levels), held.data(), &scales_[at], &sums_[at]);
                 for (std::size_t i = 0; i < count; ++i) words[i * height + r] = held[i];
             }
@@ -129,10 +130,10 @@ class held_rows {
     }
 
     std::size_t rows_;  // with those added
-    std::size_t segments_, row_words_;
+    std::size_t tile_rows_, segments_, row_words_;
     std::unique_ptr<std::uint32_t[]> words_;  // [rows, row_words], in tiles
-    std::unique_ptr<float[]> scales_;         // [rows, S]
-    std::unique_ptr<std::uint32_t[]> sums_;   // [rows, S]
+    std::unique_ptr<float[]> scales_;         // [rows, S], in tiles
+    std::unique_ptr<std::uint32_t[]> sums_;   // [rows, S], in tiles
 };
 
 }  // namespace detail

@@ -154,6 +154,29 @@ TEMPLATE_TEST_CASE("any number of rows from 1 to 33, and blocks of rows", "", gp
     check<TestType>(q, make_inputs(150, 160, random), counts, usable_isas());
 }
 
+TEMPLATE_TEST_CASE("tiles of every height, whole blocks and what is left of them, panels full or not", "",
+                   gptq::activation::exact, gptq::activation::int16, gptq::activation::int8) {
+    std::mt19937 random(18);
+    // One short of, as many as, and one more than: a small tile, a large one, two, a block, a block and a large tile.
+    constexpr std::array<std::size_t, 18> counts = {3,  4,  5,  11, 12, 13, 15,  16,  17,
+                                                    23, 24, 25, 95, 96, 97, 108, 112, 124};
+    for (const int bits : {2, 3, 4, 8})
+        for (const std::size_t N : {1u, 15u, 16u, 17u, 31u, 32u, 33u, 48u, 96u}) {
+            const auto q = make_layer({bits, false, N, 160, 64, false}, random);
+            check<TestType>(q, make_inputs(124, 160, random), counts, usable_isas());
+        }
+    SUCCEED();
+}
+
+TEMPLATE_TEST_CASE("blocks of rows that the cache bounds", "", gptq::activation::exact, gptq::activation::int16,
+                   gptq::activation::int8) {
+    std::mt19937 random(19);
+    constexpr std::array<std::size_t, 3> counts = {23, 37, 62};
+    const auto q = make_layer({4, false, 33, 20000, 128, false}, random);
+    check<TestType>(q, make_inputs(62, 20000, random), counts, usable_isas());
+    SUCCEED();
+}
+
 TEMPLATE_TEST_CASE("one row, asymmetric", "", gptq::activation::exact, gptq::activation::int16,
                    gptq::activation::int8) {
     std::mt19937 random(9);

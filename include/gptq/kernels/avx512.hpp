@@ -30,11 +30,13 @@ struct vec {
     /// Intrinsics without a mask make g++ 12 warn of uninitialized values in its own header (GCC bug 105593).
     static constexpr __mmask16 all = 0xffff;
 
-    static constexpr std::size_t tile_rows = 16;
+    static constexpr std::size_t tile_rows = 12;
+    static constexpr std::size_t tile_parts = 2;
     static constexpr bool fuses = true;
-    static constexpr std::size_t chains = 4;
-    static constexpr std::size_t quad_chains = 2;
+    static constexpr std::size_t chains = 2;
+    static constexpr std::size_t quad_chains = 1;
     static constexpr std::size_t prefetch_words = 512;
+    static constexpr int table_bits = 3;
     static constexpr int quad_bits =
         4;  // 32 products of a 4-bit code and a byte fit into 16 bits, two of 8 bits do not
 
@@ -75,19 +77,23 @@ struct vec {
     static floats maximum(floats a, floats b) { return _mm512_maskz_max_ps(all, a, b); }
     static floats multiply_add(floats a, floats b, floats c) { return _mm512_fmadd_ps(a, b, c); }
 
+    template <int Bits, std::size_t Position, int Weight>
+    static floats digits() {
+        constexpr auto entry = [](int i) {
+            return static_cast<float>((i >> (static_cast<int>(Position) * Bits) & ((1 << Bits) - 1)) * Weight);
+        };
+        return _mm512_setr_ps(entry(0), entry(1), entry(2), entry(3), entry(4), entry(5), entry(6), entry(7), entry(8),
+                              entry(9), entry(10), entry(11), entry(12), entry(13), entry(14), entry(15));
+    }
+    static floats look_up(floats table, ints x) { return _mm512_maskz_permutexvar_ps(all, x, table); }
+
     /// Up to 4 bits are looked up in a table, which takes no mask: the permutation reads the lowest four bits only.
     template <int Bits>
     static floats low_bits_to_floats(ints x) {
-        constexpr int mask = (1 << Bits) - 1;
-        if constexpr (Bits <= 4) {
-            const auto entry = [](int i) { return static_cast<float>(i & mask); };
-            const __m512 table =
-                _mm512_setr_ps(entry(0), entry(1), entry(2), entry(3), entry(4), entry(5), entry(6), entry(7), entry(8),
-                               entry(9), entry(10), entry(11), entry(12), entry(13), entry(14), entry(15));
-            return _mm512_maskz_permutexvar_ps(all, x, table);
-        } else {
-            return to_floats(_mm512_and_si512(x, _mm512_set1_epi32(mask)));
-        }
+        if constexpr (Bits <= 4)
+            return look_up(digits<Bits, 0, 1>(), x);
+        else
+            return to_floats(_mm512_and_si512(x, _mm512_set1_epi32((1 << Bits) - 1)));
     }
 
     static ints dot_pairs(ints sum, ints a, ints b) { return _mm512_add_epi32(sum, _mm512_madd_epi16(a, b)); }

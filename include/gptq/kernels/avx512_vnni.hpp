@@ -16,12 +16,18 @@
 namespace gptq::kernels::avx512_vnni {
 
 struct vec : avx512::vec {
-    static constexpr std::size_t quad_chains = 4;
+    static constexpr std::size_t quad_chains = 2;
     static constexpr int quad_bits = 8;
 
-    static ints dot_pairs(ints sum, ints a, ints b) { return _mm512_dpwssd_epi32(sum, a, b); }
+    static ints dot_pairs(ints sum, ints a, ints b) {
+        __asm__("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+        return sum;
+    }
     static ints begin_quads(ints sum) { return sum; }
-    static ints dot_quads(ints sum, ints codes, ints inputs) { return _mm512_dpbusd_epi32(sum, codes, inputs); }
+    static ints dot_quads(ints sum, ints codes, ints inputs) {
+        __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(codes), "v"(inputs));
+        return sum;
+    }
     static ints end_quads(ints, ints sum) { return sum; }
 };
 

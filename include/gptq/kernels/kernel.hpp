@@ -1,7 +1,7 @@
 // What a kernel is given and what it does: the contract between the headers of this folder.
 //
-// Weights lie in panels of 16 output features, and a panel's input features in runs of 32. A run of b-bit codes takes b
-// lines of 16 words of 32 bits; word n of each line belongs to output feature n of the panel. The 32 features of a run
+// Weights lie in panels of 32 output features, and a panel's input features in runs of 32. A run of b-bit codes takes b
+// lines of 32 words of 32 bits; word n of each line belongs to output feature n of the panel. The 32 features of a run
 // are 8 quads of 4, and a quad takes one field in each of the four bytes of a word:
 //
 //      b = 8    line i holds quad i              word = | k3 | k2 | k1 | k0 |   (highest bits on the left, k from 4 i)
@@ -9,8 +9,10 @@
 //      b = 2    line i holds quads 4i .. 4i+3    byte = | 4i+3 | 4i+2 | 4i+1 | 4i |
 //      b = 3    the lower two bits as b = 2 in lines 0 and 1, the highest one in line 2, quad j at bit j of each byte
 //
-// So one shift and one mask give four codes as bytes, of 16 output features at once. Those are multiplied by four
-// inputs that all 16 share; a mask and a shift more make 16-bit pairs of them, and a mask and a conversion floats.
+// So one shift and one mask give four codes as bytes, of all output features in a vector at once. Those are multiplied by
+// four inputs that all of them share; a mask and a shift more make 16-bit pairs of them, and a mask and a conversion
+// floats. A panel is two vectors wide, so that whatever is made of an input, be it only a copy of it in every lane, is
+// used twice.
 //
 // Inputs lie in the order of the codes, as words of 32 bits that are multiplied by a whole line each: one float, two
 // 16-bit integers or four bytes. Rows that are multiplied together lie word by word side by side, in tiles: the first
@@ -22,7 +24,8 @@
 
 namespace gptq::kernels {
 
-inline constexpr std::size_t panel_width = 16;  ///< output features of a panel
+inline constexpr std::size_t lanes = 16;               ///< of a vector of 32-bit words
+inline constexpr std::size_t panel_width = 2 * lanes;  ///< output features of a panel
 inline constexpr std::size_t run_features = 32;
 /// Runs of a segment at most: the inputs of a segment share a scale. Sums over 128 products of a 16-bit integer and an
 /// 8-bit code fit into 32 bits.
@@ -30,7 +33,7 @@ inline constexpr std::size_t segment_runs = 4;
 /// Rows of a small tile. Where there are more rows than one, zeros fill up the last tile.
 inline constexpr std::size_t small_tile = 4;
 /// Rows of inputs in one call at most.
-inline constexpr std::size_t call_rows = 64;
+inline constexpr std::size_t call_rows = 96;
 
 /// The number of bits that codes of `bits` bits are held in: those of 5 to 7 bits take a byte.
 constexpr int held_bits(int bits) { return bits <= 4 ? bits : 8; }
@@ -45,13 +48,13 @@ struct segment {
     std::uint32_t group;
 };
 
-/// The 16 output features of a panel. Those that the layer does not have any more have a scale of 0.
+/// The output features of a panel. Those that the layer does not have any more have a scale of 0.
 struct panel_view {
     const segment* segments;
     std::size_t segment_count;
     const std::uint32_t* words;  ///< runs of all segments, one after the other; 64-byte aligned
-    const float* scales;         ///< [groups, 16]
-    const std::uint8_t* zeros;   ///< [groups, 16]
+    const float* scales;         ///< [groups, panel_width]
+    const std::uint8_t* zeros;   ///< [groups, panel_width]
 };
 
 /// Inputs of some tokens, as hold() left them.
@@ -59,8 +62,10 @@ struct rows_view {
     std::size_t rows;            ///< 1, or a multiple of small_tile up to call_rows
     const std::uint32_t* words;  ///< a tile that begins with row r begins at words + r * row_words
     std::size_t row_words;
-    const float* scales;        ///< [rows, segments], what the integers are multiples of; 1 for floats
-    const std::uint32_t* sums;  ///< [rows, segments], the sum of what is held, a float or an int32 by its bits
+    std::size_t segments;
+    // Of a tile that begins with row r, [segments, rows of the tile] from r * segments on:
+    const float* scales;        ///< what the integers are multiples of; 1 for floats
+    const std::uint32_t* sums;  ///< less than nothing by the sum of what is held: see kernel::hold
 };
 
 /// One kernel: a way of holding inputs, for codes of one number of bits.
@@ -69,13 +74,13 @@ struct kernel {
     std::size_t tile_rows;  ///< rows of a tile while there are as many left; then small_tile, and 1 for a single row
 
     /// Rounds the inputs x [32 * runs] of a segment to multiples of max|x| / levels, or takes them as they are if the
-    /// kernel holds floats. Writes words [words_per_run * runs], the scale, and the sum of what is held. Inputs that
+    /// kernel holds floats. Writes words [words_per_run * runs], the scale, and minus the sum of what is held. Inputs that
     /// are not finite make the scale NaN where they are rounded; a segment of numbers below 1e-30 counts as zeros
     /// there.
     void (*hold)(const float* x, std::size_t runs, float levels, std::uint32_t* words, float* scale,
                  std::uint32_t* sum);
 
-    /// out [rows, 16] = inputs times the panel's weights, scale * (code - zero).
+    /// out [rows, panel_width] = inputs times the panel's weights, scale * (code - zero).
     void (*multiply)(const panel_view& panel, const rows_view& inputs, float* out);
 };
 

@@ -12,11 +12,11 @@ struct index {
     static constexpr std::size_t value = I;
 };
 template <class F, std::size_t... I>
-inline void unroll(std::index_sequence<I...>, const F& f) {
+[[gnu::always_inline]] inline void unroll(std::index_sequence<I...>, const F& f) {
     (f(index<I>{}), ...);
 }
 template <std::size_t Count, class F>
-inline void unroll(const F& f) {
+[[gnu::always_inline]] inline void unroll(const F& f) {
     unroll(std::make_index_sequence<Count>{}, f);
 }
 
@@ -55,11 +55,14 @@ inline vec::floats code(const std::uint32_t* run) {
 // A format turns codes into `operands` vectors a run, of which each is multiplied by one word of inputs.
 //   sums      what products are added to; begin() and end() go from sums to those of one run and back
 //   chains    how many sums side by side keep the processor's units busy
+//   looks_up  whether a single row adds up table entries instead of products
 
 struct float_format {
     using sums = vec::floats;
     static constexpr std::size_t operands = run_features;
     static constexpr std::size_t chains = vec::chains;
+    template <int Bits>
+    static constexpr bool looks_up = Bits <= vec::table_bits;
 
     template <int Bits, std::size_t I>
     static vec::ints operand(const std::uint32_t* run) {
@@ -68,8 +71,7 @@ struct float_format {
     static sums zero() { return vec::splat_float(0.0f); }
     /// What the sum of code * input begins with so that it becomes that of (code - zero) * input.
     static sums start(const std::uint8_t* zeros, std::uint32_t input_sum) {
-        return vec::multiply(vec::to_floats(vec::widen(zeros)),
-                             vec::splat_float(-__builtin_bit_cast(float, input_sum)));
+        return vec::multiply(vec::to_floats(vec::widen(zeros)), vec::splat_float(__builtin_bit_cast(float, input_sum)));
     }
     static sums begin(sums s) { return s; }
     static sums multiply_add(sums s, vec::ints codes, std::uint32_t input) {
@@ -77,17 +79,29 @@ struct float_format {
     }
     static sums end(sums, sums s) { return s; }
     static sums add(sums a, sums b) { return vec::add_floats(a, b); }
-    static vec::floats result(sums s) { return s; }
+    static vec::floats result(sums s, float /*input_scale*/) { return s; }
+
+    static std::uint32_t negative_sum(float sum) { return __builtin_bit_cast(std::uint32_t, -sum); }
 };
 
 struct integer_format {
     using sums = vec::ints;
+    template <int Bits>
+    static constexpr bool looks_up = false;
     static sums zero() { return vec::splat(0); }
     static sums start(const std::uint8_t* zeros, std::uint32_t input_sum) {
-        return vec::multiply_ints(vec::widen(zeros), vec::splat(0u - input_sum));
+        const vec::ints once = vec::widen(zeros), with_128_times = vec::bit_or(once, vec::shift_right<-23>(once));
+        return vec::dot_pairs(zero(), with_128_times, vec::splat(input_sum));
     }
     static sums add(sums a, sums b) { return vec::add(a, b); }
-    static vec::floats result(sums s) { return vec::to_floats(s); }
+    static vec::floats result(sums s, float input_scale) {
+        return vec::multiply(vec::to_floats(s), vec::splat_float(input_scale));
+    }
+
+    /// As a pair of 16-bit integers, of which the second counts 128 times: a sum of 128 of them fits.
+    static std::uint32_t negative_sum(std::int32_t sum) {
+        return static_cast<std::uint32_t>(-sum & 127) | static_cast<std::uint32_t>(-sum >> 7) << 16;
+    }
 };
 
 /// Codes and inputs as pairs of 16-bit integers: bytes 0 and 2 of a quad, then bytes 1 and 3.
@@ -128,103 +142,166 @@ struct quad_format : integer_format {
 
 // ----------------------------------------------------------------------------------------------------------- the loops
 
+inline constexpr std::size_t parts = panel_width / lanes;  // vectors side by side in a panel
+
 /// The segment that is being multiplied, and where its parts are.
 struct segment_position {
-    std::size_t index;  // among the `count` segments of the panel
-    std::size_t count;
+    std::size_t index;  // among those of the panel
     std::size_t runs;
-    const float* scales;        // [16]
-    const std::uint8_t* zeros;  // [16]
+    const float* scales;        // [panel_width]
+    const std::uint8_t* zeros;  // [panel_width]
     std::size_t first_input;    // where the segment begins in a row of inputs
 };
 
-/// out [16] += scale * sums, for one row of inputs.
+/// out [lanes] += scale * sums, for the lanes of a panel from `lane` on.
 template <class Format>
-inline void add_scaled(typename Format::sums sums, const segment_position& at, const rows_view& inputs, std::size_t row,
+inline void add_scaled(const segment_position& at, std::size_t lane, typename Format::sums sums, float input_scale,
                        float* out) {
-    const float input_scale = inputs.scales[row * at.count + at.index];
-    const vec::floats scale = vec::multiply(vec::load_floats(at.scales), vec::splat_float(input_scale));
-    vec::store_floats(out, vec::multiply_add(Format::result(sums), scale, vec::load_floats(out)));
+    const vec::floats result = Format::result(sums, input_scale), scales = vec::load_floats(at.scales + lane);
+    vec::store_floats(out, vec::multiply_add(result, scales, vec::load_floats(out)));
 }
 
-/// What the sums of one row begin with.
+/// The sums of a single row.
 template <class Format>
-inline typename Format::sums start(const segment_position& at, const rows_view& inputs, std::size_t row) {
-    return Format::start(at.zeros, inputs.sums[row * at.count + at.index]);
+struct row_sums {
+    static constexpr std::size_t count = Format::chains * parts;
+    typename Format::sums values[count];  // [chains, parts]
+};
+
+/// Adds the products of a run with one row of inputs to sums, codes being unpacked as they are used.
+template <class Format, int Bits>
+[[gnu::always_inline]] inline void multiply_run(const std::uint32_t* words, const std::uint32_t* input,
+                                                row_sums<Format>& sums) {
+    unroll<Format::operands * parts>([&](auto i) {
+        constexpr std::size_t operand = i.value / parts, part = i.value % parts;
+        auto& sum = sums.values[i.value % sums.count];
+        sum = Format::multiply_add(sum, Format::template operand<Bits, operand>(words + part * lanes), input[operand]);
+    });
 }
 
-/// One row: codes are unpacked as they are used.
+/// The same for a plane of Bits bits a code that count Weight times, with tables: codes are not made numbers one by one,
+/// but each nibble of codes stands for what it adds. Vec is vec, or compilers would look for tables in all of them.
+template <class Vec, int Bits, int Weight>
+[[gnu::always_inline]] inline void look_up_plane(const std::uint32_t* words, const std::uint32_t* input,
+                                                 row_sums<float_format>& sums) {
+    constexpr std::size_t codes = 4 / Bits, nibbles = 8;  // of a nibble, of a word
+    unroll<Bits * nibbles>([&](auto i) {
+        constexpr std::size_t line = i.value / nibbles, nibble = i.value % nibbles;
+        constexpr std::size_t quad = (2 * line + nibble % 2) * codes;
+        const std::uint32_t* first = input + 4 * quad + nibble / 2;
+        typename Vec::floats table = Vec::splat_float(0.0f);
+        unroll<codes>([&](auto c) {
+            const auto x = Vec::splat_float(__builtin_bit_cast(float, first[4 * c.value]));
+            const auto digits = Vec::template digits<Bits, c.value, Weight>();
+            table = c.value == 0 ? Vec::multiply(digits, x) : Vec::multiply_add(digits, x, table);
+        });
+        unroll<parts>([&](auto p) {
+            const auto line_words = Vec::load(words + line * panel_width + p.value * lanes);
+            auto& sum = sums.values[(i.value * parts + p.value) % sums.count];
+            sum = Vec::add_floats(sum, Vec::look_up(table, Vec::template shift_right<4 * nibble>(line_words)));
+        });
+    });
+}
+
+/// One row.
 template <class Format, int Bits>
 inline void multiply_row(const std::uint32_t* words, const segment_position& at, const rows_view& inputs, float* out) {
-    constexpr std::size_t chains = Format::chains;
-    typename Format::sums sums[chains];
-    sums[0] = start<Format>(at, inputs, 0);
-    unroll<chains - 1>([&](auto c) { sums[c.value + 1] = Format::zero(); });
+    row_sums<Format> sums, run_sums;
+    unroll<sums.count>([&](auto i) {
+        constexpr bool first = i.value < parts;
+        sums.values[i.value] =
+            first ? Format::start(at.zeros + i.value % parts * lanes, inputs.sums[at.index]) : Format::zero();
+    });
     const std::uint32_t* input = inputs.words + at.first_input;
     for (std::size_t run = 0; run < at.runs; ++run) {
         // Ask for weights earlier than the processor would by itself.
-        unroll<Bits>(
-            [&](auto line) { __builtin_prefetch(words + vec::prefetch_words + line.value * panel_width, 0, 3); });
-        typename Format::sums run_sums[chains];
-        unroll<chains>([&](auto c) { run_sums[c.value] = Format::begin(sums[c.value]); });
-        unroll<Format::operands>([&](auto i) {
-            auto& sum = run_sums[i.value % chains];
-            sum = Format::multiply_add(sum, Format::template operand<Bits, i.value>(words), input[i.value]);
-        });
-        unroll<chains>([&](auto c) { sums[c.value] = Format::end(sums[c.value], run_sums[c.value]); });
+        for (std::size_t line = 0; line < Bits * parts; ++line)
+            __builtin_prefetch(words + vec::prefetch_words + line * lanes, 0, 3);
+        unroll<sums.count>([&](auto i) { run_sums.values[i.value] = Format::begin(sums.values[i.value]); });
+        if constexpr (Format::template looks_up<Bits>) {
+            look_up_plane<vec, Bits == 3 ? 2 : Bits, 1>(words, input, run_sums);
+            // Else compilers keep inputs in registers for the second plane, and run out of them.
+            __asm__ volatile("" : : : "memory");
+            if constexpr (Bits == 3) look_up_plane<vec, 1, 4>(words + 2 * panel_width, input, run_sums);
+        } else {
+            multiply_run<Format, Bits>(words, input, run_sums);
+        }
+        unroll<sums.count>(
+            [&](auto i) { sums.values[i.value] = Format::end(sums.values[i.value], run_sums.values[i.value]); });
         words += Bits * panel_width;
         input += Format::operands;
     }
-    unroll<chains - 1>([&](auto c) { sums[0] = Format::add(sums[0], sums[c.value + 1]); });
-    add_scaled<Format>(sums[0], at, inputs, 0, out);
+    unroll<sums.count - parts>([&](auto i) {
+        auto& sum = sums.values[i.value % parts];
+        sum = Format::add(sum, sums.values[parts + i.value]);
+    });
+    unroll<parts>([&](auto p) {
+        constexpr std::size_t lane = p.value * lanes;
+        add_scaled<Format>(at, lane, sums.values[p.value], inputs.scales[at.index], out + lane);
+    });
 }
 
 /// The operands of a segment, to be used for many rows.
 template <class Format, int Bits>
 inline void unpack_segment(const std::uint32_t* words, std::size_t runs, std::uint32_t* out) {
     for (std::size_t run = 0; run < runs; ++run) {
-        unroll<Format::operands>(
-            [&](auto i) { vec::store(out + i.value * panel_width, Format::template operand<Bits, i.value>(words)); });
+        for (std::size_t part = 0; part < parts; ++part)
+            unroll<Format::operands>([&](auto i) {
+                vec::store(out + i.value * panel_width + part * lanes,
+                           Format::template operand<Bits, i.value>(words + part * lanes));
+            });
         words += Bits * panel_width;
         out += Format::operands * panel_width;
     }
 }
 
-/// The tile of rows [first, first + Rows), from operands that unpack_segment left in the cache.
+/// The tile of rows [first, first + Rows) and of vec::tile_parts vectors of the panel from `lane` on, from operands that
+/// unpack_segment left in the cache.
 template <class Format, std::size_t Rows>
 inline void multiply_tile(const std::uint32_t* operands, const segment_position& at, const rows_view& inputs,
-                          std::size_t first, float* out) {
-    typename Format::sums sums[Rows], run_sums[Rows];
-    unroll<Rows>([&](auto r) { sums[r.value] = start<Format>(at, inputs, first + r.value); });
+                          std::size_t first, std::size_t lane, float* out) {
+    constexpr std::size_t width = vec::tile_parts, count = Rows * width;
+    const std::size_t in_segments = first * inputs.segments + at.index * Rows;
+    typename Format::sums sums[count], run_sums[count];
+    unroll<count>([&](auto i) {
+        sums[i.value] =
+            Format::start(at.zeros + lane + i.value % width * lanes, inputs.sums[in_segments + i.value / width]);
+    });
     const std::uint32_t* input = inputs.words + first * inputs.row_words + at.first_input * Rows;
+    operands += lane;
     for (std::size_t run = 0; run < at.runs; ++run) {
-        unroll<Rows>([&](auto r) { run_sums[r.value] = Format::begin(sums[r.value]); });
-        for (std::size_t i = 0; i < Format::operands; ++i) {
-            const vec::ints codes = vec::load(operands);
-            unroll<Rows>(
-                [&](auto r) { run_sums[r.value] = Format::multiply_add(run_sums[r.value], codes, input[r.value]); });
+        unroll<count>([&](auto i) { run_sums[i.value] = Format::begin(sums[i.value]); });
+        for (std::size_t operand = 0; operand < Format::operands; ++operand) {
+            vec::ints codes[width];
+            unroll<width>([&](auto p) { codes[p.value] = vec::load(operands + p.value * lanes); });
+            unroll<count>([&](auto i) {
+                auto& sum = run_sums[i.value];
+                sum = Format::multiply_add(sum, codes[i.value % width], input[i.value / width]);
+            });
             operands += panel_width;
             input += Rows;
         }
-        unroll<Rows>([&](auto r) { sums[r.value] = Format::end(sums[r.value], run_sums[r.value]); });
+        unroll<count>([&](auto i) { sums[i.value] = Format::end(sums[i.value], run_sums[i.value]); });
     }
-    unroll<Rows>([&](auto r) {
-        add_scaled<Format>(sums[r.value], at, inputs, first + r.value, out + (first + r.value) * panel_width);
+    unroll<count>([&](auto i) {
+        const std::size_t row = i.value / width, column = lane + i.value % width * lanes;
+        add_scaled<Format>(at, column, sums[i.value], inputs.scales[in_segments + row],
+                           out + (first + row) * panel_width + column);
     });
 }
 
 /// All rows, in tiles of vec::tile_rows while there are as many left.
 template <class Format>
 inline void multiply_tiles(const std::uint32_t* operands, const segment_position& at, const rows_view& inputs,
-                           float* out) {
+                           std::size_t lane, float* out) {
     std::size_t first = 0;
     for (; first + vec::tile_rows <= inputs.rows; first += vec::tile_rows)
-        multiply_tile<Format, vec::tile_rows>(operands, at, inputs, first, out);
+        multiply_tile<Format, vec::tile_rows>(operands, at, inputs, first, lane, out);
     if constexpr (vec::tile_rows != small_tile)
         for (; first + small_tile <= inputs.rows; first += small_tile)
-            multiply_tile<Format, small_tile>(operands, at, inputs, first, out);
+            multiply_tile<Format, small_tile>(operands, at, inputs, first, lane, out);
     if constexpr (!vec::fuses)
-        if (first < inputs.rows) multiply_tile<Format, 1>(operands, at, inputs, first, out);
+        if (first < inputs.rows) multiply_tile<Format, 1>(operands, at, inputs, first, lane, out);
 }
 
 /// kernel::multiply.
@@ -233,8 +310,8 @@ inline void multiply(const panel_view& panel, const rows_view& inputs, float* ou
     alignas(64) std::uint32_t operands[segment_runs * Format::operands * panel_width];
     for (std::size_t i = 0; i < inputs.rows * panel_width; ++i) out[i] = 0.0f;
     const std::uint32_t* words = panel.words;
-    segment_position at{0, panel.segment_count, 0, nullptr, nullptr, 0};
-    for (; at.index != at.count; ++at.index) {
+    segment_position at{0, 0, nullptr, nullptr, 0};
+    for (; at.index != panel.segment_count; ++at.index) {
         at.runs = panel.segments[at.index].runs;
         at.scales = panel.scales + panel.segments[at.index].group * panel_width;
         at.zeros = panel.zeros + panel.segments[at.index].group * panel_width;
@@ -242,7 +319,8 @@ inline void multiply(const panel_view& panel, const rows_view& inputs, float* ou
             if constexpr (vec::fuses) multiply_row<Format, Bits>(words, at, inputs, out);
         } else {
             unpack_segment<Format, Bits>(words, at.runs, operands);
-            multiply_tiles<Format>(operands, at, inputs, out);
+            for (std::size_t lane = 0; lane < panel_width; lane += vec::tile_parts * lanes)
+                multiply_tiles<Format>(operands, at, inputs, lane, out);
         }
         words += at.runs * Bits * panel_width;
         at.first_input += at.runs * Format::operands;
@@ -261,7 +339,7 @@ inline void hold_floats(const float* x, std::size_t runs, float /*levels*/, std:
     for (const float chain : chains) total += chain;
     __builtin_memcpy(words, x, runs * run_features * sizeof(float));
     *scale = 1.0f;
-    *sum = __builtin_bit_cast(std::uint32_t, total);
+    *sum = float_format::negative_sum(total);
 }
 
 /// The bits of max|x|; numbers that are not finite are above all others.
@@ -301,7 +379,7 @@ inline void hold_integers(const float* x, std::size_t runs, float levels, std::u
         put(words + run * Words, integers);
     }
     *scale = finite ? (zeros ? 0.0f : largest / levels) : __builtin_nanf("");
-    *sum = static_cast<std::uint32_t>(total);
+    *sum = integer_format::negative_sum(total);
 }
 
 inline void hold_pairs(const float* x, std::size_t runs, float levels, std::uint32_t* words, float* scale,

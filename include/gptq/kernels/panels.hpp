@@ -178,8 +178,8 @@ class panels {
     std::size_t count_ = 0;
     std::size_t lines_of_panel_ = 0;
     std::vector<line> lines_;
-    std::vector<float> scales_;        // [count, groups, 16]
-    std::vector<std::uint8_t> zeros_;  // [count, groups, 16]
+    std::vector<float> scales_;        // [count, groups, panel_width]
+    std::vector<std::uint8_t> zeros_;  // [count, groups, panel_width]
 };
 
 }  // namespace gptq::kernels
