@@ -12,6 +12,8 @@
 
 #include <CLI/CLI.hpp>
 
+#include <gptq/k_best.hpp>
+
 #include "commands.hpp"
 #include "interrupt.hpp"
 #include "threads.hpp"
@@ -63,10 +65,15 @@ void add_quantize(CLI::App& app, quantize_arguments& a, std::function<void()>& c
     command->add_option("--damp-percent", a.damp_percent, "added to the Hessian's diagonal, as a fraction of its mean")
         ->check(CLI::Range(0.0, 1.0))
         ->capture_default_str();
-    command->add_flag("--best", a.best, "what does best in the format: --correct-drift, and --refine 1 up to 3 bits");
+    command->add_flag("--best", a.best,
+                      "what does best in the format: --correct-drift, and up to 3 bits --refine 1 --candidates 8");
     command->add_flag("--search,!--no-search", a.search,
                       "search each group's range by the loss that the solver sees; on unless --no-search");
     command->add_flag("--correct-drift", a.correct_drift, "aim at the float model's outputs; runs that model beside");
+    command
+        ->add_option("--candidates", a.candidates, "partial sequences of codes to keep; 1: round to the nearest value")
+        ->check(CLI::Range(std::size_t{1}, gptq::max_candidates))
+        ->capture_default_str();
     command->add_option("--refine", a.refine_rounds, "rounds of refitting scales and codes after the loop")
         ->check(CLI::Range(0, 100))
         ->capture_default_str();

@@ -51,6 +51,7 @@ model::quality_options quality_of(const quantize_arguments& arguments) {
     quality.search_by_loss = arguments.search;
     quality.correct_drift = quality.correct_drift || arguments.correct_drift;
     quality.refine_rounds = std::max(quality.refine_rounds, arguments.refine_rounds);
+    quality.candidates = std::max(quality.candidates, arguments.candidates);
     return quality;
 }
 

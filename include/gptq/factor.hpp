@@ -13,6 +13,7 @@
 #include <gptq/error.hpp>
 #include <gptq/finite.hpp>
 #include <gptq/groups.hpp>
+#include <gptq/k_best.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/options.hpp>
 #include <gptq/orders.hpp>
@@ -230,6 +231,9 @@ inline void check_options(const quantize_options& options) {
     if (!(options.damp_growth > 1.0))
         throw shape_error("damp_growth: " + std::to_string(options.damp_growth) + " is not more than 1");
     if (options.block_size == 0) throw shape_error("block_size: 0 columns a block; the usual size is 128");
+    if (options.candidates == 0 || options.candidates > max_candidates)
+        throw shape_error("candidates: " + std::to_string(options.candidates) + " is not between 1 and " +
+                          std::to_string(max_candidates));
 }
 
 }  // namespace detail

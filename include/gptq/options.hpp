@@ -26,6 +26,9 @@ struct quantize_options {
     /// Read by schemes with group_size<dynamic> only: input features per group, or per_channel.
     int group_size = dynamic;
     refine_options refine = {};
+    /// Partial sequences of codes that are kept for each row of a group, 1 to max_candidates; 1 is the published
+    /// algorithm. Each costs N K times half the columns searched at once, see <gptq/k_best.hpp>.
+    std::size_t candidates = 1;
 };
 
 }  // namespace gptq

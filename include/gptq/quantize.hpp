@@ -24,6 +24,7 @@
 #include <gptq/concepts.hpp>
 #include <gptq/factor.hpp>
 #include <gptq/finite.hpp>
+#include <gptq/k_best.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/options.hpp>
 #include <gptq/quantized.hpp>
@@ -51,30 +52,35 @@ struct quantize_row {
     Grid grid;
 
     constexpr void operator()(std::size_t r) const noexcept {
-        const std::span<float> w = T.row(r);
-        for (std::size_t i = 0; i < w.size(); ++i) {  // (2)
-            const std::size_t k = first + i, g = group_at(0, k);
-            if (fit_groups && (i == 0 || group_at(0, k - 1) != g)) {
-                const std::size_t n = group_length(k, w.size() - i);
-                groups.set(r, g, fit_group<Bits>(grid, w.subspan(i, n), costs.row(0).subspan(i, n)));  // (3)
-            }
-            const grid_params params = groups.get(r, g);
-            const std::uint8_t code = grid.template encode<Bits>(w[i], params);  // (4)
-            const float q = grid.template decode<Bits>(code, params);
-            codes(r, order(0, k)) = code;
-            W(r, k) -= q;
-            const float err = (w[i] - q) / U(i, i);  // (5)
-            const std::span<const float> u = U.row(i);
-            for (std::size_t j = i + 1; j < w.size(); ++j) w[j] -= err * u[j];  // (6)
-            w[i] = err;
-            loss(r, 0) += double{err} * double{err};
+        for (std::size_t i = 0; i < T.cols; ++i) {  // (2)
+            if (starts_group(i)) fit(r, i);
+            settle(r, i, grid.template encode<Bits>(T(r, i), params(r, i)));  // (4)
         }
     }
 
+    constexpr bool starts_group(std::size_t i) const noexcept {
+        return fit_groups && (i == 0 || group_at(0, first + i - 1) != group_at(0, first + i));
+    }
+    constexpr grid_params params(std::size_t r, std::size_t i) const noexcept {
+        return groups.get(r, group_at(0, first + i));
+    }
+    constexpr void fit(std::size_t r, std::size_t i) const noexcept {  // (3)
+        const std::size_t k = first + i, n = group_length(k, T.cols - i);
+        groups.set(r, group_at(0, k), fit_group<Bits>(grid, T.row(r).subspan(i, n), costs.row(0).subspan(i, n)));
+    }
+    constexpr void settle(std::size_t r, std::size_t i, std::uint8_t code) const noexcept {
+        const std::span<float> w = T.row(r);
+        const std::span<const float> u = U.row(i);
+        const float q = grid.template decode<Bits>(code, params(r, i));
+        codes(r, order(0, first + i)) = code;
+        W(r, first + i) -= q;
+        const float err = (w[i] - q) / u[i];                                // (5)
+        for (std::size_t j = i + 1; j < w.size(); ++j) w[j] -= err * u[j];  // (6)
+        w[i] = err;
+        loss(r, 0) += double{err} * double{err};
+    }
     constexpr std::size_t group_length(std::size_t k, std::size_t limit) const noexcept {
-        std::size_t n = 1;
-        while (n < limit && group_at(0, k + n) == group_at(0, k)) ++n;
-        return n;
+        return leading_equal(group_at.row(0).subspan(k, limit));
     }
 };
 
@@ -90,7 +96,7 @@ requires QuantGrid<Grid, Bits> solve_report solve(matrix_view<const float> W_hos
                                                   const Grid& grid = {}) {
     const std::size_t N = W_host.rows, K = W_host.cols, G = group_count(f.in_features(), f.group_features);
     detail::check_layer(W_host, f.in_features(), f.group_features, out);
-    solve_report report = detail::begin_report(f);
+    solve_report report = detail::begin_report(f, options);
     if (!f.positive_definite) {
         round_to_nearest_into<Bits>(f.backend, W_host, f.group_features, out, grid);
         return report;
@@ -125,10 +131,11 @@ requires QuantGrid<Grid, Bits> solve_report solve(matrix_view<const float> W_hos
             const auto Ub = U.view().block(0, end - begin, 0, end - begin);             // [b, b]
             f.path.current(backend, f.factor.view(), W.view(), first, Ss, begin, end);  // (1)
             f.path.diagonal_block(backend, f.factor.view(), begin, end, Ub);
-            backend.for_each_row(
-                N, detail::quantize_row<Bits, Grid>{T, W.view(), Ub, costs.columns(begin, end), result.groups(),
-                                                    result.codes(), loss.view(), order.view(), group_at.view(), begin,
-                                                    fit_in_block, grid});  // (2) to (6)
+            detail::for_each_row<Bits>(
+                backend, N, options.candidates,
+                detail::quantize_row<Bits, Grid>{T, W.view(), Ub, costs.columns(begin, end), result.groups(),
+                                                 result.codes(), loss.view(), order.view(), group_at.view(), begin,
+                                                 fit_in_block, grid});  // (2) to (6)
             observer.on_columns(end, K);
         }
         f.path.leave(backend, f.factor.view(), W.view(), first, Ss);  // (7)

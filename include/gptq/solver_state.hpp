@@ -36,6 +36,13 @@ struct gather_row {
     }
 };
 
+/// How many elements at the front of v equal the first one.
+constexpr std::size_t leading_equal(std::span<const std::size_t> v) {
+    std::size_t n = 1;
+    while (n < v.size() && v[n] == v[0]) ++n;
+    return n;
+}
+
 /// Blocks whose errors are fed back to the rest of the layer by one product.
 inline constexpr std::size_t blocks_per_stretch = 4;
 
@@ -86,9 +93,10 @@ void fit_wide_group(const factored_hessian<B, P>& f, matrix_view<const float> W,
                                                        f.group_at[first], width, grid});
 }
 
-/// What the factorization has to report about a layer.
+/// What the factorization has to report about a layer that is to be solved with these options, which are checked.
 template <Backend B, class P>
-solve_report begin_report(const factored_hessian<B, P>& f) {
+solve_report begin_report(const factored_hessian<B, P>& f, const quantize_options& options) {
+    check_options(options);
     return {.damp_percent = f.damp_percent,
             .failed_factorizations = f.failed_factorizations,
             .rounded_to_nearest = !f.positive_definite,

@@ -107,6 +107,11 @@ TEST_CASE("the CUDA kernels refine as the plain loops do") {
     check_same<w2>(gptq_test::make_layer(5, 40, 100, 13), {.block_size = 32, .refine = {.rounds = 2}});
 }
 
+TEST_CASE("the CUDA kernels search among candidates as the plain loops do") {
+    using w2 = gptq::scheme<2, gptq::group_size<16>, gptq::searched_by_loss<gptq::symmetric>, gptq::group_aware_order>;
+    check_same<w2>(gptq_test::make_layer(5, 40, 100, 17), {.block_size = 32, .candidates = 4});
+}
+
 TEST_CASE("the CUDA kernels round to nearest as the plain loops do") {
     using w3 = gptq::scheme<3, gptq::group_size<16>, gptq::searched<gptq::asymmetric>>;
     const auto layer = gptq_test::make_layer(7, 40, 1, 14);

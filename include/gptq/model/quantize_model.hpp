@@ -200,7 +200,8 @@ class model_quantizer {
         const quality_options& quality = options_.quality;
         return {.damp_percent = settings.damp_percent,
                 .group_size = settings.scheme.group_size,
-                .refine = {quality.refine_rounds, quality.refine_scales, quality.refine_codes}};
+                .refine = {quality.refine_rounds, quality.refine_scales, quality.refine_codes},
+                .candidates = quality.candidates};
     }
 
     /// The scheme of a module as the solver is to fit it: the same file, another way to choose the grids.

@@ -32,10 +32,15 @@ struct quality_options {
     int refine_rounds = 0;        ///< rounds of refinement after the loop (see refine.hpp)
     bool refine_scales = true;    ///< ... of the scales and zero points
     bool refine_codes = true;     ///< ... of the codes
+    std::size_t candidates = 1;   ///< partial sequences of codes that the loop keeps (see k_best.hpp)
 
     /// The combination that did best for a number of bits: see docs/quality.md.
     static quality_options best(int bits) {
-        return {.search_by_loss = true, .correct_drift = true, .refine_rounds = bits <= 3 ? 1 : 0};
+        const bool few = bits <= 3;
+        return {.search_by_loss = true,
+                .correct_drift = true,
+                .refine_rounds = few ? 1 : 0,
+                .candidates = few ? std::size_t{8} : std::size_t{1}};
     }
 };
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <type_traits>
 #include <utility>
 
 #include <gptq/backends/cpu/blas.hpp>
@@ -54,6 +55,15 @@ struct cpu_backend : host_memory {
             detail::row_tile<Bits, Grid> tile(block, kernel);
             for (std::size_t r = first; r < last; r += lanes) tile.quantize(r, std::min(lanes, last - r));
         });
+    }
+
+    /// The same with more than one candidate: plain loops, but for the fits of grids that search.
+    template <int Bits, class Grid>
+    void for_each_row(
+        std::size_t n,
+        const detail::k_best_row<Bits, detail::quantize_row<Bits, searched_by_loss<Grid>>>& search) const {
+        const auto loop = detail::with_kernels(search.loop, kernels::find_column_kernels(best_isa()));
+        for_each_row(n, detail::k_best_row<Bits, std::remove_const_t<decltype(loop)>>{loop, search.candidates});
     }
 
     /// The grids of groups that are fitted outside that loop.

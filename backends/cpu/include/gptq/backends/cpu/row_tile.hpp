@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 #include <gptq/concepts.hpp>
@@ -49,6 +50,15 @@ Grid with_kernels(const Grid& grid, const kernels::column_kernels&) {
 template <class Grid>
 searched_by_kernel<Grid> with_kernels(const searched_by_loss<Grid>& grid, const kernels::column_kernels& kernel) {
     return {grid, kernel};
+}
+
+/// The loop as the CPU backend searches it: grids fitted by kernels.
+template <int Bits, class Grid>
+auto with_kernels(const quantize_row<Bits, Grid>& loop, const kernels::column_kernels& kernel) {
+    const auto grid = with_kernels(loop.grid, kernel);
+    return quantize_row<Bits, std::remove_const_t<decltype(grid)>>{
+        loop.T,    loop.W,     loop.U,        loop.costs, loop.groups,     loop.codes,
+        loop.loss, loop.order, loop.group_at, loop.first, loop.fit_groups, grid};
 }
 
 /// Up to 16 rows of a block on their way through the loop; its memory serves one tile after the other.

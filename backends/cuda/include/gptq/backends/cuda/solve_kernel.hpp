@@ -56,7 +56,7 @@ struct solve_kernel {
         double loss = 0.0;
         for (std::size_t first = 0, width = 0; first < b; first += width) {
             width = tile_width(first);
-            if (starts_group(first)) fit(ctx, r, first, w);
+            if (block.starts_group(first)) fit(ctx, r, first, w);
             loss += quantize_tile(ctx, r, first, width, w);
             ctx.warp_barrier();
             feed_back(ctx, first, width, w);
@@ -79,12 +79,6 @@ struct solve_kernel {
         const std::uint8_t code = block.grid.template encode<Bits>(weight, params);
         const float value = block.grid.template decode<Bits>(code, params);
         return {code, value, (weight - value) / pivot};
-    }
-
-    /// Whether the grid of a group is to be fitted at column `i` of the block.
-    constexpr bool starts_group(std::size_t i) const {
-        const std::size_t k = block.first + i;
-        return block.fit_groups && (i == 0 || block.group_at(0, k - 1) != block.group_at(0, k));
     }
 
     /// A tile ends where a group ends whose successor has to be fitted to weights that know of all errors.
