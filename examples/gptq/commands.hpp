@@ -29,7 +29,7 @@ struct quantize_arguments : common_arguments {
     std::string calib;
     std::size_t nsamples = 128;
     std::size_t seqlen = 2048;
-    double damp_percent = 0.01;
+    std::string damp_percent = "auto";  ///< or a number
     bool best = false;
     bool search = true;  ///< range search by the loss: better codes for some per cent of the time
     bool correct_drift = false;

@@ -62,8 +62,10 @@ void add_quantize(CLI::App& app, quantize_arguments& a, std::function<void()>& c
         ->check(CLI::PositiveNumber)
         ->capture_default_str();
     command->add_option("--seqlen", a.seqlen, "tokens a window")->check(CLI::Range(2, 1 << 20))->capture_default_str();
-    command->add_option("--damp-percent", a.damp_percent, "added to the Hessian's diagonal, as a fraction of its mean")
-        ->check(CLI::Range(0.0, 1.0))
+    command
+        ->add_option("--damp-percent", a.damp_percent,
+                     "added to the Hessian's diagonal, as a fraction of its mean; auto: by each layer's own diagonal")
+        ->check(CLI::IsMember({"auto"}) | CLI::Range(0.0, 1.0))
         ->capture_default_str();
     command->add_flag("--best", a.best,
                       "what does best in the format: --correct-drift, and up to 3 bits --refine 1 --candidates 8");

@@ -45,10 +45,14 @@ class watcher {
     double fraction_ = 0.0;
 };
 
+/// The value of --damp-percent that leaves it to the layers.
+constexpr const char* automatic = "auto";
+
 model::quality_options quality_of(const quantize_arguments& arguments) {
     model::quality_options quality;
     if (arguments.best) quality = model::quality_options::best(arguments.bits);
     quality.search_by_loss = arguments.search;
+    quality.choose_damping = arguments.damp_percent == automatic;
     quality.correct_drift = quality.correct_drift || arguments.correct_drift;
     quality.refine_rounds = std::max(quality.refine_rounds, arguments.refine_rounds);
     quality.candidates = std::max(quality.candidates, arguments.candidates);
@@ -75,7 +79,7 @@ model::quantize_model_options options_of(const quantize_arguments& arguments) {
     config.group_size = arguments.group_size;
     config.sym = !arguments.asym;
     config.set_order(orders.at(arguments.order));
-    config.damp_percent = arguments.damp_percent;
+    if (arguments.damp_percent != automatic) config.damp_percent = std::stod(arguments.damp_percent);
     config.lm_head = arguments.lm_head;
     options.quality = quality_of(arguments);
     const std::string& rules = arguments.dynamic_rules;

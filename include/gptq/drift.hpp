@@ -52,6 +52,12 @@ struct reverse_row {
     constexpr void operator()(std::size_t r) const noexcept { std::reverse(M.row(r).begin(), M.row(r).end()); }
 };
 
+/// Rows 0, step, 2 step, ... of M, whose elements it shares.
+template <class T>
+constexpr matrix_view<T> every_nth_row(matrix_view<T> M, std::size_t step) {
+    return {M.data, (M.rows + step - 1) / step, M.cols, M.ld * step};
+}
+
 /// to(r, p) = from(r, order[p]), or the other way round.
 struct permute_columns {
     matrix_view<const float> from;
@@ -103,9 +109,10 @@ class basic_drift {
     }
 
     /// P = W C + R, with C and R the means for inputs and states: by how much the outputs of W fall short, against the
-    /// inputs. W, P: [N, K] in the backend's memory. Throws shape_error where N or K differ.
-    void shortfall(matrix_view<const float> W, matrix_view<float> P) const {
-        const auto R = states_.view();
+    /// inputs. W, P: [N, K] in the backend's memory; rows 0, every, 2 every, ... of the layer. Throws shape_error where
+    /// N or K differ.
+    void shortfall(matrix_view<const float> W, matrix_view<float> P, std::size_t every = 1) const {
+        const auto R = detail::every_nth_row(states_.view(), every);
         if (W.cols != in_features() || (R.rows != 0 && R.rows != W.rows))
             throw shape_error("drift: weights " + shape_string(W.rows, W.cols) + ", inputs of " +
                               std::to_string(in_features()) + " features and " + std::to_string(R.rows) + " states");
@@ -174,6 +181,44 @@ struct drift_statistics {
     basic_hessian<B> held_hessian;      ///< of held's tokens
 };
 
+namespace detail {
+
+/// The correction S [N, K] that `fit` asks for, and what a multiple alpha of it does to the tokens held out: their
+/// squared error changes by alpha^2 cost - 2 alpha gain.
+template <Backend B>
+struct drift_step {
+    backend_matrix<B, float> S;
+    double gain = 0.0, cost = 0.0;
+
+    double alpha() const { return cost > 0.0 ? std::clamp(gain / cost, 0.0, 1.0) : 0.0; }
+    double saving() const { return alpha() * (2.0 * gain - alpha() * cost); }
+};
+
+/// W: [N, K] in the backend's memory, rows 0, every, 2 every, ... of the layer.
+template <Backend B, FactorPath<B> P>
+drift_step<B> find_drift_step(matrix_view<const float> W, const drift_statistics<B, P>& drift, std::size_t every) {
+    const B& backend = drift.fit_factor.backend;
+    drift_step<B> step{backend.template make_matrix<float>(W.rows, W.cols)};
+    auto held_shortfall = backend.template make_matrix<float>(W.rows, W.cols);
+    drift.fit.shortfall(W, step.S.view(), every);
+    solve_by_hessian(drift.fit_factor, step.S.view());
+    drift.held.shortfall(W, held_shortfall.view(), every);
+    step.gain = inner_product(backend, held_shortfall.view(), step.S.view());
+    step.cost = weighted_squares(backend, step.S.view(), drift.held_hessian.upper());
+    return step;
+}
+
+}  // namespace detail
+
+/// By how much correct_drift would lower the squared error (tr(D H D'), as output_error has it) that drift causes on
+/// the tokens held out, judged by rows 0, every, 2 every, ... of W [N, K] in host memory. For choosing the damping of
+/// fit_factor. Cost: about 8 N K^2 / every flops. Throws shape_error where the shapes do not fit.
+template <Backend B, FactorPath<B> P>
+double drift_saving(matrix_view<const float> W, const drift_statistics<B, P>& drift, std::size_t every = 1) {
+    const auto lent = drift.fit_factor.backend.lend(detail::every_nth_row(W, every));
+    return detail::find_drift_step(lent.view(), drift, every).saving();
+}
+
 /// Replaces W [N, K], in host memory, by the weights to quantize in its place, and returns alpha. alpha is the best
 /// there is for the tokens held out, in closed form: with P and H their shortfall and Hessian, and S = the correction
 /// found without them, <P, S> / tr(S H S'), kept between 0 and 1. Cost: about 8 N K^2 flops; memory: 3 N K + 3 K^2
@@ -182,16 +227,10 @@ template <Backend B, FactorPath<B> P>
 double correct_drift(matrix_view<float> W, const drift_statistics<B, P>& drift) {
     const B& backend = drift.fit_factor.backend;
     const auto lent = backend.lend(W);
-    auto step = backend.template make_matrix<float>(W.rows, W.cols);
-    auto held_shortfall = backend.template make_matrix<float>(W.rows, W.cols);
-    drift.fit.shortfall(lent.view(), step.view());
-    solve_by_hessian(drift.fit_factor, step.view());
-    drift.held.shortfall(lent.view(), held_shortfall.view());
-    const double gain = detail::inner_product(backend, held_shortfall.view(), step.view());
-    const double cost = detail::weighted_squares(backend, step.view(), drift.held_hessian.upper());
-    const double alpha = cost > 0.0 ? std::clamp(gain / cost, 0.0, 1.0) : 0.0;
-    backend.for_each_row(W.rows, detail::mix_row{step.view(), lent.view(), static_cast<float>(alpha), 1.0f});
-    backend.download(step.view(), W);
+    auto step = detail::find_drift_step<B, P>(lent.view(), drift, 1);
+    const double alpha = step.alpha();
+    backend.for_each_row(W.rows, detail::mix_row{step.S.view(), lent.view(), static_cast<float>(alpha), 1.0f});
+    backend.download(step.S.view(), W);
     return alpha;
 }
 

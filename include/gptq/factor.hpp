@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <gptq/concepts.hpp>
+#include <gptq/damping.hpp>
 #include <gptq/error.hpp>
 #include <gptq/finite.hpp>
 #include <gptq/groups.hpp>
@@ -238,7 +239,7 @@ inline void check_options(const quantize_options& options) {
 
 }  // namespace detail
 
-/// Orders the columns of H, damps and factors it. Where it is not positive definite, damping grows by
+/// Orders the columns of H, damps (see damping.hpp) and factors it. Where it is not positive definite, damping grows by
 /// options.damp_growth up to 1; the result says what it took, and whether nothing helped. `group_features` is the size
 /// of a full group. H: [K, K] in the backend's memory, upper triangle. Throws shape_error for options out of range,
 /// non_finite_error where the Hessian's sums overflowed.
@@ -252,6 +253,7 @@ factored_hessian<B, P> factor_hessian(const B& backend, matrix_view<const float>
                    "feature");
     std::vector<std::uint8_t> dead(K);
     for (std::size_t k = 0; k < K; ++k) dead[k] = diag[k] == 0.0f;
+    const double least_damp = options.choose_damping ? automatic_damping(diag) : options.damp_percent;
     for (std::size_t k = 0; k < K; ++k) diag[k] = dead[k] ? 1.0f : diag[k];
     const double mean = std::accumulate(diag.begin(), diag.end(), 0.0) / static_cast<double>(K);
 
@@ -273,7 +275,7 @@ factored_hessian<B, P> factor_hessian(const B& backend, matrix_view<const float>
     const auto lent_order = backend.lend(matrix_view<const std::size_t>(f.order.data(), 1, K));
     const auto lent_position = backend.lend(matrix_view<const std::size_t>(position.data(), 1, K));
     constexpr std::size_t together = detail::permute_hessian::together;
-    for (double damp = options.damp_percent; damp <= 1.0; damp = std::max(damp, 1e-4) * options.damp_growth) {
+    for (double damp = least_damp; damp <= 1.0; damp = std::max(damp, 1e-4) * options.damp_growth) {
         f.damp_percent = damp;
         backend.for_each_row((K + together - 1) / together,
                              detail::permute_hessian{H, f.factor.view(), lent_order.view(), lent_position.view(),

@@ -19,6 +19,8 @@ struct refine_options {
 struct quantize_options {
     /// Added to the diagonal of H, as a fraction of the mean of the diagonal.
     double damp_percent = 0.01;
+    /// In place of damp_percent, what automatic_damping() finds for the layer at hand (see damping.hpp).
+    bool choose_damping = false;
     /// Where the factorization fails, damping is multiplied by this and tried again, up to a damping of 1.
     double damp_growth = 4.0;
     /// Columns whose errors are applied to the rest of the layer at once. Changes the result only by rounding noise.

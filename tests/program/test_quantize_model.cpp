@@ -127,6 +127,27 @@ TEST_CASE("the records hold the errors of the stored layers") {
     CHECK(model::quant_log(model::read_quant_log(f.out / "quant_log.csv")) == model::quant_log(result.modules));
 }
 
+TEST_CASE("a damping chosen by the layers is recorded, and the configuration stays as other readers know it") {
+    const folders f;
+    const io::model_folder source(f.source);
+    const auto windows = some_windows(8, 64);
+    auto options = options_for(4, gptq::order_kind::act);
+    options.quality.choose_damping = true;
+    const auto result = model::quantize_model(source, f.out, windows, options);
+    CHECK(result.warnings.empty());
+    CHECK(io::quantization_config::parse(io::model_folder(f.out))->damp_percent == 0.01);
+    auto record = result.modules.begin();
+    walk(io::model_folder(f.out), windows, [&](model::stage_modules& stage, gptq::matrix_view<const float> inputs) {
+        gptq::hessian<float> h(inputs.cols);
+        h.add(inputs);
+        std::vector<float> diagonal(inputs.cols);
+        for (std::size_t k = 0; k < inputs.cols; ++k) diagonal[k] = h.upper()(k, k);
+        for (std::size_t i = 0; i < stage.names.size(); ++i, ++record)
+            CHECK(record->damp_percent == Approx(gptq::automatic_damping(diagonal)));
+    });
+    CHECK(record == result.modules.end());
+}
+
 TEST_CASE("corrected for drift, the model's outputs come closer to the float model's") {
     const folders f;
     const io::model_folder source(f.source);

@@ -3,10 +3,12 @@
 #include <cstddef>
 #include <optional>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include <gptq/drift.hpp>
 #include <gptq/gptq.hpp>
+#include <gptq/model/stage_statistics.hpp>
 
 #include "support/catch.hpp"
 #include "support/message.hpp"
@@ -63,6 +65,35 @@ double correct(matrix<float>& W, const matrix<float>& float_X, const matrix<floa
         part(0, cut), part(cut, T), gptq::factorize<S>(fit, options), held};
     return gptq::correct_drift(W.view(), statistics);
 }
+
+/// A layer whose inputs and states have drifted, for the most part by what its inputs cannot tell.
+struct drifted {
+    const matrix<float>& X;
+    std::size_t every;  // rows of the layer
+    matrix<float> float_X, states, float_states;
+
+    explicit drifted(const gptq_test::random_layer& layer, std::size_t row_step = 1)
+        : X(layer.X), every(row_step), float_X(layer.X), states(T, (N + every - 1) / every), float_states(states) {
+        const matrix<float> noise = random_matrix(T, K, 7, 0.5f), told = random_matrix(N, K, 8, 0.05f);
+        const matrix<float> outputs = transformed(X, told), state_noise = random_matrix(T, N, 9, 2.0f);
+        for (std::size_t t = 0; t < T; ++t) {
+            for (std::size_t k = 0; k < K; ++k) float_X(t, k) += noise(t, k);
+            for (std::size_t n = 0; n < N; n += every) float_states(t, n / every) = outputs(t, n) + state_noise(t, n);
+        }
+    }
+    gptq::drift_statistics<gptq::cpu_backend, gptq::inverse_free_path> statistics(double damp_percent) const {
+        const auto part = [&](std::size_t first, std::size_t last) {
+            gptq::basic_drift<gptq::cpu_backend> drift(K, states.cols());
+            drift.add(rows(float_X, first, last), rows(X, first, last), rows(float_states, first, last),
+                      rows(states, first, last));
+            return drift;
+        };
+        gptq::hessian<float> fit(K), held(K);
+        fit.add(rows(X, 0, cut));
+        held.add(rows(X, cut, T));
+        return {part(0, cut), part(cut, T), gptq::factorize<S>(fit, {.damp_percent = damp_percent}), held};
+    }
+};
 
 }  // namespace
 
@@ -131,6 +162,48 @@ TEST_CASE("without drift the weights stay as they are") {
     CHECK(correct(W, layer.X, layer.X, 0.01) == 0.0);
     for (std::size_t n = 0; n < N; ++n)
         for (std::size_t k = 0; k < K; ++k) REQUIRE(W(n, k) == layer.W(n, k));
+}
+
+TEST_CASE("what the correction saves on the tokens held out, for all rows or some") {
+    const auto layer = gptq_test::make_layer(N, K, T, 28);
+    const drifted d(layer);
+    const auto statistics = d.statistics(0.01);
+    matrix<float> W = layer.W, P(N, K), D(N, K);
+    statistics.held.shortfall(W.view(), P.view());
+    const double alpha = gptq::correct_drift(W.view(), statistics);
+    CHECK(alpha > 0.0);
+    double gain = 0.0;
+    for (std::size_t n = 0; n < N; ++n)
+        for (std::size_t k = 0; k < K; ++k) {
+            D(n, k) = W(n, k) - layer.W(n, k);
+            gain += double{P(n, k)} * double{D(n, k)};
+        }
+    const double saved = 2.0 * gain - gptq::output_error(std::as_const(D).view(), statistics.held_hessian);
+    CHECK(gptq::drift_saving(layer.W.view(), statistics) == Approx(saved).epsilon(1e-3));
+
+    matrix<float> some(3, K);  // rows 0, 2 and 4, as a layer of their own
+    for (std::size_t n = 0; n < N; n += 2)
+        for (std::size_t k = 0; k < K; ++k) some(n / 2, k) = layer.W(n, k);
+    const drifted part(layer, 2);
+    CHECK(gptq::drift_saving(layer.W.view(), statistics, 2) ==
+          Approx(gptq::drift_saving(std::as_const(some).view(), part.statistics(0.01))).epsilon(1e-3));
+}
+
+TEST_CASE("a stage's correction is damped as does most for the tokens held out") {
+    const auto layer = gptq_test::make_layer(N, K, T, 29);
+    const drifted d(layer);
+    const auto factorize = [](const gptq::hessian<float>& h, double damp_percent = 0.0123) {
+        return gptq::factorize<S>(h, {.damp_percent = damp_percent});
+    };
+    const auto stage = gptq::model::gather_statistics(
+        {layer.X.view(), d.float_X.view(), d.states.view(), d.float_states.view()}, {layer.W.view()}, true, factorize);
+    REQUIRE(stage.drift);
+    CHECK(stage.factor->damp_percent == 0.0123);  // the solver's is another matter
+    const double chosen = stage.drift->fit_factor.damp_percent;
+    const double saved = gptq::drift_saving(layer.W.view(), *stage.drift);
+    CHECK(chosen > 0.01);
+    for (const double damping : gptq::model::detail::drift_dampings)
+        CHECK(gptq::drift_saving(layer.W.view(), d.statistics(damping)) <= saved * 1.0001);
 }
 
 TEST_CASE("tokens may be added in any number of pieces") {

@@ -159,7 +159,7 @@ class model_quantizer {
         report_progress(plan.modules.front());
         if (plan.settings) {
             const stopwatch shared;
-            const stage_statistics statistics = gather(plan, inputs);
+            const stage_statistics statistics = gather(plan, modules, inputs);
             const double shared_seconds = shared.seconds() / static_cast<double>(modules.size());
             for (std::size_t i = 0; i < modules.size(); ++i)
                 quantize_module(plan, plan.modules[i], modules[i]->weight, statistics, shared_seconds);
@@ -191,7 +191,7 @@ class model_quantizer {
         record.layer = plan.layer;
         record.module = module.name_in_layer;
         record.seconds = shared_seconds + own.seconds();
-        warn_about_solver(module.name, q.report, options);
+        warn_about_solver(module.name, q.report);
         observer_.on_module(record);
         result_.modules.push_back(std::move(record));
     }
@@ -199,6 +199,7 @@ class model_quantizer {
     quantize_options options_for(const stage_settings& settings) const {
         const quality_options& quality = options_.quality;
         return {.damp_percent = settings.damp_percent,
+                .choose_damping = quality.choose_damping,
                 .group_size = settings.scheme.group_size,
                 .refine = {quality.refine_rounds, quality.refine_scales, quality.refine_codes},
                 .candidates = quality.candidates};
@@ -211,11 +212,18 @@ class model_quantizer {
         return scheme;
     }
 
-    stage_statistics gather(const stage_plan& plan, const paired_inputs& inputs) const {
+    stage_statistics gather(const stage_plan& plan, const std::vector<linear*>& modules,
+                            const paired_inputs& inputs) const {
+        std::vector<matrix_view<const float>> weights;
+        for (const linear* module : modules) weights.push_back(view_of(module->weight));
+        const auto factorize = [&](const hessian<float>& h, std::optional<double> damp_percent = std::nullopt) {
+            quantize_options options = options_for(*plan.settings);
+            if (damp_percent) options.damp_percent = *damp_percent;
+            options.choose_damping = options.choose_damping && !damp_percent;
+            return factorize_for(plan.settings->scheme.order, h, options);
+        };
         try {
-            return gather_statistics(inputs, options_.method == quantize_method::gptq, [&](const hessian<float>& h) {
-                return factorize_for(plan.settings->scheme.order, h, options_for(*plan.settings));
-            });
+            return gather_statistics(inputs, weights, options_.method == quantize_method::gptq, factorize);
         } catch (const non_finite_error& problem) {
             throw non_finite_error(plan.modules.front().name + ": " + problem.what());
         }
@@ -233,13 +241,13 @@ class model_quantizer {
         record.relative_error = energy > 0.0 ? record.error / energy : 0.0;
     }
 
-    void warn_about_solver(const std::string& name, const solve_report& report, const quantize_options& asked) {
+    void warn_about_solver(const std::string& name, const solve_report& report) {
         if (report.rounded_to_nearest)
             result_.warnings.push_back(name + ": rounded to nearest, no damping made its Hessian positive definite");
         else if (report.failed_factorizations > 0)
             result_.warnings.push_back(name + ": its Hessian needed a damping of " +
-                                       number_string(report.damp_percent) + " instead of " +
-                                       number_string(asked.damp_percent));
+                                       number_string(report.damp_percent) + "; " +
+                                       std::to_string(report.failed_factorizations) + " smaller ones did not do");
     }
 
     void write(const module_plan& module, const quantized_layer& q) {

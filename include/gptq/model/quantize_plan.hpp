@@ -28,6 +28,7 @@ enum class quantize_method { gptq, round_to_nearest };
 /// gives and costs: docs/quality.md.
 struct quality_options {
     bool search_by_loss = false;  ///< fit grids by a search in the loop's own metric (see searched_by_loss)
+    bool choose_damping = false;  ///< damp by the layer at hand (see damping.hpp), not by damp_percent
     bool correct_drift = false;   ///< aim at the float model's outputs (see drift.hpp); runs that model beside
     int refine_rounds = 0;        ///< rounds of refinement after the loop (see refine.hpp)
     bool refine_scales = true;    ///< ... of the scales and zero points

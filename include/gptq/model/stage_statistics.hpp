@@ -1,10 +1,12 @@
 // What the calibration tokens say about the layers that read one input: gathered once, used for each of them.
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <cstddef>
 #include <optional>
-#include <string>
 #include <utility>
+#include <vector>
 
 #include <gptq/backends/cpu/cpu_backend.hpp>
 #include <gptq/drift.hpp>
@@ -51,14 +53,57 @@ inline basic_drift<cpu_backend> drift_of(const paired_inputs& tokens) {
 /// The share of the calibration tokens, from the last ones, that a correction of drift has to prove itself on.
 inline std::size_t held_out_tokens(std::size_t tokens) { return tokens / 4; }
 
+/// What a stage's float inputs say.
+using stage_drift = drift_statistics<cpu_backend, inverse_free_path>;
+
+/// The dampings that a correction of drift may be fitted with. A correction is a regression on as many inputs as the
+/// layer has, and the best damping for that is often far more than the solver wants, and another for every stage.
+inline constexpr std::array<double, 7> drift_dampings{0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0};
+
+/// About 64 rows of each layer: enough to tell dampings apart.
+inline double sampled_saving(const std::vector<matrix_view<const float>>& weights, const stage_drift& drift) {
+    double saving = 0.0;
+    for (const matrix_view<const float> W : weights)
+        saving += static_cast<double>(W.rows) * drift_saving(W, drift, std::max<std::size_t>(1, W.rows / 64)) / 64.0;
+    return saving;
+}
+
+/// The drift with the factor, of those with drift_dampings, whose correction does most for the tokens held out; nothing
+/// if no factorization succeeds.
+template <class Factorize>
+std::optional<stage_drift> fit_drift(const paired_inputs& fit, const paired_inputs& held, const hessian<float>& fit_H,
+                                     const hessian<float>& held_H, const std::vector<matrix_view<const float>>& weights,
+                                     const Factorize& factorize) {
+    std::optional<stage_drift> drift;
+    std::optional<stage_factor> best;
+    double most = 0.0;
+    for (const double damping : drift_dampings) {
+        stage_factor factor = factorize(fit_H, damping);
+        if (!factor.positive_definite || factor.failed_factorizations > 0) continue;
+        if (drift)
+            drift->fit_factor = std::move(factor);
+        else
+            drift.emplace(stage_drift{drift_of(fit), drift_of(held), std::move(factor), held_H});
+        const double saving = sampled_saving(weights, *drift);
+        if (best && saving <= most) continue;
+        most = saving;
+        best = drift->fit_factor;
+    }
+    if (drift) drift->fit_factor = std::move(*best);
+    return drift;
+}
+
 }  // namespace detail
 
-/// Gathers what is asked for. `factorize` turns a hessian<float> into a stage_factor; an empty one is not called.
-/// `tokens` has float inputs if drift is to be corrected; then their cross products with the inputs cost twice what the
-/// Hessian does, and there is a second factorization, of the part of the tokens that the correction is fitted to.
+/// Gathers what is asked for. `factorize(H)` turns a hessian<float> into a stage_factor for the solver,
+/// `factorize(H, damp_percent)` one with that damping; an empty one is not called. `weights` are those of the stage's
+/// layers, [N, K] each. `tokens` has float inputs if drift is to be corrected; then their cross products with the
+/// inputs cost twice what the Hessian does, and there are 7 more factorizations, of the part of the tokens that the
+/// correction is fitted to: the one whose correction does most for the others is kept.
 /// Throws non_finite_error for inputs that are NaN or infinite.
 template <class Factorize>
-stage_statistics gather_statistics(const paired_inputs& tokens, bool want_factor, const Factorize& factorize) {
+stage_statistics gather_statistics(const paired_inputs& tokens, const std::vector<matrix_view<const float>>& weights,
+                                   bool want_factor, const Factorize& factorize) {
     if (!want_factor) return {detail::hessian_of(tokens), std::nullopt, std::nullopt};
     const std::size_t count = tokens.inputs.rows, cut = count - detail::held_out_tokens(count);
     if (tokens.float_inputs.rows == 0 || cut == count) {
@@ -67,14 +112,12 @@ stage_statistics gather_statistics(const paired_inputs& tokens, bool want_factor
         return {std::move(H), std::move(factor), std::nullopt};
     }
     const paired_inputs fit = detail::token_range(tokens, 0, cut), held = detail::token_range(tokens, cut, count);
-    hessian<float> H = detail::hessian_of(fit), held_H = detail::hessian_of(held);
-    stage_factor fit_factor = factorize(H);
+    hessian<float> H = detail::hessian_of(fit);
+    const hessian<float> held_H = detail::hessian_of(held);
+    auto drift = detail::fit_drift(fit, held, H, held_H, weights, factorize);
     H.merge(held_H);
     stage_factor factor = factorize(H);
-    if (!fit_factor.positive_definite) return {std::move(H), std::move(factor), std::nullopt};
-    return {std::move(H), std::move(factor),
-            drift_statistics<cpu_backend, inverse_free_path>{detail::drift_of(fit), detail::drift_of(held),
-                                                             std::move(fit_factor), std::move(held_H)}};
+    return {std::move(H), std::move(factor), std::move(drift)};
 }
 
 }  // namespace gptq::model
