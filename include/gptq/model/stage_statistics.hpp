@@ -60,11 +60,13 @@ using stage_drift = drift_statistics<cpu_backend, inverse_free_path>;
 /// layer has, and the best damping for that is often far more than the solver wants, and another for every stage.
 inline constexpr std::array<double, 7> drift_dampings{0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0};
 
-/// About 64 rows of each layer: enough to tell dampings apart.
+/// Judged by about 64 rows of each layer, which is enough to tell dampings apart.
 inline double sampled_saving(const std::vector<matrix_view<const float>>& weights, const stage_drift& drift) {
     double saving = 0.0;
-    for (const matrix_view<const float> W : weights)
-        saving += static_cast<double>(W.rows) * drift_saving(W, drift, std::max<std::size_t>(1, W.rows / 64)) / 64.0;
+    for (const matrix_view<const float> W : weights) {
+        const std::size_t every = std::max<std::size_t>(1, W.rows / 64);
+        saving += static_cast<double>(every) * drift_saving(W, drift, every);
+    }
     return saving;
 }
 
