@@ -31,7 +31,7 @@ struct vec {
     static constexpr __mmask16 all = 0xffff;
 
     static constexpr std::size_t tile_rows = 12;
-    static constexpr std::size_t tile_parts = 2;
+    static constexpr std::size_t width = 2;
     static constexpr bool fuses = true;
     static constexpr std::size_t chains = 2;
     static constexpr std::size_t quad_chains = 1;
@@ -86,6 +86,11 @@ struct vec {
                               entry(9), entry(10), entry(11), entry(12), entry(13), entry(14), entry(15));
     }
     static floats look_up(floats table, ints x) { return _mm512_maskz_permutexvar_ps(all, x, table); }
+    static floats add_entry(floats sum, floats table, ints x) {
+        sum = add_floats(sum, look_up(table, x));
+        __asm__("" : "+v"(sum));  // here and now: g++ puts such additions off until it has no registers left
+        return sum;
+    }
 
     /// Up to 4 bits are looked up in a table, which takes no mask: the permutation reads the lowest four bits only.
     template <int Bits>

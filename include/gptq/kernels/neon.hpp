@@ -31,7 +31,7 @@ struct vec {
     };
 
     static constexpr std::size_t tile_rows = 4;
-    static constexpr std::size_t tile_parts = 1;
+    static constexpr std::size_t width = 1;
     static constexpr bool fuses = true;
     static constexpr std::size_t chains = 1;
     static constexpr std::size_t quad_chains = 1;
