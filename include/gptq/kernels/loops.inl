@@ -55,12 +55,14 @@ inline vec::floats code(const std::uint32_t* run) {
 // A format turns codes into `operands` vectors a run, of which each is multiplied by one word of inputs.
 //   sums      what products are added to; begin() and end() go from sums to those of one run and back
 //   chains    how many sums side by side keep the processor's units busy
+//   tile_rows how many rows of sums the registers hold
 //   looks_up  whether a single row adds up table entries instead of products
 
 struct float_format {
     using sums = vec::floats;
     static constexpr std::size_t operands = run_features;
     static constexpr std::size_t chains = vec::chains;
+    static constexpr std::size_t tile_rows = vec::tile_rows;
     template <int Bits>
     static constexpr bool looks_up = Bits <= vec::table_bits;
 
@@ -108,6 +110,7 @@ struct integer_format {
 struct pair_format : integer_format {
     static constexpr std::size_t operands = run_features / 2;
     static constexpr std::size_t chains = vec::chains;
+    static constexpr std::size_t tile_rows = vec::tile_rows;
 
     template <int Bits, std::size_t I>
     static vec::ints operand(const std::uint32_t* run) {
@@ -128,6 +131,7 @@ struct pair_format : integer_format {
 struct quad_format : integer_format {
     static constexpr std::size_t operands = run_features / 4;
     static constexpr std::size_t chains = vec::quad_chains;
+    static constexpr std::size_t tile_rows = vec::quad_tile_rows;
 
     template <int Bits, std::size_t I>
     static vec::ints operand(const std::uint32_t* run) {
@@ -294,14 +298,14 @@ inline void multiply_tile(const std::uint32_t* operands, const segment_position&
     });
 }
 
-/// All rows, in tiles of vec::tile_rows while there are as many left.
+/// All rows, in tiles of Format::tile_rows while there are as many left.
 template <class Format>
 inline void multiply_tiles(const std::uint32_t* operands, const segment_position& at, const rows_view& inputs,
                            std::size_t lane, float* out) {
     std::size_t first = 0;
-    for (; first + vec::tile_rows <= inputs.rows; first += vec::tile_rows)
-        multiply_tile<Format, vec::tile_rows>(operands, at, inputs, first, lane, out);
-    if constexpr (vec::tile_rows != small_tile)
+    for (; first + Format::tile_rows <= inputs.rows; first += Format::tile_rows)
+        multiply_tile<Format, Format::tile_rows>(operands, at, inputs, first, lane, out);
+    if constexpr (Format::tile_rows != small_tile)
         for (; first + small_tile <= inputs.rows; first += small_tile)
             multiply_tile<Format, small_tile>(operands, at, inputs, first, lane, out);
     if constexpr (!vec::fuses)
@@ -417,11 +421,11 @@ inline void hold_quads(const float* x, std::size_t runs, float levels, std::uint
 template <held_as Held, int Bits>
 inline kernel make_kernel() {
     if constexpr (Held == held_as::floats)
-        return {float_format::operands, vec::tile_rows, hold_floats, multiply<float_format, Bits>};
+        return {float_format::operands, float_format::tile_rows, hold_floats, multiply<float_format, Bits>};
     else if constexpr (Held == held_as::int8 && Bits <= vec::quad_bits)
-        return {quad_format::operands, vec::tile_rows, hold_quads, multiply<quad_format, Bits>};
+        return {quad_format::operands, quad_format::tile_rows, hold_quads, multiply<quad_format, Bits>};
     else
-        return {pair_format::operands, vec::tile_rows, hold_pairs, multiply<pair_format, Bits>};
+        return {pair_format::operands, pair_format::tile_rows, hold_pairs, multiply<pair_format, Bits>};
 }
 
 /// The kernel for codes of 2, 3, 4 or 8 bits.
