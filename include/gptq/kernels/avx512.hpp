@@ -31,14 +31,22 @@ struct vec {
     static constexpr __mmask16 all = 0xffff;
 
     static constexpr std::size_t tile_rows = 12;
-    static constexpr std::size_t tile_parts = 2;
+    static constexpr std::size_t width = 2;
     static constexpr bool fuses = true;
     static constexpr std::size_t chains = 2;
     static constexpr std::size_t quad_chains = 1;
+    static constexpr std::size_t quad_tile_rows = 8;
     static constexpr std::size_t prefetch_words = 512;
     static constexpr int table_bits = 3;
     static constexpr int quad_bits =
         4;  // 32 products of a 4-bit code and a byte fit into 16 bits, two of 8 bits do not
+
+    /// Left to itself, g++ puts additions off until it has no registers left for what is to be added.
+    template <class Register>
+    static Register at_once(Register sum) {
+        __asm__("" : "+v"(sum));
+        return sum;
+    }
 
     static ints load(const std::uint32_t* p) { return _mm512_loadu_si512(p); }
     static void store(std::uint32_t* p, ints x) { _mm512_storeu_si512(p, x); }
@@ -86,6 +94,7 @@ struct vec {
                               entry(9), entry(10), entry(11), entry(12), entry(13), entry(14), entry(15));
     }
     static floats look_up(floats table, ints x) { return _mm512_maskz_permutexvar_ps(all, x, table); }
+    static floats add_entry(floats sum, floats table, ints x) { return at_once(add_floats(sum, look_up(table, x))); }
 
     /// Up to 4 bits are looked up in a table, which takes no mask: the permutation reads the lowest four bits only.
     template <int Bits>
@@ -96,12 +105,12 @@ struct vec {
             return to_floats(_mm512_and_si512(x, _mm512_set1_epi32((1 << Bits) - 1)));
     }
 
-    static ints dot_pairs(ints sum, ints a, ints b) { return _mm512_add_epi32(sum, _mm512_madd_epi16(a, b)); }
+    static ints dot_pairs(ints sum, ints a, ints b) { return at_once(_mm512_add_epi32(sum, _mm512_madd_epi16(a, b))); }
 
     // The sums of a run are 16 bits wide.
     static ints begin_quads(ints) { return _mm512_setzero_si512(); }
     static ints dot_quads(ints sum, ints codes, ints inputs) {
-        return _mm512_add_epi16(sum, _mm512_maddubs_epi16(codes, inputs));
+        return at_once(_mm512_add_epi16(sum, _mm512_maddubs_epi16(codes, inputs)));
     }
     static ints end_quads(ints before, ints sum) { return dot_pairs(before, sum, splat(0x00010001u)); }
 };

@@ -15,7 +15,7 @@
 namespace gptq::kernels::avx_vnni {
 
 struct vec : avx2::vec {
-    static constexpr std::size_t quad_chains = 2;
+    static constexpr std::size_t quad_chains = 4;
     static constexpr int quad_bits = 8;
 
     static ints dot_pairs(ints sum, ints a, ints b) {

@@ -65,7 +65,8 @@ struct rows_view {
     std::size_t segments;
     // Of a tile that begins with row r, [segments, rows of the tile] from r * segments on:
     const float* scales;        ///< what the integers are multiples of; 1 for floats
-    const std::uint32_t* sums;  ///< less than nothing by the sum of what is held: see kernel::hold
+    const std::uint32_t* sums;  ///< minus the sum of what is held: a float by its bits, or a pair of
+                                ///< 16-bit integers of which the second counts 128 times
 };
 
 /// One kernel: a way of holding inputs, for codes of one number of bits.

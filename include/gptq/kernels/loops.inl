@@ -55,12 +55,14 @@ inline vec::floats code(const std::uint32_t* run) {
 // A format turns codes into `operands` vectors a run, of which each is multiplied by one word of inputs.
 //   sums      what products are added to; begin() and end() go from sums to those of one run and back
 //   chains    how many sums side by side keep the processor's units busy
+//   tile_rows how many rows of sums the registers hold
 //   looks_up  whether a single row adds up table entries instead of products
 
 struct float_format {
     using sums = vec::floats;
     static constexpr std::size_t operands = run_features;
     static constexpr std::size_t chains = vec::chains;
+    static constexpr std::size_t tile_rows = vec::tile_rows;
     template <int Bits>
     static constexpr bool looks_up = Bits <= vec::table_bits;
 
@@ -108,6 +110,7 @@ struct integer_format {
 struct pair_format : integer_format {
     static constexpr std::size_t operands = run_features / 2;
     static constexpr std::size_t chains = vec::chains;
+    static constexpr std::size_t tile_rows = vec::tile_rows;
 
     template <int Bits, std::size_t I>
     static vec::ints operand(const std::uint32_t* run) {
@@ -128,6 +131,7 @@ struct pair_format : integer_format {
 struct quad_format : integer_format {
     static constexpr std::size_t operands = run_features / 4;
     static constexpr std::size_t chains = vec::quad_chains;
+    static constexpr std::size_t tile_rows = vec::quad_tile_rows;
 
     template <int Bits, std::size_t I>
     static vec::ints operand(const std::uint32_t* run) {
@@ -142,7 +146,7 @@ struct quad_format : integer_format {
 
 // ----------------------------------------------------------------------------------------------------------- the loops
 
-inline constexpr std::size_t parts = panel_width / lanes;  // vectors side by side in a panel
+inline constexpr std::size_t width = vec::width;  // vectors side by side that are multiplied together
 
 /// The segment that is being multiplied, and where its parts are.
 struct segment_position {
@@ -164,16 +168,16 @@ inline void add_scaled(const segment_position& at, std::size_t lane, typename Fo
 /// The sums of a single row.
 template <class Format>
 struct row_sums {
-    static constexpr std::size_t count = Format::chains * parts;
-    typename Format::sums values[count];  // [chains, parts]
+    static constexpr std::size_t count = Format::chains * width;
+    typename Format::sums values[count];  // [chains, width]
 };
 
 /// Adds the products of a run with one row of inputs to sums, codes being unpacked as they are used.
 template <class Format, int Bits>
 [[gnu::always_inline]] inline void multiply_run(const std::uint32_t* words, const std::uint32_t* input,
                                                 row_sums<Format>& sums) {
-    unroll<Format::operands * parts>([&](auto i) {
-        constexpr std::size_t operand = i.value / parts, part = i.value % parts;
+    unroll<Format::operands * width>([&](auto i) {
+        constexpr std::size_t operand = i.value / width, part = i.value % width;
         auto& sum = sums.values[i.value % sums.count];
         sum = Format::multiply_add(sum, Format::template operand<Bits, operand>(words + part * lanes), input[operand]);
     });
@@ -195,34 +199,39 @@ template <class Vec, int Bits, int Weight>
             const auto digits = Vec::template digits<Bits, c.value, Weight>();
             table = c.value == 0 ? Vec::multiply(digits, x) : Vec::multiply_add(digits, x, table);
         });
-        unroll<parts>([&](auto p) {
+        unroll<width>([&](auto p) {
             const auto line_words = Vec::load(words + line * panel_width + p.value * lanes);
-            auto& sum = sums.values[(i.value * parts + p.value) % sums.count];
-            sum = Vec::add_floats(sum, Vec::look_up(table, Vec::template shift_right<4 * nibble>(line_words)));
+            auto& sum = sums.values[(i.value * width + p.value) % sums.count];
+            sum = Vec::add_entry(sum, table, Vec::template shift_right<4 * nibble>(line_words));
         });
     });
 }
 
-/// One row.
+/// One row and the panel's output features [lane, lane + width * lanes).
 template <class Format, int Bits>
-inline void multiply_row(const std::uint32_t* words, const segment_position& at, const rows_view& inputs, float* out) {
+inline void multiply_row(const std::uint32_t* words, const segment_position& at, const rows_view& inputs,
+                         std::size_t lane, float* out) {
     row_sums<Format> sums, run_sums;
     unroll<sums.count>([&](auto i) {
-        constexpr bool first = i.value < parts;
+        constexpr bool first = i.value < width;
         sums.values[i.value] =
-            first ? Format::start(at.zeros + i.value % parts * lanes, inputs.sums[at.index]) : Format::zero();
+            first ? Format::start(at.zeros + lane + i.value % width * lanes, inputs.sums[at.index]) : Format::zero();
     });
     const std::uint32_t* input = inputs.words + at.first_input;
     for (std::size_t run = 0; run < at.runs; ++run) {
-        // Ask for weights earlier than the processor would by itself.
-        for (std::size_t line = 0; line < Bits * parts; ++line)
-            __builtin_prefetch(words + vec::prefetch_words + line * lanes, 0, 3);
+        // Ask for weights earlier than the processor would by itself. Not inlined at once, g++ drops what has no effect.
+        unroll<Bits * width>([&](auto i) __attribute__((always_inline)) {
+            constexpr std::size_t word = i.value / width * panel_width + i.value % width * lanes;
+            __builtin_prefetch(words + vec::prefetch_words + word, 0, 3);
+        });
         unroll<sums.count>([&](auto i) { run_sums.values[i.value] = Format::begin(sums.values[i.value]); });
         if constexpr (Format::template looks_up<Bits>) {
             look_up_plane<vec, Bits == 3 ? 2 : Bits, 1>(words, input, run_sums);
-            // Else compilers keep inputs in registers for the second plane, and run out of them.
-            __asm__ volatile("" : : : "memory");
-            if constexpr (Bits == 3) look_up_plane<vec, 1, 4>(words + 2 * panel_width, input, run_sums);
+            if constexpr (Bits == 3) {
+                // Else compilers keep inputs in registers for the second plane, and run out of them.
+                __asm__ volatile("" : : : "memory");
+                look_up_plane<vec, 1, 4>(words + 2 * panel_width, input, run_sums);
+            }
         } else {
             multiply_run<Format, Bits>(words, input, run_sums);
         }
@@ -231,36 +240,36 @@ inline void multiply_row(const std::uint32_t* words, const segment_position& at,
         words += Bits * panel_width;
         input += Format::operands;
     }
-    unroll<sums.count - parts>([&](auto i) {
-        auto& sum = sums.values[i.value % parts];
-        sum = Format::add(sum, sums.values[parts + i.value]);
+    unroll<sums.count - width>([&](auto i) {
+        auto& sum = sums.values[i.value % width];
+        sum = Format::add(sum, sums.values[width + i.value]);
     });
-    unroll<parts>([&](auto p) {
-        constexpr std::size_t lane = p.value * lanes;
-        add_scaled<Format>(at, lane, sums.values[p.value], inputs.scales[at.index], out + lane);
+    unroll<width>([&](auto p) {
+        const std::size_t column = lane + p.value * lanes;
+        add_scaled<Format>(at, column, sums.values[p.value], inputs.scales[at.index], out + column);
     });
 }
 
-/// The operands of a segment, to be used for many rows.
+/// The operands of a segment for width * lanes output features, to be used for many rows.
 template <class Format, int Bits>
 inline void unpack_segment(const std::uint32_t* words, std::size_t runs, std::uint32_t* out) {
     for (std::size_t run = 0; run < runs; ++run) {
-        for (std::size_t part = 0; part < parts; ++part)
+        for (std::size_t part = 0; part < width; ++part)
             unroll<Format::operands>([&](auto i) {
-                vec::store(out + i.value * panel_width + part * lanes,
+                vec::store(out + (i.value * width + part) * lanes,
                            Format::template operand<Bits, i.value>(words + part * lanes));
             });
         words += Bits * panel_width;
-        out += Format::operands * panel_width;
+        out += Format::operands * width * lanes;
     }
 }
 
-/// The tile of rows [first, first + Rows) and of vec::tile_parts vectors of the panel from `lane` on, from operands that
+/// The tile of rows [first, first + Rows) and of the panel's output features [lane, lane + width * lanes), from operands that
 /// unpack_segment left in the cache.
 template <class Format, std::size_t Rows>
 inline void multiply_tile(const std::uint32_t* operands, const segment_position& at, const rows_view& inputs,
                           std::size_t first, std::size_t lane, float* out) {
-    constexpr std::size_t width = vec::tile_parts, count = Rows * width;
+    constexpr std::size_t count = Rows * width;
     const std::size_t in_segments = first * inputs.segments + at.index * Rows;
     typename Format::sums sums[count], run_sums[count];
     unroll<count>([&](auto i) {
@@ -268,7 +277,6 @@ inline void multiply_tile(const std::uint32_t* operands, const segment_position&
             Format::start(at.zeros + lane + i.value % width * lanes, inputs.sums[in_segments + i.value / width]);
     });
     const std::uint32_t* input = inputs.words + first * inputs.row_words + at.first_input * Rows;
-    operands += lane;
     for (std::size_t run = 0; run < at.runs; ++run) {
         unroll<count>([&](auto i) { run_sums[i.value] = Format::begin(sums[i.value]); });
         for (std::size_t operand = 0; operand < Format::operands; ++operand) {
@@ -278,7 +286,7 @@ inline void multiply_tile(const std::uint32_t* operands, const segment_position&
                 auto& sum = run_sums[i.value];
                 sum = Format::multiply_add(sum, codes[i.value % width], input[i.value / width]);
             });
-            operands += panel_width;
+            operands += width * lanes;
             input += Rows;
         }
         unroll<count>([&](auto i) { sums[i.value] = Format::end(sums[i.value], run_sums[i.value]); });
@@ -290,14 +298,14 @@ inline void multiply_tile(const std::uint32_t* operands, const segment_position&
     });
 }
 
-/// All rows, in tiles of vec::tile_rows while there are as many left.
+/// All rows, in tiles of Format::tile_rows while there are as many left.
 template <class Format>
 inline void multiply_tiles(const std::uint32_t* operands, const segment_position& at, const rows_view& inputs,
                            std::size_t lane, float* out) {
     std::size_t first = 0;
-    for (; first + vec::tile_rows <= inputs.rows; first += vec::tile_rows)
-        multiply_tile<Format, vec::tile_rows>(operands, at, inputs, first, lane, out);
-    if constexpr (vec::tile_rows != small_tile)
+    for (; first + Format::tile_rows <= inputs.rows; first += Format::tile_rows)
+        multiply_tile<Format, Format::tile_rows>(operands, at, inputs, first, lane, out);
+    if constexpr (Format::tile_rows != small_tile)
         for (; first + small_tile <= inputs.rows; first += small_tile)
             multiply_tile<Format, small_tile>(operands, at, inputs, first, lane, out);
     if constexpr (!vec::fuses)
@@ -307,7 +315,7 @@ inline void multiply_tiles(const std::uint32_t* operands, const segment_position
 /// kernel::multiply.
 template <class Format, int Bits>
 inline void multiply(const panel_view& panel, const rows_view& inputs, float* out) {
-    alignas(64) std::uint32_t operands[segment_runs * Format::operands * panel_width];
+    alignas(64) std::uint32_t operands[segment_runs * Format::operands * width * lanes];
     for (std::size_t i = 0; i < inputs.rows * panel_width; ++i) out[i] = 0.0f;
     const std::uint32_t* words = panel.words;
     segment_position at{0, 0, nullptr, nullptr, 0};
@@ -315,12 +323,13 @@ inline void multiply(const panel_view& panel, const rows_view& inputs, float* ou
         at.runs = panel.segments[at.index].runs;
         at.scales = panel.scales + panel.segments[at.index].group * panel_width;
         at.zeros = panel.zeros + panel.segments[at.index].group * panel_width;
-        if (vec::fuses && inputs.rows == 1) {
-            if constexpr (vec::fuses) multiply_row<Format, Bits>(words, at, inputs, out);
-        } else {
-            unpack_segment<Format, Bits>(words, at.runs, operands);
-            for (std::size_t lane = 0; lane < panel_width; lane += vec::tile_parts * lanes)
+        for (std::size_t lane = 0; lane < panel_width; lane += width * lanes) {
+            if (vec::fuses && inputs.rows == 1) {
+                if constexpr (vec::fuses) multiply_row<Format, Bits>(words + lane, at, inputs, lane, out);
+            } else {
+                unpack_segment<Format, Bits>(words + lane, at.runs, operands);
                 multiply_tiles<Format>(operands, at, inputs, lane, out);
+            }
         }
         words += at.runs * Bits * panel_width;
         at.first_input += at.runs * Format::operands;
@@ -412,9 +421,9 @@ inline void hold_quads(const float* x, std::size_t runs, float levels, std::uint
 template <held_as Held, int Bits>
 inline kernel make_kernel() {
     if constexpr (Held == held_as::floats)
-        return {float_format::operands, vec::tile_rows, hold_floats, multiply<float_format, Bits>};
+        return {float_format::operands, float_format::tile_rows, hold_floats, multiply<float_format, Bits>};
     else if constexpr (Held == held_as::int8 && Bits <= vec::quad_bits)
-        return {quad_format::operands, vec::tile_rows, hold_quads, multiply<quad_format, Bits>};
+        return {quad_format::operands, quad_format::tile_rows, hold_quads, multiply<quad_format, Bits>};
     else
-        return {pair_format::operands, vec::tile_rows, hold_pairs, multiply<pair_format, Bits>};
+        return {pair_format::operands, pair_format::tile_rows, hold_pairs, multiply<pair_format, Bits>};
 }

@@ -31,10 +31,11 @@ struct vec {
     };
 
     static constexpr std::size_t tile_rows = 4;
-    static constexpr std::size_t tile_parts = 1;
+    static constexpr std::size_t width = 1;
     static constexpr bool fuses = true;
     static constexpr std::size_t chains = 1;
     static constexpr std::size_t quad_chains = 1;
+    static constexpr std::size_t quad_tile_rows = tile_rows;
     static constexpr std::size_t prefetch_words = 512;
     static constexpr int table_bits = 0;
     static constexpr int quad_bits = 4;  // codes are taken for signed bytes

@@ -23,14 +23,15 @@ struct vec {
         float4 part[4];
     };
 
-    static constexpr std::size_t tile_rows = 4;       // rows of a large tile, as many as the registers hold
-    static constexpr std::size_t tile_parts = 1;      // vectors that a tile is wide, 1 or 2
-    static constexpr bool fuses = false;              // a single row is multiplied by codes as they are unpacked
-    static constexpr std::size_t chains = 1;          // sums side by side that hide the latency of an addition
-    static constexpr std::size_t quad_chains = 1;     // the same for dot_quads
-    static constexpr int quad_bits = 0;               // dot_quads takes codes of at most so many bits
-    static constexpr int table_bits = 0;              // look_up and digits are there, and pay up to so many bits
-    static constexpr std::size_t prefetch_words = 0;  // how far ahead weights are asked for
+    static constexpr std::size_t tile_rows = 4;    // rows of a large tile, as many as the registers hold
+    static constexpr std::size_t width = 1;        // vectors of a panel that are multiplied together, 1 or 2
+    static constexpr bool fuses = false;           // a single row is multiplied by codes as they are unpacked
+    static constexpr std::size_t chains = 1;       // sums side by side that hide the latency of an addition
+    static constexpr std::size_t quad_chains = 1;  // the same for dot_quads
+    static constexpr std::size_t quad_tile_rows = tile_rows;  // the same for those of dot_quads
+    static constexpr int quad_bits = 0;                       // dot_quads takes codes of at most so many bits
+    static constexpr int table_bits = 0;                      // add_entry and digits are there, for up to so many bits
+    static constexpr std::size_t prefetch_words = 0;          // how far ahead weights are asked for
 
     template <class Vector, class F>
     static Vector map(const F& f) {
