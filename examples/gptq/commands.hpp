@@ -35,7 +35,7 @@ struct quantize_arguments : common_arguments {
     bool correct_drift = false;
     int refine_rounds = 0;
     std::size_t candidates = 1;  ///< of each row's codes, in the loop
-    std::string dynamic_rules;  ///< path of a JSON file, or empty
+    std::string dynamic_rules;   ///< path of a JSON file, or empty
 };
 void quantize(const quantize_arguments& arguments);
 
