@@ -136,8 +136,10 @@ struct k_best_row {
         const std::size_t b = loop.T.cols;
         for (std::size_t i = 0, n = 0; i < b; i += n) {
             if (loop.starts_group(i)) loop.fit(r, i);
-            n = std::min(search_columns, loop.fit_groups ? loop.group_length(loop.first + i, b - i) : b - i);
-            search(list, r, i, std::span(codes).first(n));
+            // As a value: nvcc has no address for a constant of the host, and traps where the device asks for one.
+            n = std::min(std::size_t{search_columns},
+                         loop.fit_groups ? loop.group_length(loop.first + i, b - i) : b - i);
+            search(list, r, i, std::span<std::uint8_t>(codes.data(), n));
             for (std::size_t j = 0; j < n; ++j) loop.settle(r, i + j, codes[j]);
         }
     }
