@@ -47,6 +47,10 @@ endif()
 
 file(GLOB ptx ${OUT}/*.ptx)
 file(READ "${ptx}" ptx)
+# nvcc makes a trap, without a warning, of device code that takes the address of a constant of the host.
+if(ptx MATCHES "\n[ \t]*trap;")
+    message(FATAL_ERROR "sm_${ARCH}: the PTX holds a trap, in the place of code that only the host can run")
+endif()
 set(counts "")
 foreach(instruction
         mma.sync.aligned.m16n8k16.row.col.f32.f16 mma.sync.aligned.m16n8k16.row.col.f32.bf16

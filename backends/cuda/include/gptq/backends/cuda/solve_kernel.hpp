@@ -82,8 +82,9 @@ struct solve_kernel {
     }
 
     /// A tile ends where a group ends whose successor has to be fitted to weights that know of all errors.
+    /// warp_size as a value: nvcc has no address for a constant of the host, and traps where the device asks for one.
     constexpr std::size_t tile_width(std::size_t i) const {
-        const std::size_t k = block.first + i, width = std::min(warp_size, block.T.cols - i);
+        const std::size_t k = block.first + i, width = std::min(std::size_t{warp_size}, block.T.cols - i);
         if (!block.fit_groups || block.group_at(0, k) == block.group_at(0, k + width - 1)) return width;
         return block.group_length(k, width);
     }
