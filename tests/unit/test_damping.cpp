@@ -20,7 +20,7 @@ struct setting {
     gptq::hessian<float> h{K}, unseen{K};
     explicit setting(unsigned seed) : layer(gptq_test::make_layer(N, K, T, seed)) {
         for (std::size_t t = 0; t < T; ++t)
-            for (const std::size_t k : {5, 23, 50}) layer.X(t, k) *= 100.0f;
+            for (const std::size_t k : {std::size_t{5}, std::size_t{23}, std::size_t{50}}) layer.X(t, k) *= 100.0f;
         h.add(layer.X.view().block(0, seen, 0, K));
         unseen.add(layer.X.view().block(seen, T - seen, 0, K));
     }
