@@ -172,7 +172,13 @@ TEST_CASE("the output folder has everything that came along, and the log") {
     CHECK(lines[0].starts_with("layer,module,error,rtn_error,samples,damp_percent,seconds"));
     CHECK(lines[1].starts_with("0,self_attn.q_proj,"));
     CHECK(lines[14].starts_with("1,mlp.down_proj,"));
-    CHECK(lines[14].find(",2048,0.01,") != std::string::npos);
+    CHECK(lines[14].find(",2048,0.") != std::string::npos);
+    CHECK(lines[14].find(",2048,0.01,") == std::string::npos);  // damped by the layer's own diagonal
+
+    s.quantize("told", {"--damp-percent", "0.02"});
+    CHECK(gptq_test::read_file(fs::path(s.out("told")) / "quant_log.csv").find(",2048,0.02,") != std::string::npos);
+    const auto told = nlohmann::json::parse(gptq_test::read_file(fs::path(s.out("told")) / "quantize_config.json"));
+    CHECK(told.dump().find("\"damp_percent\":0.02") != std::string::npos);
 }
 
 TEST_CASE("eval compares with a baseline and names the modules that lose most") {
