@@ -10,9 +10,6 @@ and saving not counted) and the peak resident memory in bytes.
 """
 
 import argparse
-import importlib.metadata
-import json
-import resource
 import time
 
 import peers
@@ -36,10 +33,7 @@ def main():
     from auto_round import AutoRound
     from transformers import AutoTokenizer
 
-    ids = peers.token_ids(arguments.model, arguments.calib)
-    if len(ids) < arguments.nsamples * arguments.seqlen:
-        raise SystemExit(f"{arguments.calib} has {len(ids)} tokens, fewer than {arguments.nsamples} x {arguments.seqlen}")
-    windows = ids[: arguments.nsamples * arguments.seqlen].reshape(arguments.nsamples, 1, arguments.seqlen)
+    windows = peers.calibration_windows(arguments.model, arguments.calib, arguments.nsamples, arguments.seqlen)
     rounder = AutoRound(
         peers.load_float(arguments.model),
         tokenizer=AutoTokenizer.from_pretrained(arguments.model),
@@ -50,7 +44,7 @@ def main():
         nsamples=arguments.nsamples,
         seqlen=arguments.seqlen,
         batch_size=arguments.batch_size,
-        dataset=list(windows),
+        dataset=list(windows[:, None]),  # [1, seqlen] each
         amp=False,  # float32: bfloat16 is emulated on most CPUs
         device_map="cpu",
     )
@@ -58,13 +52,7 @@ def main():
     rounder.quantize()
     seconds = time.perf_counter() - start
     rounder.save_quantized(arguments.out, format="auto_gptq")
-    report = {
-        "seconds": seconds,
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "auto-round": importlib.metadata.version("auto-round"),
-        "torch": importlib.metadata.version("torch"),
-    }
-    print(json.dumps(report), file=output)
+    print(peers.report(seconds, "auto-round", "torch"), file=output)
 
 
 if __name__ == "__main__":

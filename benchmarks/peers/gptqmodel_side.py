@@ -9,9 +9,6 @@ object with the seconds that quantizing took (loading and saving not counted) an
 """
 
 import argparse
-import importlib.metadata
-import json
-import resource
 import time
 
 import peers
@@ -21,15 +18,6 @@ ORDERS = {
     "natural": {"desc_act": False, "act_group_aware": False},
     "act": {"desc_act": True, "act_group_aware": False},
 }
-
-
-def calibration_windows(folder, text_file, count, length):
-    """The first `count` windows of `length` tokens in the form GPTQModel takes; fails if the text is too short."""
-    ids = peers.token_ids(folder, text_file)
-    if len(ids) < count * length:
-        raise SystemExit(f"{text_file} has {len(ids)} tokens, {count} windows of {length} need {count * length}")
-    windows = ids[: count * length].reshape(count, length).tolist()
-    return [{"input_ids": window, "attention_mask": [1] * length} for window in windows]
 
 
 def main():
@@ -50,7 +38,12 @@ def main():
     output = peers.take_stdout()
     from gptqmodel import GPTQModel, QuantizeConfig
 
-    windows = calibration_windows(arguments.model, arguments.calib, arguments.nsamples, arguments.seqlen)
+    windows = [
+        {"input_ids": window, "attention_mask": [1] * arguments.seqlen}  # the form GPTQModel takes
+        for window in peers.calibration_windows(
+            arguments.model, arguments.calib, arguments.nsamples, arguments.seqlen
+        ).tolist()
+    ]
     config = QuantizeConfig(
         bits=arguments.bits,
         group_size=arguments.group_size,
@@ -66,13 +59,7 @@ def main():
     model.quantize(windows, batch_size=1)
     seconds = time.perf_counter() - start
     model.save(arguments.out)
-    report = {
-        "seconds": seconds,
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "gptqmodel": importlib.metadata.version("gptqmodel"),
-        "torch": importlib.metadata.version("torch"),
-    }
-    print(json.dumps(report), file=output)
+    print(peers.report(seconds, "gptqmodel", "torch"), file=output)
 
 
 if __name__ == "__main__":

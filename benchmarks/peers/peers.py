@@ -4,9 +4,11 @@ Every model here ends as a transformers model that computes in float32, whatever
 between programs are differences between weights and not between arithmetics.
 """
 
+import importlib.metadata
 import json
 import os
 import pathlib
+import resource
 import sys
 
 # The other programs look for newer versions and compile kernels when they start; neither belongs in a measurement.
@@ -38,6 +40,21 @@ def token_ids(folder, text_file, max_tokens=None):
     text = pathlib.Path(text_file).read_text(encoding="utf-8")
     tokenizer = tokenizers.Tokenizer.from_file(str(pathlib.Path(folder) / "tokenizer.json"))
     return torch.tensor(tokenizer.encode(text, add_special_tokens=False).ids[:max_tokens])
+
+
+def calibration_windows(folder, text_file, count, length):
+    """The first `count` windows of a text, int64 [count, length], as `gptq quantize` takes them; fails if it is too short."""
+    ids = token_ids(folder, text_file)
+    if len(ids) < count * length:
+        raise SystemExit(f"{text_file} has {len(ids)} tokens, {count} windows of {length} need {count * length}")
+    return ids[: count * length].reshape(count, length)
+
+
+def report(seconds, *packages):
+    """One JSON object: the time, the peak resident memory in bytes, and the versions of packages."""
+    versions = {package: importlib.metadata.version(package) for package in packages}
+    peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return json.dumps({"seconds": seconds, "peak_bytes": peak_bytes, **versions})
 
 
 @torch.inference_mode()
