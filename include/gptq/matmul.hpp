@@ -13,6 +13,7 @@
 #include <span>
 #include <string>
 #include <type_traits>
+#include <utility>
 
 #include <gptq/activation.hpp>
 #include <gptq/error.hpp>
@@ -24,6 +25,7 @@
 #include <gptq/kernels/threads.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/quantized.hpp>
+#include <gptq/weight_memory.hpp>
 
 namespace gptq {
 
@@ -31,6 +33,13 @@ namespace gptq {
 struct matmul_options {
     std::size_t threads = 0;  ///< 0: as many as OpenMP is set to. Without OpenMP there is one
     isa instructions = best_isa();
+
+    /// How many threads a product of so many multiplications takes: one where starting others would take longer.
+    std::size_t threads_for(std::size_t multiplications) const {
+        constexpr std::size_t worth_starting = std::size_t{1} << 17;
+        if (multiplications < worth_starting) return 1;
+        return threads != 0 ? threads : kernels::default_threads();
+    }
 };
 
 /// Epilogue of matmul that changes nothing. An epilogue is a function of one output, its row and its output feature;
@@ -65,7 +74,10 @@ class held_rows {
     template <class T>
     held_rows(const kernels::kernel& kernel, const kernels::feature_order& features, int levels, matrix_view<const T> X,
               std::size_t threads)
-        : rows_(padded(X.rows)),
+        : hold_(kernel.hold),
+          features_(&features),
+          levels_(levels),
+          rows_(padded(X.rows)),
           tile_rows_(kernel.tile_rows),
           segments_(features.segments().size()),
           row_words_(features.runs() * kernel.words_per_run),
@@ -74,11 +86,16 @@ class held_rows {
           sums_(uninitialized<std::uint32_t>(rows_ * segments_)) {
         const std::size_t large = tile_rows_, tiles = rows_ / large;
         kernels::in_parallel(tiles, threads, [&](std::size_t first, std::size_t last) {
-            for (std::size_t i = first; i < last; ++i) hold_tile(kernel, features, levels, X, i * large, large);
+            for (std::size_t i = first; i < last; ++i) hold_tile(kernel, X, i * large, large);
         });
         const std::size_t rest = std::min(rows_, kernels::small_tile);
-        for (std::size_t row = tiles * large; row < rows_; row += rest)
-            hold_tile(kernel, features, levels, X, row, rest);
+        for (std::size_t row = tiles * large; row < rows_; row += rest) hold_tile(kernel, X, row, rest);
+    }
+
+    /// Whether a layer with such a kernel would hold the same inputs in the same way.
+    bool serve(const kernels::kernel& kernel, const kernels::feature_order& features, int levels) const {
+        return kernel.hold == hold_ && kernel.tile_rows == tile_rows_ && levels == levels_ &&
+               features.takes_as(*features_);
     }
 
     /// As many rows as a core's own cache holds while panel after panel is multiplied by them.
@@ -101,34 +118,40 @@ class held_rows {
 
     /// The tile of rows [row, row + height); rows that X does not have are zeros.
     template <class T>
-    void hold_tile(const kernels::kernel& kernel, const kernels::feature_order& features, int levels,
-                   matrix_view<const T> X, std::size_t row, std::size_t height) {
-        std::array<std::uint32_t, kernels::segment_runs * kernels::run_features> held;
+    void hold_tile(const kernels::kernel& kernel, matrix_view<const T> X, std::size_t row, std::size_t height) {
+        std::array<std::uint32_t, kernels::segment_runs * kernels::run_features> side_by_side;
+        std::array<float, kernels::segment_runs * kernels::run_features> gathered;
         std::uint32_t* words = words_.get() + row * row_words_;
-        features.for_each_segment([&](std::size_t s, std::span<const std::size_t> of_segment) {
-            const std::size_t runs = features.segments()[s].runs, count = runs * kernel.words_per_run;
+        features_->for_each_segment([&](std::size_t s, std::span<const std::size_t> of_segment) {
+            const std::size_t runs = features_->segments()[s].runs, count = runs * kernel.words_per_run;
             for (std::size_t r = 0; r < height; ++r) {
-                std::array<float, kernels::segment_runs * kernels::run_features> gathered{};
-                const float* inputs = gathered.data();
-                if (row + r < X.rows) inputs = gather(X.row(row + r), of_segment, features.contiguous(s), gathered);
+                const auto x = row + r < X.rows ? X.row(row + r) : std::span<const T>();
+                const float* inputs = gather(x, of_segment, features_->contiguous(s), gathered);
                 const std::size_t at = row * segments_ + s * height + r;
-                kernel.hold(inputs, runs, static_cast<float>(levels), held.data(), &scales_[at], &sums_[at]);
+                std::uint32_t* held = height == 1 ? words : side_by_side.data();
+                kernel.hold(inputs, runs, static_cast<float>(levels_), held, &scales_[at], &sums_[at]);
+                if (height == 1) continue;
                 for (std::size_t i = 0; i < count; ++i) words[i * height + r] = held[i];
             }
             words += count * height;
         });
     }
 
-    /// The inputs of a segment: in `room`, which holds zeros, if they are not where they are needed already.
+    /// The inputs of a segment, zeros for an empty row x: in `room` if they are not where they are needed already.
     template <class T>
     static const float* gather(std::span<const T> x, std::span<const std::size_t> features, bool contiguous,
                                std::span<float> room) {
         if constexpr (std::is_same_v<T, float>)
-            if (contiguous) return &x[features.front()];
-        for (std::size_t i = 0; i < features.size(); ++i) room[i] = detail::to_float(x[features[i]]);
+            if (contiguous && !x.empty()) return &x[features.front()];
+        std::fill(room.begin(), room.end(), 0.0f);
+        if (!x.empty())
+            for (std::size_t i = 0; i < features.size(); ++i) room[i] = detail::to_float(x[features[i]]);
         return room.data();
     }
 
+    decltype(kernels::kernel::hold) hold_;
+    const kernels::feature_order* features_;
+    int levels_;
     std::size_t rows_;  // with those added
     std::size_t tile_rows_, segments_, row_words_;
     std::unique_ptr<std::uint32_t[]> words_;  // [rows, row_words], in tiles
@@ -138,26 +161,79 @@ class held_rows {
 
 }  // namespace detail
 
+/// A product with a quantized layer whose inputs are held already. What is left is count() pieces, which any threads may
+/// do in any order: kernels::run_jobs does those of one or several products. The layer and Y must outlive it, and the layer
+/// whatever product is begun beside it.
+template <class U, class Epilogue = no_epilogue>
+class begun_product {
+ public:
+    begun_product(const kernels::panels& panels, const kernels::feature_order& features, const kernels::kernel& kernel,
+                  std::shared_ptr<const detail::held_rows> inputs, matrix_view<U> Y, const Epilogue& epilogue)
+        : panels_(&panels),
+          features_(&features),
+          kernel_(kernel),
+          inputs_(std::move(inputs)),
+          block_rows_(inputs_->block_rows()),
+          Y_(Y),
+          epilogue_(epilogue) {}
+
+    std::size_t count() const { return (Y_.rows + block_rows_ - 1) / block_rows_ * panels_->count(); }
+
+    /// How many multiplications the product takes.
+    std::size_t work() const { return Y_.rows * Y_.cols * features_->size(); }
+
+    const std::shared_ptr<const detail::held_rows>& inputs() const { return inputs_; }
+
+    /// Does the pieces [first, last): panel after panel for one block of rows, which stays in the cache, then the next
+    /// block.
+    void operator()(std::size_t first, std::size_t last) const {
+        for (std::size_t i = first; i < last; ++i) {
+            const std::size_t row = i / panels_->count() * block_rows_;
+            multiply_panel(inputs_->block(row, block_rows_), row, i % panels_->count());
+        }
+    }
+
+ private:
+    void multiply_panel(const kernels::rows_view& inputs, std::size_t row, std::size_t panel) const {
+        alignas(64) std::array<float, kernels::call_rows * kernels::panel_width> sums;
+        kernel_.multiply(panels_->view(panel, features_->segments()), inputs, sums.data());
+        const std::size_t n = panel * kernels::panel_width, width = std::min(kernels::panel_width, Y_.cols - n);
+        const std::size_t last = std::min(row + inputs.rows, Y_.rows);
+        for (const float* sum = sums.data(); row < last; ++row, sum += kernels::panel_width)
+            for (std::size_t i = 0; i < width; ++i) Y_(row, n + i) = narrow<U>(epilogue_(sum[i], row, n + i));
+    }
+
+    const kernels::panels* panels_;
+    const kernels::feature_order* features_;
+    kernels::kernel kernel_;
+    std::shared_ptr<const detail::held_rows> inputs_;
+    std::size_t block_rows_;
+    matrix_view<U> Y_;
+    Epilogue epilogue_;
+};
+
 /// A quantized layer made ready for multiplication by inputs that are held as A.
 template <Activation A>
 class prepared {
  public:
-    /// q: a layer with an affine grid and codes below 2^bits, 2 <= bits <= 8, its g_idx in any order. Throws
+    /// q: a layer with an affine grid and codes below 2^bits, 2 <= bits <= 8, its g_idx in any order. Layers that are
+    /// used one after the other had better lie side by side in one `memory`; without it, the layer has its own. Throws
     /// shape_error where g_idx names a group that has no scale or the shapes of q do not fit together,
     /// unsupported_error for other numbers of bits.
-    prepared(const_quantized_view q, int bits) : prepared(q, kernels::find_family<held>(bits)) {}
+    prepared(const_quantized_view q, int bits, weight_memory* memory = nullptr)
+        : prepared(q, kernels::find_family<held>(bits), memory) {}
 
     /// The same for a number of bits that the compiler knows, which compiles the kernels for no other.
     template <int Bits>
-    prepared(const_quantized_view q, std::integral_constant<int, Bits>)
-        : prepared(q, kernels::family_of<held, Bits>()) {}
+    prepared(const_quantized_view q, std::integral_constant<int, Bits>, weight_memory* memory = nullptr)
+        : prepared(q, kernels::family_of<held, Bits>(), memory) {}
 
     /// The same with codes that are unpacked a few output features at a time: see kernels::panels for codes_of. scales
     /// and zeros are [N, G], g_idx [K].
     template <class CodesOf>
     prepared(int bits, matrix_view<const float> scales, matrix_view<const std::uint8_t> zeros,
-             std::span<const std::int32_t> g_idx, const CodesOf& codes_of)
-        : prepared(kernels::find_family<held>(bits), scales, zeros, g_idx, codes_of) {}
+             std::span<const std::int32_t> g_idx, const CodesOf& codes_of, weight_memory* memory = nullptr)
+        : prepared(kernels::find_family<held>(bits), scales, zeros, g_idx, codes_of, memory) {}
 
     std::size_t out_features() const { return out_features_; }
     std::size_t in_features() const { return features_.size(); }
@@ -171,21 +247,27 @@ class prepared {
     template <class T, class U, class Epilogue = no_epilogue>
     void multiply(matrix_view<T> X, matrix_view<U> Y, const matmul_options& options = {},
                   const Epilogue& epilogue = {}) const {
+        const std::array products = {begin(X, Y, options, epilogue)};
+        kernels::run_jobs(products, options.threads_for(products.front().work()));
+    }
+
+    /// The first part of multiply, with the same arguments and errors: what it returns is left to be done. For layers
+    /// that read the same inputs (the projections to queries, keys and values), whose products run together so. `beside`
+    /// is a product with the same X that has begun already; where it can, this one shares its inputs.
+    template <class T, class U, class Epilogue = no_epilogue>
+    begun_product<U, Epilogue> begin(matrix_view<T> X, matrix_view<U> Y, const matmul_options& options = {},
+                                     const Epilogue& epilogue = {},
+                                     const begun_product<U, Epilogue>* beside = nullptr) const {
         if (X.cols != in_features() || Y.cols != out_features() || Y.rows != X.rows)
             throw shape_error("matmul: X " + shape_string(X.rows, X.cols) + " times a layer " +
                               shape_string(out_features(), in_features()) + " into Y " + shape_string(Y.rows, Y.cols));
         const kernels::kernel kernel = family_.find(options.instructions);
-        const std::size_t threads = threads_for(X.rows, options);
-        const detail::held_rows inputs(kernel, features_, A::levels, matrix_view<const std::remove_const_t<T>>(X),
-                                       X.rows > 1 ? threads : 1);
-        // Panel after panel for one block of rows, which stays in the cache, then the next block.
-        const std::size_t block_rows = inputs.block_rows(), blocks = (X.rows + block_rows - 1) / block_rows;
-        kernels::in_parallel(blocks * panels_.count(), threads, [&](std::size_t first, std::size_t last) {
-            for (std::size_t i = first; i < last; ++i) {
-                const std::size_t row = i / panels_.count() * block_rows;
-                multiply_panel(kernel, inputs.block(row, block_rows), row, i % panels_.count(), Y, epilogue);
-            }
-        });
+        if (beside != nullptr && beside->inputs()->serve(kernel, features_, A::levels))
+            return {panels_, features_, kernel, beside->inputs(), Y, epilogue};
+        const std::size_t threads = X.rows > 1 ? options.threads_for(X.rows * in_features() * out_features()) : 1;
+        auto inputs = std::make_shared<const detail::held_rows>(kernel, features_, A::levels,
+                                                                matrix_view<const std::remove_const_t<T>>(X), threads);
+        return {panels_, features_, kernel, std::move(inputs), Y, epilogue};
     }
 
  private:
@@ -193,19 +275,29 @@ class prepared {
                                              : A::levels < 128 ? kernels::held_as::int8
                                                                : kernels::held_as::int16;
 
-    prepared(const_quantized_view q, kernels::kernel_family family)
-        : prepared(family, checked(q).scales, q.zeros, q.g_idx, [&](std::size_t first, matrix_view<std::uint8_t> room) {
-              return q.codes.block(first, room.rows, 0, q.codes.cols);
-          }) {}
+    prepared(const_quantized_view q, kernels::kernel_family family, weight_memory* memory)
+        : prepared(
+              family, checked(q).scales, q.zeros, q.g_idx,
+              [&](std::size_t first, matrix_view<std::uint8_t> room) {
+                  return q.codes.block(first, room.rows, 0, q.codes.cols);
+              },
+              memory) {}
 
     template <class CodesOf>
     prepared(kernels::kernel_family family, matrix_view<const float> scales, matrix_view<const std::uint8_t> zeros,
-             std::span<const std::int32_t> g_idx, const CodesOf& codes_of)
+             std::span<const std::int32_t> g_idx, const CodesOf& codes_of, weight_memory* memory)
         : out_features_(scales.rows),
           groups_(scales.cols),
           family_(family),
           features_(g_idx, scales.cols),
-          panels_(family.bits, features_, scales, zeros, codes_of) {}
+          panels_(make_panels(scales, zeros, codes_of, memory)) {}
+
+    template <class CodesOf>
+    kernels::panels make_panels(matrix_view<const float> scales, matrix_view<const std::uint8_t> zeros,
+                                const CodesOf& codes_of, weight_memory* memory) const {
+        weight_memory own(0);
+        return {family_.bits, features_, scales, zeros, memory != nullptr ? *memory : own, codes_of};
+    }
 
     static const_quantized_view checked(const_quantized_view q) {
         const std::size_t N = q.codes.rows, K = q.codes.cols, G = q.scales.cols;
@@ -214,24 +306,6 @@ class prepared {
                               ", zeros " + shape_string(q.zeros.rows, q.zeros.cols) + " and g_idx [" +
                               std::to_string(q.g_idx.size()) + "] are not those of one layer");
         return q;
-    }
-
-    /// One thread where starting others would take longer than the product.
-    std::size_t threads_for(std::size_t rows, const matmul_options& options) const {
-        constexpr std::size_t worth_starting = std::size_t{1} << 17;  // multiplications
-        if (rows * out_features() * in_features() < worth_starting) return 1;
-        return options.threads != 0 ? options.threads : kernels::default_threads();
-    }
-
-    template <class U, class Epilogue>
-    void multiply_panel(const kernels::kernel& kernel, const kernels::rows_view& inputs, std::size_t row,
-                        std::size_t panel, matrix_view<U> Y, const Epilogue& epilogue) const {
-        alignas(64) std::array<float, kernels::call_rows * kernels::panel_width> sums;
-        kernel.multiply(panels_.view(panel, features_.segments()), inputs, sums.data());
-        const std::size_t n = panel * kernels::panel_width, width = std::min(kernels::panel_width, Y.cols - n);
-        const std::size_t last = std::min(row + inputs.rows, Y.rows);
-        for (const float* sum = sums.data(); row < last; ++row, sum += kernels::panel_width)
-            for (std::size_t i = 0; i < width; ++i) Y(row, n + i) = narrow<U>(epilogue(sum[i], row, n + i));
     }
 
     std::size_t out_features_;

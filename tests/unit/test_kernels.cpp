@@ -1,6 +1,7 @@
 // Every kernel of every instruction set that this machine has, against the definition of the product in double.
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -46,6 +47,15 @@ gptq::quantized_layer make_layer(const layer_shape& shape, std::mt19937& random)
     if (shape.shuffled)
         for (auto& g : q.g_idx) g = static_cast<std::int32_t>(random() % q.groups());
     return q;
+}
+
+/// Scales as files hold them, which panels hold in binary16: also some that are too small for a full exponent there, and
+/// negative ones.
+void round_scales(gptq::quantized_layer& q, std::mt19937& random) {
+    for (auto& s : q.scales) {
+        const float factor = random() % 8 == 0 ? 1e-3f : random() % 8 == 0 ? -1.0f : 1.0f;
+        s = gptq::round_to_half(factor * s);
+    }
 }
 
 gptq::matrix<float> make_inputs(std::size_t rows, std::size_t cols, std::mt19937& random) {
@@ -119,8 +129,11 @@ void check_all_shapes() {
             for (const bool shuffled : {false, true})
                 for (const bool sym : {false, true}) {
                     const std::size_t N = 1 + random() % 40, K = 1 + random() % 300;
-                    const auto q = make_layer({bits, sym, N, K, std::min(group, K), shuffled}, random);
-                    check<A>(q, make_inputs(33, K, random), counts, isas);
+                    auto q = make_layer({bits, sym, N, K, std::min(group, K), shuffled}, random);
+                    const auto X = make_inputs(33, K, random);
+                    check<A>(q, X, counts, isas);
+                    round_scales(q, random);
+                    check<A>(q, X, counts, isas);
                 }
     SUCCEED();
 }
@@ -238,6 +251,74 @@ TEST_CASE("the number of threads does not change the result") {
         for (const std::size_t threads : {0u, 2u, 3u, 7u})
             CHECK(same(gptq::matmul(X.view(), m, {.threads = threads}), one));
     }
+}
+
+TEST_CASE("pieces are done once each, by any number of threads") {
+    for (const std::size_t count : {0u, 1u, 2u, 7u, 100u, 1000u})
+        for (const std::size_t threads : {1u, 2u, 3u, 8u}) {
+            std::vector<std::atomic<int>> done(count);
+            gptq::kernels::in_pieces(count, threads, [&](std::size_t first, std::size_t last) {
+                for (std::size_t i = first; i < last; ++i) ++done[i];
+            });
+            CHECK(std::all_of(done.begin(), done.end(), [](const auto& times) { return times == 1; }));
+        }
+    const auto refuse = [](std::size_t, std::size_t) { throw gptq::cancelled("enough"); };
+    CHECK_THROWS_AS(gptq::kernels::in_pieces(10, 2, refuse), gptq::cancelled);
+}
+
+TEMPLATE_TEST_CASE("products side by side are those that come one after the other", "", gptq::activation::exact,
+                   gptq::activation::int16, gptq::activation::int8) {
+    std::mt19937 random(21);
+    // The first two can share their inputs; the third has shorter groups, the fourth another order.
+    const std::array layers = {gptq::prepare<TestType>(make_layer({4, false, 100, 256, 64, false}, random)),
+                               gptq::prepare<TestType>(make_layer({3, true, 40, 256, 64, false}, random)),
+                               gptq::prepare<TestType>(make_layer({4, false, 70, 256, 32, false}, random)),
+                               gptq::prepare<TestType>(make_layer({4, false, 33, 256, 64, true}, random))};
+    for (const isa which : usable_isas())
+        for (const std::size_t rows : {1u, 2u, 50u}) {
+            const auto X = make_inputs(rows, 256, random);
+            std::vector<gptq::tensor2<float>> outputs;
+            std::vector<gptq::begun_product<float>> products;
+            for (const auto& layer : layers) {
+                outputs.push_back(gptq::make_tensor2<float>(rows, layer.out_features()));
+                products.push_back(layer.begin(X.view(), gptq::view_of(outputs.back()), {.instructions = which}, {},
+                                               products.empty() ? nullptr : &products.back()));
+            }
+            // int8 with 3 bits: not every instruction set holds inputs alike for 3 and 4 bits.
+            if (TestType::levels != 127) CHECK(products[0].inputs() == products[1].inputs());
+            CHECK(products[1].inputs() != products[2].inputs());
+            CHECK(products[2].inputs() != products[3].inputs());
+            gptq::kernels::run_jobs(products, 3);
+            for (std::size_t i = 0; i < layers.size(); ++i)
+                CHECK(same(outputs[i], gptq::matmul(X.view(), layers[i], {.instructions = which})));
+        }
+}
+
+TEST_CASE("layers in one memory, which may end before them") {
+    std::mt19937 random(22);
+    const auto q = make_layer({4, false, 50, 96, 32, false}, random);
+    const auto X = make_inputs(3, 96, random);
+    const auto expected = gptq::matmul(X.view(), gptq::prepare<gptq::activation::exact>(q));
+    std::vector<gptq::prepared<gptq::activation::exact>> layers;
+    {
+        gptq::weight_memory memory(std::size_t{1} << 14);  // some of the layers fill it
+        for (int i = 0; i < 9; ++i) layers.push_back(gptq::prepare<gptq::activation::exact>(q, &memory));
+        const auto numbers = memory.zeros<std::uint64_t>(10000);
+        CHECK(reinterpret_cast<std::uintptr_t>(numbers.get()) % 64 == 0);
+        CHECK(std::all_of(numbers.get(), numbers.get() + 10000, [](std::uint64_t x) { return x == 0; }));
+    }
+    for (const auto& layer : layers) CHECK(same(gptq::matmul(X.view(), layer), expected));
+}
+
+TEST_CASE("what a layer takes in memory") {
+    std::mt19937 random(23);
+    constexpr std::size_t codes = 64 * 128 / 2, scales = 64 * 2;
+    auto q = make_layer({4, false, 64, 128, 64, false}, random);
+    CHECK(gptq::prepare<gptq::activation::exact>(q).bytes() == codes + 4 * scales + scales);
+    round_scales(q, random);
+    CHECK(gptq::prepare<gptq::activation::exact>(q).bytes() == codes + 2 * scales + scales);
+    q.zeros.fill(8);
+    CHECK(gptq::prepare<gptq::activation::exact>(q).bytes() == codes + 2 * scales + 64);
 }
 
 TEST_CASE("an epilogue gets each output once, with its row and output feature") {

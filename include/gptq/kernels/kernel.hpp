@@ -52,9 +52,11 @@ struct segment {
 struct panel_view {
     const segment* segments;
     std::size_t segment_count;
-    const std::uint32_t* words;  ///< runs of all segments, one after the other; 64-byte aligned
-    const float* scales;         ///< [groups, panel_width]
-    const std::uint8_t* zeros;   ///< [groups, panel_width]
+    const std::uint32_t* words;        ///< runs of all segments, one after the other; 64-byte aligned
+    const float* scales;               ///< [groups, panel_width], or null:
+    const std::uint32_t* half_scales;  ///< [groups, lanes], binary16: that of output i below that of output i + lanes
+    const std::uint8_t* zeros;         ///< [groups, panel_width], or [panel_width] for all groups:
+    std::size_t zeros_of_group;        ///< from one group's to the next: panel_width, or 0
 };
 
 /// Inputs of some tokens, as hold() left them.

@@ -207,9 +207,10 @@ template <class Vec, int Bits, int Weight>
     });
 }
 
-/// One row and the panel's output features [lane, lane + width * lanes).
+/// One row and the panel's output features [lane, lane + width * lanes). Not inlined: with -O3, g++ 12 then schedules codes
+/// of 3 bits so that they take a quarter more time.
 template <class Format, int Bits>
-inline void multiply_row(const std::uint32_t* words, const segment_position& at, const rows_view& inputs,
+[[gnu::noinline]] inline void multiply_row(const std::uint32_t* words, const segment_position& at, const rows_view& inputs,
                          std::size_t lane, float* out) {
     row_sums<Format> sums, run_sums;
     unroll<sums.count>([&](auto i) {
@@ -312,17 +313,41 @@ inline void multiply_tiles(const std::uint32_t* operands, const segment_position
         if (first < inputs.rows) multiply_tile<Format, 1>(operands, at, inputs, first, lane, out);
 }
 
+/// Numbers in binary16, 16 bits of each word from bit Right on, as floats: their bits moved to where a float has them,
+/// the exponent corrected by a product. Exact, also for those too small for a full exponent.
+template <int Right>
+inline vec::floats widen_halves(const std::uint32_t* words) {
+    const vec::ints bits = vec::shift_right<Right>(vec::load(words));
+    const vec::ints magnitude = vec::shift_right<-13>(vec::bit_and(bits, vec::splat(0x7fffu)));
+    const vec::ints sign = vec::shift_right<-16>(vec::bit_and(bits, vec::splat(0x8000u)));
+    return vec::as_floats(
+        vec::bit_or(vec::as_ints(vec::multiply(vec::as_floats(magnitude), vec::splat_float(0x1p112f))), sign));
+}
+
+/// The scales of a group, from panel_view::half_scales.
+inline void widen_scales(const std::uint32_t* halves, float* scales) {
+    vec::store_floats(scales, widen_halves<0>(halves));
+    vec::store_floats(scales + lanes, widen_halves<16>(halves));
+}
+
 /// kernel::multiply.
 template <class Format, int Bits>
 inline void multiply(const panel_view& panel, const rows_view& inputs, float* out) {
     alignas(64) std::uint32_t operands[segment_runs * Format::operands * width * lanes];
+    alignas(64) float wide_scales[panel_width];
     for (std::size_t i = 0; i < inputs.rows * panel_width; ++i) out[i] = 0.0f;
     const std::uint32_t* words = panel.words;
     segment_position at{0, 0, nullptr, nullptr, 0};
     for (; at.index != panel.segment_count; ++at.index) {
+        const std::size_t group = panel.segments[at.index].group;
         at.runs = panel.segments[at.index].runs;
-        at.scales = panel.scales + panel.segments[at.index].group * panel_width;
-        at.zeros = panel.zeros + panel.segments[at.index].group * panel_width;
+        at.zeros = panel.zeros + group * panel.zeros_of_group;
+        if (panel.scales != nullptr) {
+            at.scales = panel.scales + group * panel_width;
+        } else {
+            widen_scales(panel.half_scales + group * lanes, wide_scales);
+            at.scales = wide_scales;
+        }
         for (std::size_t lane = 0; lane < panel_width; lane += width * lanes) {
             if (vec::fuses && inputs.rows == 1) {
                 if constexpr (vec::fuses) multiply_row<Format, Bits>(words + lane, at, inputs, lane, out);
@@ -338,17 +363,29 @@ inline void multiply(const panel_view& panel, const rows_view& inputs, float* ou
 
 // ------------------------------------------------------------------------------------------------------ holding inputs
 
+/// combine() of all, in halves of a size that compilers know: instructions for one number at a time would take longer
+/// than the loop before.
+template <std::size_t Count = run_features, class T, class Combine>
+[[gnu::always_inline]] inline T reduce(T* values, const Combine& combine) {
+    constexpr std::size_t half = Count / 2;
+    for (std::size_t i = 0; i < half; ++i) values[i] = combine(values[i], values[half + i]);
+    if constexpr (half > 1) return reduce<half>(values, combine);
+    return values[0];
+}
+template <class T>
+[[gnu::always_inline]] inline T sum_of(T (&values)[run_features]) {
+    return reduce(values, [](T a, T b) { return a + b; });
+}
+
 /// kernel::hold for floats.
 inline void hold_floats(const float* x, std::size_t runs, float /*levels*/, std::uint32_t* words, float* scale,
                         std::uint32_t* sum) {
     float chains[run_features] = {};
     for (std::size_t run = 0; run < runs; ++run)
         for (std::size_t i = 0; i < run_features; ++i) chains[i] += x[run * run_features + i];
-    float total = 0.0f;
-    for (const float chain : chains) total += chain;
     __builtin_memcpy(words, x, runs * run_features * sizeof(float));
     *scale = 1.0f;
-    *sum = float_format::negative_sum(total);
+    *sum = float_format::negative_sum(sum_of(chains));
 }
 
 /// The bits of max|x|; numbers that are not finite are above all others.
@@ -359,9 +396,7 @@ inline std::int32_t largest_bits(const float* x, std::size_t runs) {
             const std::int32_t bits = __builtin_bit_cast(std::int32_t, x[run * run_features + i]) & 0x7fffffff;
             lanes[i] = lanes[i] > bits ? lanes[i] : bits;
         }
-    std::int32_t largest = 0;
-    for (const std::int32_t lane : lanes) largest = largest > lane ? largest : lane;
-    return largest;
+    return reduce(lanes, [](std::int32_t a, std::int32_t b) { return a > b ? a : b; });
 }
 
 /// kernel::hold for integers. put(words, integers [32]) stores those of a run, Words words long.
@@ -369,26 +404,31 @@ template <std::size_t Words, class Put>
 inline void hold_integers(const float* x, std::size_t runs, float levels, std::uint32_t* words, float* scale,
                           std::uint32_t* sum, const Put& put) {
     const std::int32_t bits = largest_bits(x, runs);
-    const bool finite = bits < 0x7f800000;
+    if (bits >= 0x7f800000) {
+        __builtin_memset(words, 0, runs * Words * sizeof(std::uint32_t));
+        *scale = __builtin_nanf("");
+        *sum = 0;
+        return;
+    }
     const float largest = __builtin_bit_cast(float, bits);
-    const bool zeros = !finite || largest < 1e-30f;
+    const bool zeros = largest < 1e-30f;
     const float inverse = zeros ? 0.0f : levels / largest;
-    std::int32_t total = 0;
+    std::int32_t sums[run_features] = {};
     for (std::size_t run = 0; run < runs; ++run) {
         float scaled[run_features];
         std::int32_t integers[run_features];
-        for (std::size_t i = 0; i < run_features; ++i) scaled[i] = zeros ? 0.0f : x[run * run_features + i] * inverse;
+        for (std::size_t i = 0; i < run_features; ++i) scaled[i] = x[run * run_features + i] * inverse;
         // Else compilers fuse the product with the sum below where the instruction set can, and round differently.
         __asm__ volatile("" : : "r"(scaled) : "memory");
         for (std::size_t i = 0; i < run_features; ++i) {
             // Adding 1.5 * 2^23 leaves the nearest integer in the low bits of the sum, ties to even.
             integers[i] = __builtin_bit_cast(std::int32_t, scaled[i] + 12582912.0f) - 0x4b400000;
-            total += integers[i];
+            sums[i] += integers[i];
         }
         put(words + run * Words, integers);
     }
-    *scale = finite ? (zeros ? 0.0f : largest / levels) : __builtin_nanf("");
-    *sum = integer_format::negative_sum(total);
+    *scale = zeros ? 0.0f : largest / levels;
+    *sum = integer_format::negative_sum(sum_of(sums));
 }
 
 inline void hold_pairs(const float* x, std::size_t runs, float levels, std::uint32_t* words, float* scale,

@@ -3,16 +3,20 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
 #include <gptq/error.hpp>
+#include <gptq/half.hpp>
 #include <gptq/kernels/kernel.hpp>
 #include <gptq/kernels/threads.hpp>
 #include <gptq/matrix_view.hpp>
+#include <gptq/weight_memory.hpp>
 
 namespace gptq::kernels {
 
@@ -71,6 +75,11 @@ class feature_order {
     std::size_t runs() const { return runs_; }
     std::size_t size() const { return order_.size(); }
 
+    /// Whether inputs that are held for one of the two are as the other takes them.
+    bool takes_as(const feature_order& other) const {
+        return features_ == other.features_ && ((sorted_ && other.sorted_) || order_ == other.order_);
+    }
+
     /// f(s, features): segment s holds the input features features[0], features[1], ...
     template <class F>
     void for_each_segment(const F& f) const {
@@ -102,24 +111,28 @@ class feature_order {
     bool sorted_ = true;                 // order_ is the identity
 };
 
-/// The weights of a layer in panels.
+/// The weights of a layer in panels. They do not change any more: copies share them.
 class panels {
  public:
     panels() = default;
 
     /// `bits` is 2, 3, 4 or 8, scales and zeros [N, G]. codes_of(first, room), for any number of panels at a time,
     /// gives the codes of the output features from `first` on as a matrix_view<const std::uint8_t> [room.rows, K]; it
-    /// may put them into `room`, a matrix_view<std::uint8_t>, and return that.
+    /// may put them into `room`, a matrix_view<std::uint8_t>, and return that. Throws std::bad_alloc.
     template <class CodesOf>
     panels(int bits, const feature_order& features, matrix_view<const float> scales,
-           matrix_view<const std::uint8_t> zeros, const CodesOf& codes_of)
+           matrix_view<const std::uint8_t> zeros, weight_memory& memory, const CodesOf& codes_of)
         : bits_(bits),
           groups_(scales.cols),
           count_((scales.rows + panel_width - 1) / panel_width),
           lines_of_panel_(features.runs() * static_cast<std::size_t>(bits)),
-          lines_(count_ * lines_of_panel_),
-          scales_(count_ * groups_ * panel_width),
-          zeros_(count_ * groups_ * panel_width) {
+          zero_groups_(all_equal(zeros) ? 1 : groups_),
+          lines_(memory.zeros<line>(count_ * lines_of_panel_)),
+          zeros_(memory.zeros<std::uint8_t>(zeros_of_panel() * count_)) {
+        if (all_halves(scales))
+            half_scales_ = memory.zeros<std::uint32_t>(count_ * groups_ * lanes);
+        else
+            scales_ = memory.zeros<float>(count_ * groups_ * panel_width);
         in_parallel(count_, default_threads(), [&](std::size_t first, std::size_t last) {
             matrix<std::uint8_t> room(panel_width, features.size());
             for (std::size_t p = first; p < last; ++p) {
@@ -133,29 +146,64 @@ class panels {
     std::size_t count() const { return count_; }
 
     /// What is read when the layer is multiplied by one row.
-    std::size_t bytes() const { return lines_.size() * sizeof(line) + scales_.size() * (sizeof(float) + 1); }
+    std::size_t bytes() const {
+        const std::size_t of_scale = half_scales_ ? sizeof(half) : sizeof(float);
+        return count_ * (lines_of_panel_ * sizeof(line) + groups_ * panel_width * of_scale + zeros_of_panel());
+    }
 
     panel_view view(std::size_t p, std::span<const segment> segments) const {
-        const std::size_t parameters = p * groups_ * panel_width;
-        return {segments.data(), segments.size(), lines_[p * lines_of_panel_].words, scales_.data() + parameters,
-                zeros_.data() + parameters};
+        const std::size_t first = p * groups_;  // of its groups
+        return {segments.data(),
+                segments.size(),
+                lines_[p * lines_of_panel_].words,
+                scales_ ? &scales_[first * panel_width] : nullptr,
+                half_scales_ ? &half_scales_[first * lanes] : nullptr,
+                &zeros_[p * zeros_of_panel()],
+                zero_groups_ == groups_ ? panel_width : 0};
     }
 
  private:
     struct alignas(64) line {
-        std::uint32_t words[panel_width] = {};
+        std::uint32_t words[panel_width];
     };
+
+    /// As in symmetric layers.
+    static bool all_equal(matrix_view<const std::uint8_t> zeros) {
+        for (std::size_t n = 0; n < zeros.rows; ++n)
+            for (const std::uint8_t zero : zeros.row(n))
+                if (zero != zeros(0, 0)) return false;
+        return true;
+    }
+
+    /// As in files: what a product reads of them halves.
+    static bool all_halves(matrix_view<const float> scales) {
+        for (std::size_t n = 0; n < scales.rows; ++n)
+            for (const float scale : scales.row(n))
+                if (std::bit_cast<std::uint32_t>(round_to_half(scale)) != std::bit_cast<std::uint32_t>(scale))
+                    return false;
+        return true;
+    }
+
+    std::size_t zeros_of_panel() const { return zero_groups_ * panel_width; }
 
     void put_parameters(std::size_t p, matrix_view<const float> scales, matrix_view<const std::uint8_t> zeros) {
         for (std::size_t g = 0; g < groups_; ++g)
-            for (std::size_t n = 0; n < scales.rows; ++n) {
-                scales_[(p * groups_ + g) * panel_width + n] = scales(n, g);
-                zeros_[(p * groups_ + g) * panel_width + n] = zeros(n, g);
-            }
+            for (std::size_t n = 0; n < scales.rows; ++n) put_scale((p * groups_ + g) * panel_width, n, scales(n, g));
+        for (std::size_t g = 0; g < zero_groups_; ++g)
+            for (std::size_t n = 0; n < zeros.rows; ++n)
+                zeros_[p * zeros_of_panel() + g * panel_width + n] = zeros(n, g);
+    }
+
+    /// That of output n of the panel, of the group whose scales begin at `first`.
+    void put_scale(std::size_t first, std::size_t n, float scale) {
+        if (scales_)
+            scales_[first + n] = scale;
+        else
+            half_scales_[first / 2 + n % lanes] |= std::uint32_t{to_half(scale).bits} << (n < lanes ? 0 : 16);
     }
 
     void put_codes(std::size_t p, const feature_order& features, matrix_view<const std::uint8_t> codes) {
-        line* next = lines_.data() + p * lines_of_panel_;
+        line* next = lines_.get() + p * lines_of_panel_;
         features.for_each_segment([&](std::size_t, std::span<const std::size_t> of_segment) {
             for (std::size_t first = 0; first < of_segment.size(); first += run_features) {
                 put_run(codes, of_segment.subspan(first, std::min(run_features, of_segment.size() - first)), next);
@@ -177,9 +225,11 @@ class panels {
     std::size_t groups_ = 0;
     std::size_t count_ = 0;
     std::size_t lines_of_panel_ = 0;
-    std::vector<line> lines_;
-    std::vector<float> scales_;        // [count, groups, panel_width]
-    std::vector<std::uint8_t> zeros_;  // [count, groups, panel_width]
+    std::size_t zero_groups_ = 0;                   // groups, or 1 where all zeros are equal
+    std::shared_ptr<line[]> lines_;                 // [count, lines_of_panel]
+    std::shared_ptr<std::uint8_t[]> zeros_;         // [count, zero_groups, panel_width]
+    std::shared_ptr<float[]> scales_;               // [count, groups, panel_width], or
+    std::shared_ptr<std::uint32_t[]> half_scales_;  // [count, groups, lanes]
 };
 
 }  // namespace gptq::kernels

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <exception>
+#include <numeric>
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -43,6 +45,40 @@ void in_parallel(std::size_t count, [[maybe_unused]] std::size_t threads, const 
     }
 #endif
     f(std::size_t{0}, count);
+}
+
+/// The same in pieces that threads take one after the other, smaller and smaller ones: a thread that begins late, or
+/// whose memory is slower, takes fewer. f is called several times in a thread.
+template <class F>
+void in_pieces(std::size_t count, std::size_t threads, const F& f) {
+    if (threads <= 1 || count <= 1) return f(std::size_t{0}, count);
+    std::atomic<std::size_t> next = 0;
+    in_parallel(threads, threads, [&](std::size_t, std::size_t) {
+        std::size_t first = next.load(std::memory_order_relaxed);
+        while (first < count) {
+            const std::size_t last = first + std::max<std::size_t>(1, 3 * (count - first) / (4 * threads));
+            if (!next.compare_exchange_weak(first, last, std::memory_order_relaxed)) continue;
+            f(first, last);
+            first = next.load(std::memory_order_relaxed);
+        }
+    });
+}
+
+/// Several loops side by side, as if they were one: each job has a count() of its pieces, and job(first, last) does some
+/// of them. Starting threads once for all of them takes less time than once for each.
+template <class Jobs>
+void run_jobs(const Jobs& jobs, std::size_t threads) {
+    const std::size_t total = std::accumulate(jobs.begin(), jobs.end(), std::size_t{0},
+                                              [](std::size_t sum, const auto& job) { return sum + job.count(); });
+    in_pieces(total, threads, [&](std::size_t first, std::size_t last) {
+        std::size_t begin = 0;
+        for (const auto& job : jobs) {
+            const std::size_t end = begin + job.count();
+            const std::size_t from = std::max(first, begin), to = std::min(last, end);
+            if (from < to) job(from - begin, to - begin);
+            begin = end;
+        }
+    });
 }
 
 }  // namespace gptq::kernels

@@ -217,9 +217,7 @@ class block_run {
                                              buffers_.v.shaped(tokens, config_.kv_features())};
         const auto k = rows.k.block(rows.k.rows - tokens, tokens, 0, rows.k.cols);
         const auto v = rows.v.block(rows.v.rows - tokens, tokens, 0, rows.v.cols);
-        weights_.q.apply(inputs, q);
-        weights_.k.apply(inputs, k);
-        weights_.v.apply(inputs, v);
+        apply_together(inputs, {{weights_.q, q}, {weights_.k, k}, {weights_.v, v}});
         normalize_heads(weights_.q_norm, q);
         normalize_heads(weights_.k_norm, k);
         if (config_.rotary()) {
@@ -238,14 +236,17 @@ class block_run {
 
     matrix_view<const float> compute_intermediate() {
         intermediate_ = buffers_.intermediate.shaped(hidden_.rows, config_.intermediate_size);
-        const linear& activated = config_.gated() ? weights_.gate : weights_.up;
-        activated.apply(inputs_, intermediate_);
-        activate(config_.activation, intermediate_);
-        if (!config_.gated()) return intermediate_;
+        if (!config_.gated()) {
+            weights_.up.apply(inputs_, intermediate_);
+            activate(config_.activation, intermediate_);
+            return intermediate_;
+        }
         for_chunks(inputs_.rows, [&](std::size_t first, std::size_t count) {
+            const auto gate = intermediate_.block(first, count, 0, intermediate_.cols);
             const auto up = buffers_.chunk.shaped(count, config_.intermediate_size);
-            weights_.up.apply(inputs_.block(first, count, 0, inputs_.cols), up);
-            multiply(intermediate_.block(first, count, 0, intermediate_.cols), up);
+            apply_together(inputs_.block(first, count, 0, inputs_.cols), {{weights_.gate, gate}, {weights_.up, up}});
+            activate(config_.activation, gate);
+            multiply(gate, up);
         });
         return intermediate_;
     }

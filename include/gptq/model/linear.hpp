@@ -2,14 +2,18 @@
 #pragma once
 
 #include <cstddef>
+#include <initializer_list>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <variant>
+#include <vector>
 
 #include <gptq/error.hpp>
 #include <gptq/matmul.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/model/dense.hpp>
+#include <gptq/weight_memory.hpp>
 #include <gptq/xtensor/adapt.hpp>
 #include <gptq/xtensor/matmul.hpp>
 #include <gptq/xtensor/quantized.hpp>
@@ -20,6 +24,40 @@ namespace gptq::model {
 /// How a quantized layer is held: dequantized to float; or as codes, with its inputs as they are, or rounded to
 /// integers of 16 or 8 bits while they are multiplied (see gptq::activation).
 enum class quantized_form { dense, exact, int16, int8 };
+
+/// What is left to do of the product of a linear layer, a job of kernels::run_jobs: pieces, or nothing.
+class linear_job {
+ public:
+    linear_job() = default;
+    explicit linear_job(dense_job&& job) : job_(job) {}
+    explicit linear_job(begun_product<float>&& product) : job_(std::move(product)) {}
+
+    /// The product with a quantized layer, if it is one.
+    const begun_product<float>* product() const { return std::get_if<begun_product<float>>(&job_); }
+
+    std::size_t count() const {
+        return on_job([](const auto& job) { return job.count(); });
+    }
+    std::size_t work() const {
+        return on_job([](const auto& job) { return job.work(); });
+    }
+    void operator()(std::size_t first, std::size_t last) const {
+        on_job([&](const auto& job) {
+            job(first, last);
+            return std::size_t{0};
+        });
+    }
+
+ private:
+    template <class F>
+    std::size_t on_job(const F& f) const {
+        if (const auto* dense = std::get_if<dense_job>(&job_)) return f(*dense);
+        if (const auto* begun = product()) return f(*begun);
+        return 0;
+    }
+
+    std::variant<std::monostate, dense_job, begun_product<float>> job_;
+};
 
 /// Y = X · Wᵀ + bias with W [N, K].
 struct linear {
@@ -40,28 +78,34 @@ struct linear {
     /// False for the parts that an architecture does not have (the gate of a plain MLP).
     explicit operator bool() const { return out_features() != 0; }
 
-    /// Makes the layer hold `q` in that form.
-    void hold(const quantized_layer& q, quantized_form form) {
+    /// Makes the layer hold `q` in that form, codes in `memory` if it is given.
+    void hold(const quantized_layer& q, quantized_form form, weight_memory* memory = nullptr) {
         weight = form == quantized_form::dense ? dequantize(q) : make_tensor2<float>(0, 0);
         switch (form) {
             case quantized_form::dense: packed = std::monostate(); return;
-            case quantized_form::exact: packed = prepare<activation::exact>(q); return;
-            case quantized_form::int16: packed = prepare<activation::int16>(q); return;
-            case quantized_form::int8: packed = prepare<activation::int8>(q); return;
+            case quantized_form::exact: packed = prepare<activation::exact>(q, memory); return;
+            case quantized_form::int16: packed = prepare<activation::int16>(q, memory); return;
+            case quantized_form::int8: packed = prepare<activation::int8>(q, memory); return;
         }
     }
 
     /// Writes X [T, K] · Wᵀ + bias into Y [T, N]. Throws shape_error where the shapes do not fit.
-    void apply(matrix_view<const float> x, matrix_view<float> y) const {
+    void apply(matrix_view<const float> x, matrix_view<float> y) const;
+
+    /// apply without the bias, in pieces that are left to do. `beside` is another layer's job with the same inputs,
+    /// or null.
+    linear_job begin(matrix_view<const float> x, matrix_view<float> y, const linear_job* beside) const {
         if (x.cols != in_features() || y.cols != out_features() || x.rows != y.rows)
             throw shape_error("linear layer " + shape_string(out_features(), in_features()) + ": input " +
                               shape_string(x.rows, x.cols) + " and output " + shape_string(y.rows, y.cols) +
                               " do not fit it");
-        on_weights([&](const auto& m) { m.multiply(x, y); },
-                   [&](matrix_view<const float> w) { multiply_dense(x, w, y); });
-        if (bias.size() == 0) return;
-        for (std::size_t r = 0; r < y.rows; ++r)
-            for (std::size_t n = 0; n < y.cols; ++n) y(r, n) += bias(n);
+        const begun_product<float>* product = beside != nullptr ? beside->product() : nullptr;
+        return on_weights([&](const auto& m) { return linear_job(m.begin(x, y, {}, no_epilogue{}, product)); },
+                          [&](matrix_view<const float> w) {
+                              if (!worth_blas(x)) return linear_job(dense_job{x, w, y});
+                              multiply_dense(x, w, y);
+                              return linear_job();
+                          });
     }
 
  private:
@@ -78,5 +122,29 @@ struct linear {
             packed);
     }
 };
+
+/// A layer, and where its outputs go.
+struct linear_output {
+    const linear& layer;
+    matrix_view<float> y;
+};
+
+/// Linear layers that read the same inputs X [T, K], side by side: see linear::apply.
+inline void apply_together(matrix_view<const float> x, std::initializer_list<linear_output> outputs) {
+    std::vector<linear_job> jobs;
+    std::size_t work = 0;
+    for (const auto& [layer, y] : outputs) {
+        jobs.push_back(layer.begin(x, y, jobs.empty() ? nullptr : &jobs.back()));
+        work += jobs.back().work();
+    }
+    kernels::run_jobs(jobs, matmul_options{}.threads_for(work));
+    for (const auto& [layer, y] : outputs) {
+        if (layer.bias.size() == 0) continue;
+        for (std::size_t r = 0; r < y.rows; ++r)
+            for (std::size_t n = 0; n < y.cols; ++n) y(r, n) += layer.bias(n);
+    }
+}
+
+inline void linear::apply(matrix_view<const float> x, matrix_view<float> y) const { apply_together(x, {{*this, y}}); }
 
 }  // namespace gptq::model

@@ -19,7 +19,7 @@
 namespace gptq::model {
 
 /// Reads the parts of one model, quantized or not: each linear layer in the form that its tensors have. The folder
-/// must outlive it.
+/// must outlive it. Not for several threads at a time.
 class weight_reader {
  public:
     /// Quantized layers will be held in `form`. Throws what io::quantization_config::parse throws.
@@ -43,7 +43,7 @@ class weight_reader {
     linear read_linear(const std::string& name, std::size_t rows, std::size_t cols, bool needs_bias) const {
         linear layer;
         if (is_quantized(name))
-            layer.hold(codes(name, rows, cols), form_);
+            layer.hold(codes(name, rows, cols), form_, &memory_);
         else
             layer.weight = matrix(name, rows, cols);
         if (needs_bias || folder_->contains(name + ".bias")) layer.bias = vector(name + ".bias", rows);
@@ -92,6 +92,7 @@ class weight_reader {
     const io::model_folder* folder_;
     quantized_form form_;
     std::optional<io::quantization_config> quantization_;
+    mutable weight_memory memory_;  // of the layers that are held as codes
 };
 
 }  // namespace gptq::model

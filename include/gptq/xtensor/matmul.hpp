@@ -8,6 +8,7 @@
 #include <gptq/concepts.hpp>
 #include <gptq/matmul.hpp>
 #include <gptq/matrix_like.hpp>
+#include <gptq/weight_memory.hpp>
 #include <gptq/xtensor/adapt.hpp>
 #include <gptq/xtensor/pack.hpp>
 #include <gptq/xtensor/quantized.hpp>
@@ -15,22 +16,23 @@
 namespace gptq {
 
 /// Repacks a layer once for multiplication with inputs held as A. The grid must be affine, as in every file format.
-/// Throws shape_error for a g_idx out of range, unsupported_error for bits other than 2 to 8.
+/// Layers that are used one after the other had better lie side by side in one `memory`; without it, the layer has its
+/// own. Throws shape_error for a g_idx out of range, unsupported_error for bits other than 2 to 8.
 template <Activation A>
-prepared<A> prepare(const quantized_layer& q) {
-    return prepared<A>(q.view(), q.bits);
+prepared<A> prepare(const quantized_layer& q, weight_memory* memory = nullptr) {
+    return prepared<A>(q.view(), q.bits, memory);
 }
 
 /// The same for a layer whose scheme is known: only the kernels for its number of bits are compiled.
 template <Activation A, Scheme S>
-prepared<A> prepare(const quantized<S>& q) {
-    return prepared<A>(q.view(), std::integral_constant<int, S::bits>{});
+prepared<A> prepare(const quantized<S>& q, weight_memory* memory = nullptr) {
+    return prepared<A>(q.view(), std::integral_constant<int, S::bits>{}, memory);
 }
 
 /// The same from the tensors of a checkpoint of layout L. A few output features are unpacked at a time where L allows
 /// it. Throws as unpack.
 template <Activation A, PackLayout L>
-prepared<A> prepare(const packed<L>& t) {
+prepared<A> prepare(const packed<L>& t, weight_memory* memory = nullptr) {
     const auto words = detail::as_words(t.qweight);
     if constexpr (requires { L::code_block(words, std::size_t{}, std::size_t{}); })
         return detail::with_parameters<L>(t, [&]<int Bits>(const quantized_layer& q) {
@@ -39,10 +41,10 @@ prepared<A> prepare(const packed<L>& t) {
                 return matrix_view<const std::uint8_t>(room);
             };
             const const_quantized_view view = q.view();
-            return prepared<A>(t.bits, view.scales, view.zeros, view.g_idx, codes_of);
+            return prepared<A>(t.bits, view.scales, view.zeros, view.g_idx, codes_of, memory);
         });
     else
-        return prepare<A>(unpack<L>(t));
+        return prepare<A>(unpack<L>(t), memory);
 }
 
 /// X Wq': [tokens, out_features] for X [tokens, in_features], any readable matrix; see prepared::multiply for
