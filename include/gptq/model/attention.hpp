@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <span>
+#include <utility>
 
 #include <gptq/kernels/dispatch.hpp>
 #include <gptq/kernels/threads.hpp>
@@ -17,17 +18,53 @@ namespace gptq::model {
 
 namespace detail {
 
-/// sum = weights · rows, four rows at a time so that sums are loaded and stored less often.    rows [count, n]  sum [n]
-inline void weigh_rows(std::span<const float> weights, matrix_view<const float> rows, std::span<float> sum) {
-    std::fill(sum.begin(), sum.end(), 0.0f);
-    std::size_t i = 0;
-    for (; i + 4 <= rows.rows; i += 4) {
-        const float *a = &rows(i, 0), *b = &rows(i + 1, 0), *c = &rows(i + 2, 0), *d = &rows(i + 3, 0);
-        const float wa = weights[i], wb = weights[i + 1], wc = weights[i + 2], wd = weights[i + 3];
-        for (std::size_t k = 0; k < sum.size(); ++k) sum[k] += (wa * a[k] + wb * b[k]) + (wc * c[k] + wd * d[k]);
+/// Sums of products side by side: as many as compilers keep in a register.
+struct lane_sums {
+    static constexpr std::size_t count = 16;
+    float of[count] = {};
+
+    void add(float weight, const float* x) {
+        for (std::size_t i = 0; i < count; ++i) of[i] += weight * x[i];
     }
-    for (; i < rows.rows; ++i)
-        for (std::size_t k = 0; k < sum.size(); ++k) sum[k] += weights[i] * rows(i, k);
+    void store(float* to) const {
+        for (std::size_t i = 0; i < count; ++i) to[i] = of[i];
+    }
+};
+
+/// Keys and values of earlier tokens have left the caches since they were last used, and a head's part of each row is too
+/// short for processors to see what comes next.
+inline constexpr std::size_t rows_ahead = 16;
+inline void ask_for(matrix_view<const float> m, std::size_t row, std::size_t first, std::size_t count) {
+    if (row >= m.rows) return;
+    constexpr std::size_t line = 64 / sizeof(float);
+    for (std::size_t k = 0; k < count; k += line) __builtin_prefetch(&m(row, first + k));
+}
+
+/// Elements [first, first + n) of weights · rows for a multiple n of lane_sums::count; returns what comes after them.
+template <std::size_t... Part>
+inline std::size_t weigh_columns(std::index_sequence<Part...>, std::span<const float> weights,
+                                 matrix_view<const float> rows, std::size_t first, std::size_t last, float* sum) {
+    constexpr std::size_t width = sizeof...(Part) * lane_sums::count;
+    for (; first + width <= last; first += width) {
+        lane_sums sums[sizeof...(Part)];
+        for (std::size_t i = 0; i < rows.rows; ++i) {
+            ask_for(rows, i + rows_ahead, first, width);
+            (sums[Part].add(weights[i], &rows(i, first) + Part * lane_sums::count), ...);
+        }
+        (sums[Part].store(sum + first + Part * lane_sums::count), ...);
+    }
+    return first;
+}
+
+/// sum = weights · rows.                                                                    rows [count, n]  sum [n]
+inline void weigh_rows(std::span<const float> weights, matrix_view<const float> rows, std::span<float> sum) {
+    const std::size_t n = rows.rows != 0 ? sum.size() : 0;
+    std::size_t k = weigh_columns(std::make_index_sequence<4>(), weights, rows, 0, n, sum.data());
+    k = weigh_columns(std::make_index_sequence<1>(), weights, rows, k, n, sum.data());
+    for (; k < sum.size(); ++k) {
+        sum[k] = 0.0f;
+        for (std::size_t i = 0; i < rows.rows; ++i) sum[k] += weights[i] * rows(i, k);
+    }
 }
 
 /// Many queries read each key: with keys side by side, a few of them at a time are one vector instruction. One query
@@ -65,7 +102,10 @@ struct attend_head {
         if (kt.rows != 0)
             weigh_rows(query, kt.block(kv, dim, begin, weights.size()), weights);
         else
-            for (std::size_t i = 0; i < weights.size(); ++i) weights[i] = dot(query, k.row(begin + i).subspan(kv, dim));
+            for (std::size_t i = 0; i < weights.size(); ++i) {
+                ask_for(k, begin + i + rows_ahead, kv, dim);
+                weights[i] = dot(query, k.row(begin + i).subspan(kv, dim));
+            }
         for (float& w : weights) w *= config.attention_scale;
         softmax(weights);
         weigh_rows(weights, v.block(begin, weights.size(), kv, dim), out.row(r).subspan(column, dim));
@@ -80,7 +120,7 @@ struct attend_head {
 /// q, out [tokens, heads * head_dim]   k, v [past + tokens, kv_heads * head_dim]
 inline void attend(const model_config& c, std::size_t window, matrix_view<const float> q, matrix_view<const float> k,
                    matrix_view<const float> v, scratch_matrix& memory, matrix_view<float> out) {
-    constexpr std::size_t worth_starting = std::size_t{1} << 16;
+    constexpr std::size_t worth_starting = std::size_t{1} << 13;
     const std::size_t threads =
         q.rows * c.heads * k.rows * c.head_dim < worth_starting ? 1 : kernels::default_threads();
     const std::size_t turned = q.rows >= detail::worth_turning ? k.cols : 0;
@@ -91,9 +131,8 @@ inline void attend(const model_config& c, std::size_t window, matrix_view<const 
             detail::turn_keys(k, first * c.head_dim, last * c.head_dim, kt);
         });
     const detail::attend_head heads{c, window != 0 ? window : k.rows, q, k, kt, v, scores, out};
-    kernels::in_parallel(c.heads, threads, [&](std::size_t first, std::size_t last) {
-        kernels::run_rows(best_isa(), heads, first, last);
-    });
+    kernels::in_pieces(c.heads, threads,
+                       [&](std::size_t first, std::size_t last) { kernels::run_rows(best_isa(), heads, first, last); });
 }
 
 }  // namespace gptq::model

@@ -26,12 +26,10 @@ namespace gptq::model {
 /// The keys and values of the tokens a model has read so far, for at most `capacity` tokens.
 class kv_cache {
  public:
-    kv_cache(const model_config& config, std::size_t capacity) : capacity_(capacity) {
-        for (std::size_t i = 0; i < config.blocks; ++i) {
-            keys_.emplace_back(capacity, config.kv_features());
-            values_.emplace_back(capacity, config.kv_features());
-        }
-    }
+    kv_cache(const model_config& config, std::size_t capacity)
+        : capacity_(capacity),
+          keys_(config.blocks * capacity, config.kv_features()),
+          values_(config.blocks * capacity, config.kv_features()) {}
 
     std::size_t length() const { return length_; }
     std::size_t capacity() const { return capacity_; }
@@ -41,9 +39,9 @@ class kv_cache {
         if (tokens > capacity_ - length_)
             throw shape_error("the cache holds " + std::to_string(capacity_) + " tokens; " + std::to_string(length_) +
                               " are in it and " + std::to_string(tokens) + " more do not fit");
-        const std::size_t width = keys_[index].cols();
-        return {keys_[index].view().block(0, length_ + tokens, 0, width),
-                values_[index].view().block(0, length_ + tokens, 0, width)};
+        const std::size_t first = index * capacity_, width = keys_.cols();
+        return {keys_.view().block(first, length_ + tokens, 0, width),
+                values_.view().block(first, length_ + tokens, 0, width)};
     }
 
     /// The rows of all blocks have been written for `tokens` more.
@@ -52,7 +50,7 @@ class kv_cache {
  private:
     std::size_t capacity_;
     std::size_t length_ = 0;
-    std::vector<matrix<float>> keys_, values_;  // one for each block
+    matrix<float> keys_, values_;  // [blocks * capacity, kv_features]
 };
 
 /// A model whose weights are all in memory. const functions may run at the same time from several threads.
