@@ -43,9 +43,8 @@ struct quantize_row {
     matrix_view<const float> U;               // [b, b], the diagonal block of U
     matrix_view<const float> costs;           // [1, b], 1/U[k,k]^2
     group_parameters groups;                  // [N, G] scales and zeros
-    matrix_view<std::uint8_t> codes;          // [N, K], original order
+    matrix_view<std::uint8_t> codes;          // [N, K], columns in their order, as in W
     matrix_view<double> loss;                 // [N, 1]
-    matrix_view<const std::size_t> order;     // [1, K]
     matrix_view<const std::size_t> group_at;  // [1, K]
     std::size_t first;                        // the block's first position
     bool fit_groups;                          // whether groups that start in this block still need their grids
@@ -72,7 +71,7 @@ struct quantize_row {
         const std::span<float> w = T.row(r);
         const std::span<const float> u = U.row(i);
         const float q = grid.template decode<Bits>(code, params(r, i));
-        codes(r, order(0, first + i)) = code;
+        codes(r, first + i) = code;
         W(r, first + i) -= q;
         const float err = (w[i] - q) / u[i];                                // (5)
         for (std::size_t j = i + 1; j < w.size(); ++j) w[j] -= err * u[j];  // (6)
@@ -131,15 +130,15 @@ requires QuantGrid<Grid, Bits> solve_report solve(matrix_view<const float> W_hos
             const auto Ub = U.view().block(0, end - begin, 0, end - begin);             // [b, b]
             f.path.current(backend, f.factor.view(), W.view(), first, Ss, begin, end);  // (1)
             f.path.diagonal_block(backend, f.factor.view(), begin, end, Ub);
-            detail::for_each_row<Bits>(
-                backend, N, options.candidates,
-                detail::quantize_row<Bits, Grid>{T, W.view(), Ub, costs.columns(begin, end), result.groups(),
-                                                 result.codes(), loss.view(), order.view(), group_at.view(), begin,
-                                                 fit_in_block, grid});  // (2) to (6)
+            detail::for_each_row<Bits>(backend, N, options.candidates,
+                                       detail::quantize_row<Bits, Grid>{
+                                           T, W.view(), Ub, costs.columns(begin, end), result.groups(), result.codes(),
+                                           loss.view(), group_at.view(), begin, fit_in_block, grid});  // (2) to (6)
             observer.on_columns(end, K);
         }
         f.path.leave(backend, f.factor.view(), W.view(), first, Ss);  // (7)
     }
+    result.restore_columns(f.order);
     result.download(out);
     for (std::size_t p = 0; p < K; ++p) out.g_idx[f.order[p]] = static_cast<std::int32_t>(f.group_at[p]);
     report.loss = detail::total(backend, loss.view());

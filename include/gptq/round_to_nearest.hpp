@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <utility>
+#include <vector>
 
 #include <gptq/concepts.hpp>
 #include <gptq/error.hpp>
@@ -20,6 +22,20 @@ namespace detail {
 template <Backend B, class T>
 using backend_matrix = decltype(std::declval<const B&>().template make_matrix<T>(0, 0));
 
+/// Row r of codes, each to its column's place: all at once, since in the loop each would go to another line of memory.
+struct scatter_codes {
+    matrix_view<const std::uint8_t> codes;  // [N, K], columns in `order`
+    matrix_view<std::uint8_t> to;           // [N, K]
+    matrix_view<const std::size_t> order;   // [1, K]
+    constexpr void operator()(std::size_t r) const noexcept {
+        // In variables of their own: to compilers, a byte that is stored may be part of any member.
+        const std::span<const std::uint8_t> from = codes.row(r);
+        const std::span<std::uint8_t> row = to.row(r);
+        const std::span<const std::size_t> place = order.row(0);
+        for (std::size_t p = 0; p < from.size(); ++p) row[place[p]] = from[p];
+    }
+};
+
 /// A layer's result in the backend's memory, until it is complete.
 template <Backend B>
 class layer_buffers {
@@ -32,6 +48,14 @@ class layer_buffers {
 
     matrix_view<std::uint8_t> codes() { return codes_.view(); }            // [N, K]
     group_parameters groups() { return {scales_.view(), zeros_.view()}; }  // [N, G]
+    /// Codes whose columns are in the order of the solver's loop go to the layer's.
+    void restore_columns(const std::vector<std::size_t>& order) {
+        if (std::is_sorted(order.begin(), order.end())) return;
+        auto restored = backend_.template make_matrix<std::uint8_t>(codes().rows, codes().cols);
+        const auto lent = backend_.lend(matrix_view<const std::size_t>(order.data(), 1, order.size()));
+        backend_.for_each_row(codes().rows, scatter_codes{codes(), restored.view(), lent.view()});
+        codes_ = std::move(restored);
+    }
     void download(quantized_view out) {
         backend_.download(codes_.view(), out.codes);
         backend_.download(scales_.view(), out.scales);

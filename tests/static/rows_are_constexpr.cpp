@@ -25,7 +25,7 @@ constexpr std::array<std::uint8_t, 2> quantize_two() {
     std::array<float, 2> weights{1.25f, 2.0f}, errors = weights;
     const std::array<float, 4> factor{0.5f, 2.0f, 0.0f, 1.0f};
     const std::array<float, 2> costs{1.0f, 1.0f};
-    const std::array<std::size_t, 2> order{0, 1}, group_at{0, 0};
+    const std::array<std::size_t, 2> group_at{0, 0};
     std::array<float, 1> scale{};
     std::array<std::uint8_t, 1> zero{};
     std::array<std::uint8_t, 2> codes{};
@@ -37,7 +37,6 @@ constexpr std::array<std::uint8_t, 2> quantize_two() {
                                              .groups = {{scale.data(), 1, 1}, {zero.data(), 1, 1}},
                                              .codes = {codes.data(), 1, 2},
                                              .loss = {loss.data(), 1, 1},
-                                             .order = {order.data(), 1, 2},
                                              .group_at = {group_at.data(), 1, 2},
                                              .first = 0,
                                              .fit_groups = true,

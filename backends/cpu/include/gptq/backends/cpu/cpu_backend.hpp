@@ -30,9 +30,13 @@ struct move_row_across {
     }
 };
 
+/// The long rows first: on_row_threads judges by them whether more than one thread pays.
 struct zero_lower_row {
     matrix_view<float> H;
-    void operator()(std::size_t r) const noexcept { std::fill_n(H.row(r).begin(), r, 0.0f); }
+    void operator()(std::size_t i) const noexcept {
+        const std::size_t r = H.rows - 1 - i;
+        std::fill_n(H.row(r).begin(), r, 0.0f);
+    }
 };
 
 }  // namespace detail

@@ -10,6 +10,7 @@
 #include <type_traits>
 #include <vector>
 
+#include <gptq/backends/cpu/square.hpp>
 #include <gptq/concepts.hpp>
 #include <gptq/grids/affine.hpp>
 #include <gptq/kernels/dispatch.hpp>
@@ -57,8 +58,8 @@ template <int Bits, class Grid>
 auto with_kernels(const quantize_row<Bits, Grid>& loop, const kernels::column_kernels& kernel) {
     const auto grid = with_kernels(loop.grid, kernel);
     return quantize_row<Bits, std::remove_const_t<decltype(grid)>>{
-        loop.T,    loop.W,     loop.U,        loop.costs, loop.groups,     loop.codes,
-        loop.loss, loop.order, loop.group_at, loop.first, loop.fit_groups, grid};
+        loop.T,    loop.W,        loop.U,     loop.costs,      loop.groups, loop.codes,
+        loop.loss, loop.group_at, loop.first, loop.fit_groups, grid};
 }
 
 /// Up to 16 rows of a block on their way through the loop; its memory serves one tile after the other.
@@ -93,11 +94,17 @@ class row_tile {
     using lanes = std::array<T, kernels::tile_lanes>;
 
     void load() {
+        for_each_square(
+            rows_.count, block_.T.cols,
+            [&](std::size_t lane, std::size_t i) {
+                square::load([&](std::size_t r) { return &block_.T(rows_.first + lane + r, i); })
+                    .turned()
+                    .store([&](std::size_t c) { return &weights_[i + c][lane]; });
+            },
+            [&](std::size_t lane, std::size_t i) { weights_[i][lane] = block_.T(rows_.first + lane, i); });
         for (std::size_t lane = 0; lane < rows_.count; ++lane) {
             const std::size_t r = rows_.first + lane;
-            const std::span<const float> w = block_.T.row(r);
-            for (std::size_t i = 0; i < w.size(); ++i) weights_[i][lane] = w[i];
-            ask_for(block_.W.row(r).subspan(block_.first, w.size()));
+            ask_for(block_.W.row(r).subspan(block_.first, block_.T.cols));
             if (r + kernels::tile_lanes < block_.T.rows) ask_for(block_.T.row(r + kernels::tile_lanes));
         }
     }
@@ -126,18 +133,30 @@ class row_tile {
     }
 
     void store() {
+        for_each_square(
+            rows_.count, block_.T.cols, [&](std::size_t lane, std::size_t i) { store_square(lane, i); },
+            [&](std::size_t lane, std::size_t i) {
+                block_.T(rows_.first + lane, i) = weights_[i][lane];
+                block_.W(rows_.first + lane, block_.first + i) -= values_[i][lane];
+            });
         for (std::size_t lane = 0; lane < rows_.count; ++lane) {
             const std::size_t r = rows_.first + lane;
-            const std::span<float> errors = block_.T.row(r);
-            const std::span<float> w = block_.W.row(r).subspan(block_.first, errors.size());
-            const std::span<std::uint8_t> codes = block_.codes.row(r);
-            for (std::size_t i = 0; i < errors.size(); ++i) {
-                errors[i] = weights_[i][lane];
-                w[i] -= values_[i][lane];
-                codes[block_.order(0, block_.first + i)] = static_cast<std::uint8_t>(codes_[i][lane]);
-            }
+            // By spans of their own: to compilers, a byte that is stored may be part of any member.
+            const std::span<std::uint8_t> codes = block_.codes.row(r).subspan(block_.first, block_.T.cols);
+            const std::span<const lanes<std::uint32_t>> found = codes_;
+            for (std::size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<std::uint8_t>(found[i][lane]);
             block_.loss(r, 0) += double{losses_[lane]};
         }
+    }
+    void store_square(std::size_t lane, std::size_t i) {
+        const auto w = [&](std::size_t r) { return &block_.W(rows_.first + lane + r, block_.first + i); };
+        square::load([&](std::size_t c) { return &weights_[i + c][lane]; }).turned().store([&](std::size_t r) {
+            return &block_.T(rows_.first + lane + r, i);
+        });
+        square left = square::load(w);
+        const square values = square::load([&](std::size_t c) { return &values_[i + c][lane]; }).turned();
+        for (std::size_t r = 0; r < square::size; ++r) left.rows[r] -= values.rows[r];
+        left.store(w);
     }
 
     const quantize_row<Bits, Grid>& block_;

@@ -120,7 +120,7 @@ struct solve_kernel {
             mine = round(weight, params, pivot);
         }
         if (!used) return 0.0;
-        block.codes(r, block.order(0, k)) = mine.code;
+        block.codes(r, k) = mine.code;
         block.W(r, k) -= mine.value;
         w[i] = mine.error;
         return double{mine.error} * double{mine.error};
