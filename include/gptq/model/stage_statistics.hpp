@@ -77,21 +77,22 @@ std::optional<stage_drift> fit_drift(const paired_inputs& fit, const paired_inpu
                                      const hessian<float>& held_H, const std::vector<matrix_view<const float>>& weights,
                                      const Factorize& factorize) {
     std::optional<stage_drift> drift;
-    std::optional<stage_factor> best;
     double most = 0.0;
     for (const double damping : drift_dampings) {
         stage_factor factor = factorize(fit_H, damping);
         if (!factor.positive_definite || factor.failed_factorizations > 0) continue;
-        if (drift)
-            drift->fit_factor = std::move(factor);
-        else
+        if (!drift) {
             drift.emplace(stage_drift{drift_of(fit), drift_of(held), std::move(factor), held_H});
+            most = sampled_saving(weights, *drift);
+            continue;
+        }
+        std::swap(drift->fit_factor, factor);
         const double saving = sampled_saving(weights, *drift);
-        if (best && saving <= most) continue;
-        most = saving;
-        best = drift->fit_factor;
+        if (saving > most)
+            most = saving;
+        else
+            std::swap(drift->fit_factor, factor);
     }
-    if (drift) drift->fit_factor = std::move(*best);
     return drift;
 }
 
