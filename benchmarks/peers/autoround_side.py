@@ -9,24 +9,15 @@ is not named here is AutoRound's default. Prints one JSON object with the second
 and saving not counted) and the peak resident memory in bytes.
 """
 
-import argparse
 import time
 
 import peers
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("out")
-    parser.add_argument("--calib", required=True)
-    parser.add_argument("--bits", type=int, default=4)
-    parser.add_argument("--group-size", type=int, default=64)
-    parser.add_argument("--nsamples", type=int, default=32)
-    parser.add_argument("--seqlen", type=int, default=512)
+    parser = peers.quantizer_arguments(__doc__)
     parser.add_argument("--iters", type=int, default=200)
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--asym", action="store_true")
     arguments = parser.parse_args()
 
     output = peers.take_stdout()

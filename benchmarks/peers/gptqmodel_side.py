@@ -8,7 +8,6 @@ The calibration windows are the first ones of the text, without overlap, as `gpt
 object with the seconds that quantizing took (loading and saving not counted) and the peak resident memory in bytes.
 """
 
-import argparse
 import time
 
 import peers
@@ -21,16 +20,8 @@ ORDERS = {
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("out")
-    parser.add_argument("--calib", required=True)
-    parser.add_argument("--bits", type=int, default=4)
-    parser.add_argument("--group-size", type=int, default=64)
-    parser.add_argument("--nsamples", type=int, default=32)
-    parser.add_argument("--seqlen", type=int, default=512)
+    parser = peers.quantizer_arguments(__doc__)
     parser.add_argument("--order", choices=ORDERS, default="gar")
-    parser.add_argument("--asym", action="store_true")
     parser.add_argument("--format", choices=("gptq", "gptq_v2"), default="gptq")
     parser.add_argument("--damp-percent", type=float, default=0.01)
     arguments = parser.parse_args()

@@ -4,6 +4,7 @@ Every model here ends as a transformers model that computes in float32, whatever
 between programs are differences between weights and not between arithmetics.
 """
 
+import argparse
 import importlib.metadata
 import json
 import os
@@ -48,6 +49,20 @@ def calibration_windows(folder, text_file, count, length):
     if len(ids) < count * length:
         raise SystemExit(f"{text_file} has {len(ids)} tokens, {count} windows of {length} need {count * length}")
     return ids[: count * length].reshape(count, length)
+
+
+def quantizer_arguments(description):
+    """A parser of what all quantizers are told, with the defaults of the comparisons."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("out")
+    parser.add_argument("--calib", required=True)
+    parser.add_argument("--bits", type=int, default=4)
+    parser.add_argument("--group-size", type=int, default=64)
+    parser.add_argument("--nsamples", type=int, default=32)
+    parser.add_argument("--seqlen", type=int, default=512)
+    parser.add_argument("--asym", action="store_true")
+    return parser
 
 
 def report(seconds, *packages):
