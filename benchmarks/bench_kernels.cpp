@@ -55,7 +55,7 @@ gptq::quantized_layer random_layer(int bits) {
     const unsigned mask = (1u << bits) - 1u;
     for (auto& c : q.codes) c = static_cast<std::uint8_t>(random() & mask);
     for (auto& z : q.zeros) z = static_cast<std::uint8_t>(random() & mask);
-    q.scales.fill(0.01f);
+    q.scales.fill(gptq::round_to_half(0.01f));  // as files hold them
     return q;
 }
 
@@ -66,19 +66,40 @@ struct bounds {
     double sgemm;      // seconds of prefill_rows rows times float weights
 };
 
+/// Reads page r, of 4 KiB, with the widest loads there are, some distance ahead of which memory is asked for.
+template <std::size_t Ahead>
+struct read_page {
+    static constexpr std::size_t page = 4096 / sizeof(std::uint64_t), line = 64 / sizeof(std::uint64_t), together = 64;
+
+    const std::uint64_t* memory;
+
+    void operator()(std::size_t r) const {
+        const std::uint64_t* next = memory + r * page;
+        std::uint64_t sums[together] = {};
+        for (std::size_t i = 0; i < page; i += together) {
+            for (std::size_t j = 0; Ahead != 0 && j < together; j += line) __builtin_prefetch(next + i + j + Ahead);
+            for (std::size_t j = 0; j < together; ++j) sums[j] += next[i + j];
+        }
+        benchmark::DoNotOptimize(sums);
+    }
+};
+
+/// The best of several ways to read memory, all in pieces that threads take as they do those of a product.
 double measure_bandwidth() {
-    const std::vector<std::uint64_t> memory(bytes_read / sizeof(std::uint64_t), 1);
-    const std::size_t threads = gptq::kernels::default_threads();
-    const double seconds = shortest([&] {
-        gptq::kernels::in_parallel(memory.size() / 8, threads, [&](std::size_t first, std::size_t last) {
-            std::uint64_t sums[8] = {};
-            for (std::size_t i = first; i < last; ++i) {
-                __builtin_prefetch(&memory[8 * i] + 8 * 32);  // as the kernels do
-                for (std::size_t j = 0; j < 8; ++j) sums[j] += memory[8 * i + j];
-            }
-            benchmark::DoNotOptimize(sums);
+    gptq::weight_memory memory;  // pages of the same size as for weights
+    constexpr std::size_t count = bytes_read / sizeof(std::uint64_t);
+    const auto numbers = memory.zeros<std::uint64_t>(count);
+    std::fill_n(numbers.get(), count, 1);
+    const auto read = [&](const auto& page) {
+        return shortest([&] {
+            gptq::kernels::in_pieces(bytes_read / 4096, gptq::kernels::default_threads(),
+                                     [&](std::size_t first, std::size_t last) {
+                                         gptq::kernels::run_rows(gptq::best_isa(), page, first, last);
+                                     });
         });
-    });
+    };
+    const double seconds = std::min(
+        {read(read_page<0>{numbers.get()}), read(read_page<256>{numbers.get()}), read(read_page<1024>{numbers.get()})});
     return static_cast<double>(bytes_read) / seconds;
 }
 
@@ -101,8 +122,10 @@ bounds measure_bounds() {
 /// One row times each of as many layers as make up bytes_read, for the time of one.
 template <gptq::Activation A>
 void decode(benchmark::State& state, const gptq::quantized_layer& q, const bounds& bound) {
-    const auto first = gptq::prepare<A>(q);
-    const std::vector<gptq::prepared<A>> layers(bytes_read / first.bytes() + 1, first);
+    gptq::weight_memory memory;
+    std::vector<gptq::prepared<A>> layers;
+    do layers.push_back(gptq::prepare<A>(q, &memory));
+    while (layers.size() * layers.front().bytes() < bytes_read);
     const auto x = random_floats(in_features);
     std::vector<float> y(out_features);
     std::size_t next = 0;
@@ -116,7 +139,7 @@ void decode(benchmark::State& state, const gptq::quantized_layer& q, const bound
         seconds = std::min(seconds, taken);
         next = (next + 1) % layers.size();
     }
-    const double rate = static_cast<double>(first.bytes()) / seconds;
+    const double rate = static_cast<double>(layers.front().bytes()) / seconds;
     state.counters["giga_per_second"] = rate * 1e-9;  // bytes
     state.counters["of_bandwidth"] = rate / bound.bandwidth;
     state.counters["x_blas"] = bound.sgemv / seconds;
