@@ -40,7 +40,8 @@ struct square {
 /// on_square(r, c) for as many squares as [0, rows) x [0, cols) holds, on_number(r, c) for each element besides.
 template <class OnSquare, class OnNumber>
 void for_each_square(std::size_t rows, std::size_t cols, const OnSquare& on_square, const OnNumber& on_number) {
-    const std::size_t square_rows = rows / square::size * square::size, square_cols = cols / square::size * square::size;
+    const std::size_t square_rows = rows / square::size * square::size,
+                      square_cols = cols / square::size * square::size;
     for (std::size_t r = 0; r < square_rows; r += square::size)
         for (std::size_t c = 0; c < square_cols; c += square::size) on_square(r, c);
     for (std::size_t r = 0; r < rows; ++r)
