@@ -3,11 +3,14 @@
 
     gptqmodel_side.py MODEL OUT --calib TEXT [--bits 4] [--group-size 64] [--nsamples 32] [--seqlen 512]
                       [--order gar|natural|act] [--asym] [--format gptq|gptq_v2] [--damp-percent 0.01]
+                      [--more '{"mse": 2.4, "gptaq": {"alpha": 0.25}}']
 
-The calibration windows are the first ones of the text, without overlap, as `gptq quantize` takes them. Prints one JSON
-object with the seconds that quantizing took (loading and saving not counted) and the peak resident memory in bytes.
+The calibration windows are the first ones of the text, without overlap, as `gptq quantize` takes them; --more is further
+settings of GPTQModel's QuantizeConfig. Prints one JSON object with the seconds that quantizing took (loading and saving
+not counted) and the peak resident memory in bytes.
 """
 
+import json
 import time
 
 import peers
@@ -24,6 +27,7 @@ def main():
     parser.add_argument("--order", choices=ORDERS, default="gar")
     parser.add_argument("--format", choices=("gptq", "gptq_v2"), default="gptq")
     parser.add_argument("--damp-percent", type=float, default=0.01)
+    parser.add_argument("--more", type=json.loads, default={})
     arguments = parser.parse_args()
 
     output = peers.take_stdout()
@@ -44,6 +48,7 @@ def main():
         # Weights stay in memory: faster, and with offloading version 7.7 fails on models of a few layers.
         offload_to_disk=False,
         **ORDERS[arguments.order],
+        **arguments.more,
     )
     model = GPTQModel.load(arguments.model, config, device="cpu")
     start = time.perf_counter()

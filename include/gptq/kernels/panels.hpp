@@ -155,10 +155,10 @@ class panels {
         const std::size_t first = p * groups_;  // of its groups
         return {segments.data(),
                 segments.size(),
-                lines_[p * lines_of_panel_].words,
-                scales_ ? &scales_[first * panel_width] : nullptr,
-                half_scales_ ? &half_scales_[first * lanes] : nullptr,
-                &zeros_[p * zeros_of_panel()],
+                lines_.get()[p * lines_of_panel_].words,
+                scales_ ? scales_.get() + first * panel_width : nullptr,
+                half_scales_ ? half_scales_.get() + first * lanes : nullptr,
+                zeros_.get() + p * zeros_of_panel(),
                 zero_groups_ == groups_ ? panel_width : 0};
     }
 
@@ -191,15 +191,15 @@ class panels {
             for (std::size_t n = 0; n < scales.rows; ++n) put_scale((p * groups_ + g) * panel_width, n, scales(n, g));
         for (std::size_t g = 0; g < zero_groups_; ++g)
             for (std::size_t n = 0; n < zeros.rows; ++n)
-                zeros_[p * zeros_of_panel() + g * panel_width + n] = zeros(n, g);
+                zeros_.get()[p * zeros_of_panel() + g * panel_width + n] = zeros(n, g);
     }
 
     /// That of output n of the panel, of the group whose scales begin at `first`.
     void put_scale(std::size_t first, std::size_t n, float scale) {
         if (scales_)
-            scales_[first + n] = scale;
+            scales_.get()[first + n] = scale;
         else
-            half_scales_[first / 2 + n % lanes] |= std::uint32_t{to_half(scale).bits} << (n < lanes ? 0 : 16);
+            half_scales_.get()[first / 2 + n % lanes] |= std::uint32_t{to_half(scale).bits} << (n < lanes ? 0 : 16);
     }
 
     void put_codes(std::size_t p, const feature_order& features, matrix_view<const std::uint8_t> codes) {
