@@ -36,27 +36,23 @@ class linear_job {
     const begun_product<float>* product() const { return std::get_if<begun_product<float>>(&job_); }
 
     std::size_t count() const {
-        return on_job([](const auto& job) { return job.count(); });
+        return std::visit([](const auto& job) { return job.count(); }, job_);
     }
     std::size_t work() const {
-        return on_job([](const auto& job) { return job.work(); });
+        return std::visit([](const auto& job) { return job.work(); }, job_);
     }
     void operator()(std::size_t first, std::size_t last) const {
-        on_job([&](const auto& job) {
-            job(first, last);
-            return std::size_t{0};
-        });
+        std::visit([&](const auto& job) { job(first, last); }, job_);
     }
 
  private:
-    template <class F>
-    std::size_t on_job(const F& f) const {
-        if (const auto* dense = std::get_if<dense_job>(&job_)) return f(*dense);
-        if (const auto* begun = product()) return f(*begun);
-        return 0;
-    }
+    struct nothing {
+        std::size_t count() const { return 0; }
+        std::size_t work() const { return 0; }
+        void operator()(std::size_t, std::size_t) const {}
+    };
 
-    std::variant<std::monostate, dense_job, begun_product<float>> job_;
+    std::variant<nothing, dense_job, begun_product<float>> job_;
 };
 
 /// Y = X · Wᵀ + bias with W [N, K].
