@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <iostream>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include <gptq/cuda.hpp>
@@ -20,22 +21,24 @@ using gptq::cuda::device_machine;
 using gptq::cuda::device_matrix;
 
 constexpr std::size_t out_features = 11008, in_features = 4096;
+constexpr int products_of_run = 20;
 
-/// The median seconds of `work` on the device, over runs that follow three others.
+/// The median seconds of `work` on the device, over runs that follow three others. A run does it `times` one right after
+/// the other, as a model does its layers, so that the way from the host to the device does not count.
 template <class Work>
-double seconds_of(const device_machine& gpu, const Work& work) {
+double seconds_of(const device_machine& gpu, const Work& work, int times = 1) {
     constexpr int warm_up = 3, runs = 20;
-    std::vector<double> times;
+    std::vector<double> seconds;
     for (int i = 0; i < warm_up + runs; ++i) {
         gptq::cuda::event start, end;
         start.record(gpu.stream());
-        work();
+        for (int j = 0; j < times; ++j) work();
         end.record(gpu.stream());
-        const double seconds = end.seconds_since(start);
-        if (i >= warm_up) times.push_back(seconds);
+        const double passed = end.seconds_since(start);
+        if (i >= warm_up) seconds.push_back(passed / times);
     }
-    std::sort(times.begin(), times.end());
-    return times[times.size() / 2];
+    std::sort(seconds.begin(), seconds.end());
+    return seconds[seconds.size() / 2];
 }
 
 struct device_facts {
@@ -61,6 +64,19 @@ device_facts print_device(int device) {
     return facts;
 }
 
+/// Bytes a second that the memory gives and takes when the runtime copies 1 GB.
+double copy_rate(const device_machine& gpu) {
+    constexpr std::size_t bytes = std::size_t{1} << 30;
+    const auto from = gpu.make_matrix<char>(1, bytes);
+    auto to = gpu.make_matrix<char>(1, bytes);
+    const double seconds = seconds_of(gpu, [&] {
+        gptq::cuda::check(
+            cudaMemcpyAsync(to.view().data, from.view().data, bytes, cudaMemcpyDeviceToDevice, gpu.stream()),
+            "cudaMemcpyAsync");
+    });
+    return 2.0 * static_cast<double>(bytes) / seconds;
+}
+
 gptq::quantized_layer random_layer(int bits) {
     std::mt19937 random(1);
     gptq::quantized_layer q;
@@ -81,38 +97,58 @@ std::vector<cuda_prepared> prepare_copies(int bits, const cuda_backend& gpu, std
     return copies;
 }
 
-/// cuBLASLt in half with dense weights that come from memory as well.
-double dense_seconds(const device_machine& gpu, std::size_t rows, std::size_t cache_bytes) {
+/// Numbers on the device that are not all alike: tensor cores are faster on zeros.
+device_matrix<half> random_on_device(const device_machine& gpu, std::size_t rows, std::size_t cols) {
+    std::mt19937 random(3);
+    gptq::matrix<half> m(rows, cols);
+    for (std::size_t i = 0; i < rows * cols; ++i)
+        m.data()[i] = gptq::narrow<half>(static_cast<float>(random() % 2001) * 1e-3f - 1.0f);
+    auto made = gpu.room_for<half>(rows, cols);
+    gptq::cuda::copy(std::as_const(m).view(), made.view(), gpu.stream());
+    return made;
+}
+
+/// As many copies of dense weights in half as the cache cannot hold.
+std::vector<device_matrix<half>> dense_copies(const device_machine& gpu, std::size_t cache_bytes) {
     constexpr std::size_t bytes = out_features * in_features * sizeof(half);
-    std::vector<device_matrix<half>> weights;
+    std::vector<device_matrix<half>> copies;
     do {
-        weights.push_back(gpu.make_matrix<half>(out_features, in_features));
-    } while (weights.size() * bytes < 3 * cache_bytes);
-    const auto X = gpu.make_matrix<half>(rows, in_features);
+        copies.push_back(random_on_device(gpu, out_features, in_features));
+    } while (copies.size() * bytes < 3 * cache_bytes);
+    return copies;
+}
+
+/// cuBLASLt in half with dense weights that come from memory as well.
+double dense_seconds(const device_machine& gpu, const std::vector<device_matrix<half>>& weights, std::size_t rows) {
+    const auto X = random_on_device(gpu, rows, in_features);
     auto Y = gpu.make_matrix<half>(rows, out_features);
     std::size_t turn = 0;
-    return seconds_of(gpu, [&] {
+    const auto multiply = [&] {
         const device_matrix<half>& W = weights[turn++ % weights.size()];
         gpu.multiply_transposed(X.view(), W.view(), Y.view());
-    });
+    };
+    return seconds_of(gpu, multiply, products_of_run);
 }
 
 double quantized_seconds(const std::vector<cuda_prepared>& layers, std::size_t rows) {
     const device_machine& gpu = layers.front().machine();
-    const auto X = gpu.make_matrix<half>(rows, in_features);
+    const auto X = random_on_device(gpu, rows, in_features);
     auto Y = gpu.make_matrix<half>(rows, out_features);
     std::size_t turn = 0;
-    return seconds_of(gpu, [&] { layers[turn++ % layers.size()].multiply<half>(X.view(), Y.view()); });
+    const auto multiply = [&] { layers[turn++ % layers.size()].multiply<half>(X.view(), Y.view()); };
+    return seconds_of(gpu, multiply, products_of_run);
 }
 
 void bench_products(const cuda_backend& gpu, const device_facts& facts) {
+    std::printf("A copy within the memory reads and writes %.0f GB/s.\n", copy_rate(gpu.machine()) * 1e-9);
     std::printf("Layer of %zu x %zu, groups of 128, asymmetric, inputs in half.\n\n", out_features, in_features);
     std::printf(
         "| bits | rows | time | of packed weights | of the peak | TFLOP/s | cuBLAS in half | times as fast |\n");
     std::printf("|---|---|---|---|---|---|---|---|\n");
-    const std::size_t all_rows[] = {1, 2, 4, 8, 16, 32, 64, 256, 2048};
+    const std::size_t all_rows[] = {1, 2, 4, 8, 16, 32, 64, 128, 256, 2048};
     std::vector<double> dense;
-    for (const std::size_t rows : all_rows) dense.push_back(dense_seconds(gpu.machine(), rows, facts.cache_bytes));
+    const auto weights = dense_copies(gpu.machine(), facts.cache_bytes);
+    for (const std::size_t rows : all_rows) dense.push_back(dense_seconds(gpu.machine(), weights, rows));
     for (const int bits : {4, 3, 2, 8}) {
         const auto layers = prepare_copies(bits, gpu, facts.cache_bytes);
         for (std::size_t i = 0; i < std::size(all_rows); ++i) {

@@ -81,7 +81,8 @@ concept OrderingPolicy = requires(const O& order, std::span<const float> diag, s
 //  2. lend(host).view() shows a host matrix in the backend's memory, for as long as both live (a host backend lends the
 //     elements themselves); download(mine, host) copies a matrix of equal shape out. Both for float, double,
 //     std::uint8_t and std::size_t; lend for half and bfloat16 as well.
-//  3. for_each_row(n, f) calls f(r) exactly once for every r in [0, n), possibly concurrently; f touches row r only.
+//  3. for_each_row(n, f) calls f(r) exactly once for every r in [0, n), possibly concurrently; f touches row r only. An f
+//     that is to run on a GPU copies by loops: nvcc leaves std::copy and std::fill out of device code without a word.
 //  4. gram_update(H, X, alpha, beta): H = beta H + alpha X'X, in the upper triangle (row-major) only.
 //     H [K,K]  X [T,K]
 //  5. factor_upper(H): overwrites H, of which the upper triangle is read, by the upper triangular A with H = A A',

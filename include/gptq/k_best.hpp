@@ -48,7 +48,7 @@ class candidate_list {
         column_ = 0;
         count_ = 1;
         losses_[0] = 0.0f;
-        std::copy(w.begin(), w.end(), weights_[0][0].begin());
+        for (std::size_t j = 0; j < w.size(); ++j) weights_[0][0][j] = w[j];
     }
 
     /// Decides the next column: `grid` rounds by `params`, u is the row of U from that column on.      u [columns left]

@@ -45,8 +45,7 @@ struct gather_rows {
     matrix_view<float> St;                     // [L, m]
     constexpr void operator()(std::size_t i) const noexcept {
         const std::span<const float> row = A.row(positions(0, i)).last(S.cols);
-        std::copy(row.begin(), row.end(), S.row(i).begin());
-        for (std::size_t j = 0; j < row.size(); ++j) St(j, i) = row[j];
+        for (std::size_t j = 0; j < row.size(); ++j) S(i, j) = St(j, i) = row[j];
     }
 };
 

@@ -23,15 +23,13 @@ if(kernel_count EQUAL 0 OR NOT clean_count EQUAL kernel_count OR NOT registers_c
     message(FATAL_ERROR "sm_${ARCH}: of ${kernel_count} kernels, ${clean_count} need no stack:\n${messages}")
 endif()
 
-# With so few registers, blocks of the decode kernel for 8, 16 and 32 rows are as many as shared memory lets there be
-# (4, 3 and 2 of them at most), and blocks of other kernels fill a multiprocessor by half.
+# The decode kernel is launched with two blocks a multiprocessor, for which any number of registers will do; with so few
+# as here, blocks of the other kernels fill a multiprocessor by half.
 set(most 0)
 foreach(kernel used IN ZIP_LISTS kernels registers)
     string(REGEX MATCH "[0-9]+" used ${used})
     set(limit 128)
-    if(kernel MATCHES "decode_kernel.*Lm2E")
-        set(limit 168)
-    elseif(kernel MATCHES "decode_kernel.*Lm4E")
+    if(kernel MATCHES "decode_kernel")
         set(limit 255)
     endif()
     if(used GREATER limit)

@@ -130,17 +130,22 @@ TEST_CASE("the solver on a GPU finds what it finds on a CPU") {
     using w4 = gptq::scheme<4, gptq::group_size<128>, gptq::asymmetric, gptq::act_order>;
     using w3 = gptq::scheme<3, gptq::group_size<32>, gptq::searched_by_loss<gptq::symmetric>>;
     const auto layer = gptq_test::make_layer(300, 512, 2000, 32);
-    const auto check = [&]<class S>(const gptq::quantize_options& options) {
+    const auto check = [&]<class S, class Path = gptq::inverse_free_path>(const gptq::quantize_options& options,
+                                                                          const Path& path = {}) {
         gptq::hessian<float> h(512);
         h.add(layer.X.view());
-        const auto expected = gptq::quantize<S>(layer.W.view(), h, options);
-        const auto got = gptq::quantize<S>(layer.W.view(), h, options, cuda_backend{});
+        const auto expected = gptq::quantize<S>(layer.W.view(), h, options, gptq::cpu_backend{}, path);
+        const auto got = gptq::quantize<S>(layer.W.view(), h, options, cuda_backend{}, path);
         CHECK(gptq::layer_error(layer.W.view(), got, h) ==
               Approx(gptq::layer_error(layer.W.view(), expected, h)).epsilon(0.01));
     };
     check.operator()<w4>({});
     check.operator()<w3>({});
-    check.operator()<w4>({.refine = {.rounds = 1}});
+    check.operator()<w4>({.refine = {.rounds = 1, .codes = false}});
+    check.operator()<w4>({.refine = {.rounds = 1, .scales = false}});
+    check.operator()<w3>({.refine = {.rounds = 2}});
+    check.operator()<w3>({.candidates = 8});
+    check.operator()<w4>({}, gptq::paper_path{});
 }
 
 TEST_CASE("products on a GPU are those of the host context") {

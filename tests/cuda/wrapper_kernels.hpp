@@ -113,7 +113,7 @@ struct multiplies_matrices : wrapper_kernel {
 
 template <gptq::cuda::tensor_element T>
 struct rounds : wrapper_kernel {
-    static constexpr const char* name = "fma_pairs, narrow_pair, widen";
+    static constexpr const char* name = "fma_pairs, narrow_pair, widen, put_bits";
     template <kernel_context Context>
     constexpr void operator()(Context& ctx) const {
         const std::size_t r = row(ctx);
@@ -125,6 +125,7 @@ struct rounds : wrapper_kernel {
             return ctx.template narrow_pair<T>(number(in(r, i)), number(in(r, i) * 2654435761u));
         };
         out(r, 0) = pair(0);
+        out(r, 4) = ctx.put_bits(in(r, 0), in(r, 1), in(r, 2));
         out(r, 1) = ctx.template fma_pairs<T>(pair(1), pair(2), pair(3));
         out(r, 2) = std::bit_cast<std::uint32_t>(ctx.widen(T{static_cast<std::uint16_t>(pair(4) & 0xffffu)}));
         out(r, 3) =

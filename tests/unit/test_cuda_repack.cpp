@@ -128,16 +128,16 @@ TEST_CASE("slots are sorted by group, and groups begin with a step") {
     expected[33] = 2;
     expected[34] = 3;
     CHECK(order.features == expected);
-    CHECK_FALSE(order.natural(5));
+    CHECK_FALSE(order.natural);
 }
 
 TEST_CASE("slots of whole steps in order are the input features themselves") {
     std::vector<std::int32_t> g_idx(100);
     for (std::size_t k = 0; k < 100; ++k) g_idx[k] = static_cast<std::int32_t>(k / 48);
-    CHECK(order_slots(1, g_idx, 3).natural(100));
+    CHECK(order_slots(1, g_idx, 3).natural);
     CHECK(order_slots(1, g_idx, 3).shape.slots() == 128);
     for (std::size_t k = 0; k < 100; ++k) g_idx[k] = static_cast<std::int32_t>(k / 40);
-    CHECK_FALSE(order_slots(1, g_idx, 3).natural(100));  // 40 is not a multiple of 16
+    CHECK_FALSE(order_slots(1, g_idx, 3).natural);  // 40 is not a multiple of 16
 }
 
 TEST_CASE("layers that cannot be ordered are refused") {

@@ -83,6 +83,7 @@ concept tensor_element = std::same_as<T, half> || std::same_as<T, bfloat16>;
 //         c[0], c[1] = C(g, 2t + {0, 1})        c[2], c[3] = C(g + 8, 2t + {0, 1})
 //  9. fma_pairs<T>(a, b, c) = a b + c for the two T in each word, rounded once. narrow_pair<T>(low, high) rounds two
 //     floats into a word. widen(x) is x as a float. Roundings are to nearest, ties to even.
+// 10. put_bits(a, mask, base) = (a & mask) | base.
 // Cost: that of one instruction each, but for the waiting in 2 and 5.
 // ---------------------------------------------------------------------------------------------------------------------
 template <class C>
@@ -107,6 +108,7 @@ concept kernel_context = requires(C& c, std::size_t n, float value, const float*
     c.template mma_16x8x16<bfloat16>(acc, fa, fb);
     { c.template fma_pairs<half>(word, word, word) } -> std::same_as<std::uint32_t>;
     { c.template narrow_pair<bfloat16>(value, value) } -> std::same_as<std::uint32_t>;
+    { c.put_bits(word, word, word) } -> std::same_as<std::uint32_t>;
     { c.widen(h) } -> std::same_as<float>;
     { c.widen(b) } -> std::same_as<float>;
 };

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <type_traits>
 
 #include <gptq/backends/cuda/context.hpp>
 #include <gptq/backends/cuda/decode_kernel.hpp>
@@ -61,9 +62,10 @@ struct sum_parts_kernel {
 /// The rows that one launch of the decode kernel takes at most.
 inline constexpr std::size_t decode_rows = 32;
 
-/// Into how many parts to split a layer for `blocks` blocks to have work. Each warp of a part has a tile at least.
+/// Into how many parts to split a layer for a launch of up to `blocks` blocks; parts cost a second kernel, so a layer of
+/// more strips is not split. Each warp of a part has a tile at least.
 constexpr std::size_t decode_parts(const fragment_shape& shape, std::size_t blocks) {
-    const std::size_t wanted = detail::ceil_div(blocks, shape.strips());
+    const std::size_t wanted = blocks / shape.strips();
     return std::clamp(wanted, std::size_t{1}, std::max(shape.tiles / 4, std::size_t{1}));
 }
 
@@ -71,28 +73,26 @@ constexpr std::size_t decode_parts(const fragment_shape& shape, std::size_t bloc
 /// slots and rows begin and end at multiples of 16 bytes.
 template <tensor_element T>
 bool usable_in_place(const slot_order& order, matrix_view<const T> X) {
-    return order.natural(X.cols) && X.cols % 8 == 0 && X.ld % 8 == 0 &&
-           reinterpret_cast<std::uintptr_t>(X.data) % 16 == 0;
+    return order.natural && X.cols % 8 == 0 && X.ld % 8 == 0 && reinterpret_cast<std::uintptr_t>(X.data) % 16 == 0;
 }
 
 namespace detail {
 
-template <int Bits, tensor_element T, std::size_t TokenTiles, class Launcher>
-void decode_tiles(const Launcher& launch, const fragment_view& weights, matrix_view<const T> X, matrix_view<T> Y,
-                  matrix_view<float> partial) {
-    const decode_kernel<Bits, T, TokenTiles> kernel{weights, X, Y, partial};
-    launch(kernel.launch(), kernel);
+/// f(a constant) with the number of token tiles of the kernel for so many rows.
+template <class F>
+constexpr auto visit_token_tiles(std::size_t rows, const F& f) {
+    if (rows <= 8) return f(std::integral_constant<std::size_t, 1>());
+    if (rows <= 16) return f(std::integral_constant<std::size_t, 2>());
+    return f(std::integral_constant<std::size_t, 4>());
 }
 
 template <int Bits, tensor_element T, class Launcher>
 void decode_some(const Launcher& launch, const fragment_view& weights, matrix_view<const T> X, matrix_view<T> Y,
                  matrix_view<float> partial) {
-    if (X.rows <= 8)
-        decode_tiles<Bits, T, 1>(launch, weights, X, Y, partial);
-    else if (X.rows <= 16)
-        decode_tiles<Bits, T, 2>(launch, weights, X, Y, partial);
-    else
-        decode_tiles<Bits, T, 4>(launch, weights, X, Y, partial);
+    visit_token_tiles(X.rows, [&](auto tiles) {
+        const decode_kernel<Bits, T, decltype(tiles)::value> kernel{weights, X, Y, partial};
+        launch(kernel.launch(), kernel);
+    });
     if (partial.rows == 0) return;
     const sum_parts_kernel<T> sum{partial, Y};
     launch(sum.launch(), sum);

@@ -85,6 +85,13 @@ class device_context {
                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
     }
 
+    /// Mask and base from registers: an instruction takes one constant of its own, and ptxas makes two instructions
+    /// where both are constants.
+    __device__ std::uint32_t put_bits(std::uint32_t a, std::uint32_t mask, std::uint32_t base) const {
+        std::uint32_t r;
+        asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(r) : "r"(a), "r"(mask), "r"(base));
+        return r;
+    }
     template <tensor_element T>
     __device__ std::uint32_t fma_pairs(std::uint32_t a, std::uint32_t b, std::uint32_t c) const {
         std::uint32_t r;
@@ -143,9 +150,11 @@ void device_launch(const launch_shape& shape, cudaStream_t stream, const Body& b
         throw shape_error("launch of " + std::to_string(shape.threads) + " threads a block: this kernel has " +
                           std::to_string(Body::block_threads));
     const auto kernel = detail::run_kernel<Body>;
-    const auto shared_bytes = static_cast<int>(shape.shared_bytes);
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
-          "launch of a kernel: cudaFuncSetAttribute");
+    constexpr std::size_t unasked = 48 * 1024;  // what every kernel may have
+    if (shape.shared_bytes > unasked)
+        check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                   static_cast<int>(shape.shared_bytes)),
+              "launch of a kernel: cudaFuncSetAttribute");
     kernel<<<static_cast<unsigned>(shape.blocks), static_cast<unsigned>(shape.threads), shape.shared_bytes, stream>>>(
         body);
     check(cudaGetLastError(), "launch of a kernel");

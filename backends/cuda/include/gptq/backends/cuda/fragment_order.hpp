@@ -79,12 +79,7 @@ struct slot_order {
     fragment_shape shape;
     std::vector<std::int32_t> features;  ///< [slots], the input feature in a slot, or `empty`
 
-    /// True if input feature k lies in slot k: then inputs can be used as they are.
-    bool natural(std::size_t in_features) const {
-        for (std::size_t k = 0; k < in_features; ++k)
-            if (features[k] != static_cast<std::int32_t>(k)) return false;
-        return true;
-    }
+    bool natural = false;  ///< input feature k lies in slot k: inputs can be used as they are
 };
 
 namespace detail {
@@ -112,12 +107,15 @@ inline slot_order order_slots(std::size_t out_features, std::span<const std::int
     const std::vector<std::size_t> sizes = detail::group_sizes(g_idx, groups);
     const std::size_t group_steps = detail::ceil_div(*std::max_element(sizes.begin(), sizes.end()), step_slots);
     const std::size_t steps = (groups - 1) * group_steps + detail::ceil_div(sizes.back(), step_slots);
-    slot_order order{{out_features, groups, group_steps, detail::ceil_div(steps, tile_steps)}, {}};
+    slot_order order{{out_features, groups, group_steps, detail::ceil_div(steps, tile_steps)}, {}, false};
     order.features.assign(order.shape.slots(), slot_order::empty);
     std::vector<std::size_t> next(groups);
     for (std::size_t g = 0; g < groups; ++g) next[g] = g * group_steps * step_slots;
     for (std::size_t k = 0; k < g_idx.size(); ++k)
         order.features[next[static_cast<std::size_t>(g_idx[k])]++] = static_cast<std::int32_t>(k);
+    order.natural = true;
+    for (std::size_t k = 0; k < g_idx.size(); ++k)
+        order.natural = order.natural && order.features[k] == static_cast<std::int32_t>(k);
     return order;
 }
 
@@ -153,6 +151,17 @@ constexpr std::size_t parameter_place(std::size_t row) { return row % 8 * 8 + ro
 constexpr std::size_t lane_parameter(std::size_t lane, std::size_t m) { return lane / 4 * 8 + m * 2; }
 
 namespace detail {
+
+// What a lane loads or stores at once.
+struct alignas(16) quad {
+    std::array<std::uint32_t, 4> words;
+};
+struct alignas(4) half_pair {
+    std::array<half, 2> values;
+};
+struct alignas(2) byte_pair {
+    std::array<std::uint8_t, 2> values;
+};
 
 /// The `Width` bits of a pair in words that begin at `first`, in the lower bits of both halves.
 template <std::size_t Width, class Words>

@@ -217,6 +217,7 @@ class host_context {
         }
     }
 
+    std::uint32_t put_bits(std::uint32_t a, std::uint32_t mask, std::uint32_t base) const { return (a & mask) | base; }
     template <tensor_element T>
     std::uint32_t fma_pairs(std::uint32_t a, std::uint32_t b, std::uint32_t c) const {
         const auto fma = [=](std::size_t i) {
