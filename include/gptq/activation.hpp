@@ -8,11 +8,12 @@ namespace gptq {
 /// Activation<A>: how matmul holds its inputs.
 ///  1. A::levels is 0 where they stay the floats that they are.
 ///  2. Otherwise inputs are rounded to the nearest integers of magnitude at most A::levels, ties to even, with one
-///     scale, max|x| / levels, for each token and block of at most 128 neighbours in one group. 1 <= levels <= 32767.
+///     scale, max|x| / levels, for each token and block of at most 128 neighbours in one group. 1 <= levels <= 32639,
+///     which is 127 * 256 + 127: kernels may hold the bytes of such an integer as two signed ones.
 template <class A>
 concept Activation = requires {
     { A::levels } -> std::convertible_to<int>;
-    requires A::levels >= 0 && A::levels <= 32767;
+    requires A::levels >= 0 && A::levels <= 32639;
 };
 
 namespace activation {
@@ -28,7 +29,7 @@ struct rounded {
     static constexpr int levels = Levels;
 };
 
-using int16 = rounded<32767>;  ///< closer to exact than half precision inputs are, and faster than float
+using int16 = rounded<32639>;  ///< closer to exact than half precision inputs are, and faster than float
 using int8 = rounded<127>;     ///< the fastest, and lossy: opted into by name
 
 }  // namespace activation

@@ -74,7 +74,7 @@ class held_rows {
     template <class T>
     held_rows(const kernels::kernel& kernel, const kernels::feature_order& features, int levels, matrix_view<const T> X,
               std::size_t threads)
-        : hold_(kernel.hold),
+        : hold_(X.rows == 1 ? kernel.hold_alone : kernel.hold),
           features_(&features),
           levels_(levels),
           rows_(padded(X.rows)),
@@ -94,8 +94,8 @@ class held_rows {
 
     /// Whether a layer with such a kernel would hold the same inputs in the same way.
     bool serve(const kernels::kernel& kernel, const kernels::feature_order& features, int levels) const {
-        return kernel.hold == hold_ && kernel.tile_rows == tile_rows_ && levels == levels_ &&
-               features.takes_as(*features_);
+        return (rows_ == 1 ? kernel.hold_alone : kernel.hold) == hold_ && kernel.tile_rows == tile_rows_ &&
+               levels == levels_ && features.takes_as(*features_);
     }
 
     /// As many rows as a core's own cache holds while panel after panel is multiplied by them.
@@ -129,7 +129,7 @@ class held_rows {
                 const float* inputs = gather(x, of_segment, features_->contiguous(s), gathered);
                 const std::size_t at = row * segments_ + s * height + r;
                 std::uint32_t* held = height == 1 ? words : side_by_side.data();
-                kernel.hold(inputs, runs, static_cast<float>(levels_), held, &scales_[at], &sums_[at]);
+                hold_(inputs, runs, static_cast<float>(levels_), held, &scales_[at], &sums_[at]);
                 if (height == 1) continue;
                 for (std::size_t i = 0; i < count; ++i) words[i * height + r] = held[i];
             }

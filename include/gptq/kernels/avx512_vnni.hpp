@@ -19,6 +19,7 @@ struct vec : avx512::vec {
     static constexpr std::size_t quad_chains = 2;
     static constexpr std::size_t quad_tile_rows = tile_rows;
     static constexpr int quad_bits = 8;
+    static constexpr bool splits = true;
 
     // Not by intrinsics: g++ 12 copies the sums from register to register, and to memory, around those.
     static ints dot_pairs(ints sum, ints a, ints b) {

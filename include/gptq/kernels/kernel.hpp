@@ -83,6 +83,11 @@ struct kernel {
     void (*hold)(const float* x, std::size_t runs, float levels, std::uint32_t* words, float* scale,
                  std::uint32_t* sum);
 
+    /// The same for a row that is multiplied alone, in words of which only this kernel, or one with the same function here,
+    /// has to know the meaning.
+    void (*hold_alone)(const float* x, std::size_t runs, float levels, std::uint32_t* words, float* scale,
+                       std::uint32_t* sum);
+
     /// out [rows, panel_width] = inputs times the panel's weights, scale * (code - zero).
     void (*multiply)(const panel_view& panel, const rows_view& inputs, float* out);
 };

@@ -57,9 +57,12 @@ inline vec::floats code(const std::uint32_t* run) {
 //   chains    how many sums side by side keep the processor's units busy
 //   tile_rows how many rows of sums the registers hold
 //   looks_up  whether a single row adds up table entries instead of products
+//   splits    whether a row that is multiplied alone is held as hold_split does
 
 struct float_format {
     using sums = vec::floats;
+    template <int Bits>
+    static constexpr bool splits = false;
     static constexpr std::size_t operands = run_features;
     static constexpr std::size_t chains = vec::chains;
     static constexpr std::size_t tile_rows = vec::tile_rows;
@@ -125,10 +128,16 @@ struct pair_format : integer_format {
         return vec::dot_pairs(s, codes, vec::splat(input));
     }
     static sums end(sums, sums s) { return s; }
+
+    /// Codes of 8 bits need no unpacking; pairs of them are multiplied faster.
+    template <int Bits>
+    static constexpr bool splits = vec::splits && Bits < 8;
 };
 
 /// Codes and inputs as quads of bytes.
 struct quad_format : integer_format {
+    template <int Bits>
+    static constexpr bool splits = false;
     static constexpr std::size_t operands = run_features / 4;
     static constexpr std::size_t chains = vec::quad_chains;
     static constexpr std::size_t tile_rows = vec::quad_tile_rows;
@@ -207,6 +216,16 @@ template <class Vec, int Bits, int Weight>
     });
 }
 
+/// Asks for the weights of a run earlier than the processor would by itself.
+template <int Bits>
+[[gnu::always_inline]] inline void prefetch_run(const std::uint32_t* words) {
+    // Not inlined at once, g++ drops what has no effect.
+    unroll<Bits * width>([&](auto i) __attribute__((always_inline)) {
+        constexpr std::size_t word = i.value / width * panel_width + i.value % width * lanes;
+        __builtin_prefetch(words + vec::prefetch_words + word, 0, 3);
+    });
+}
+
 /// One row and the panel's output features [lane, lane + width * lanes). Not inlined: with -O3, g++ 12 then schedules codes
 /// of 3 bits so that they take a quarter more time.
 template <class Format, int Bits>
@@ -220,11 +239,7 @@ template <class Format, int Bits>
     });
     const std::uint32_t* input = inputs.words + at.first_input;
     for (std::size_t run = 0; run < at.runs; ++run) {
-        // Ask for weights earlier than the processor would by itself. Not inlined at once, g++ drops what has no effect.
-        unroll<Bits * width>([&](auto i) __attribute__((always_inline)) {
-            constexpr std::size_t word = i.value / width * panel_width + i.value % width * lanes;
-            __builtin_prefetch(words + vec::prefetch_words + word, 0, 3);
-        });
+        prefetch_run<Bits>(words);
         unroll<sums.count>([&](auto i) { run_sums.values[i.value] = Format::begin(sums.values[i.value]); });
         if constexpr (Format::template looks_up<Bits>) {
             look_up_plane<vec, Bits == 3 ? 2 : Bits, 1>(words, input, run_sums);
@@ -248,6 +263,98 @@ template <class Format, int Bits>
     unroll<width>([&](auto p) {
         const std::size_t column = lane + p.value * lanes;
         add_scaled<Format>(at, column, sums.values[p.value], inputs.scales[at.index], out + column);
+    });
+}
+
+// ------------------------------------------------------------------------------------- one row of inputs of 16 bits
+// Pairs of codes take more instructions to make than to multiply. A row that is multiplied alone is held as bytes,
+// x = 256 upper + lower, and so multiplied by quads of codes; and those are masked only, where they lie in their bytes:
+// a code of field f counts 2^(Bits f) times, has a sum of its own, and is set right once a segment.
+
+/// Which sum quad J is added to, by the field of its byte that it is left in. The last field of 3 bits has no room for
+/// the third; it joins the one before.
+template <int Bits>
+constexpr std::size_t sum_of_quad(std::size_t j) {
+    if (Bits == 3) return j % 4 < 2 ? j % 4 : 2;
+    return j % (8 / Bits);
+}
+/// How many bits higher than those of the sum before the codes of a sum are left.
+template <int Bits>
+inline constexpr int field_bits = Bits == 3 ? 2 : Bits;
+
+/// The codes of quad J of a run as bytes, times as much as its field counts.
+template <int Bits, std::size_t J>
+inline vec::ints quad_in_place(const std::uint32_t* run) {
+    constexpr int at = field_bits<Bits> * static_cast<int>(sum_of_quad<Bits>(J));
+    if constexpr (Bits == 3) {
+        const vec::ints low = vec::shift_right<2 * static_cast<int>(J % 4) - at>(vec::load(run + J / 4 * panel_width));
+        const vec::ints highest = vec::shift_right<static_cast<int>(J) - at - 2>(vec::load(run + 2 * panel_width));
+        return vec::bit_or(vec::bit_and(low, vec::splat(0x03030303u << at)),
+                           vec::bit_and(highest, vec::splat(0x04040404u << at)));
+    } else {
+        constexpr std::uint32_t mask = ((1u << Bits) - 1u) * 0x01010101u;
+        return vec::bit_and(vec::load(run + J / (8 / Bits) * panel_width), vec::splat(mask << at));
+    }
+}
+
+/// The sums of a row: [fields, lower and upper bytes, width].
+template <int Bits>
+struct split_sums {
+    static constexpr std::size_t fields = sum_of_quad<Bits>(7) + 1;
+    vec::ints values[fields][2][width];
+};
+
+/// x / 2^Count for a multiple of it, of any sign. Vec is vec.
+template <class Vec, int Count>
+inline typename Vec::ints divide_exactly(typename Vec::ints x) {
+    constexpr std::uint32_t half = 0x80000000u;
+    const auto shifted = Vec::template shift_right<Count>(Vec::add(x, Vec::splat(half)));
+    return Vec::add(shifted, Vec::splat(0u - (half >> Count)));
+}
+
+/// The sum of codes times inputs for part Part of the panel.
+template <int Bits, std::size_t Part>
+inline vec::ints total(const split_sums<Bits>& sums) {
+    const auto of_bytes = [&](std::size_t upper) {
+        vec::ints sum = sums.values[0][upper][Part];
+        unroll<split_sums<Bits>::fields - 1>([&](auto f) {
+            constexpr std::size_t field = f.value + 1;
+            constexpr int shift = field_bits<Bits> * static_cast<int>(field);
+            sum = vec::add(sum, divide_exactly<vec, shift>(sums.values[field][upper][Part]));
+        });
+        return sum;
+    };
+    return vec::add(of_bytes(0), vec::shift_right<-8>(of_bytes(1)));
+}
+
+/// As multiply_row, for inputs that hold_split left.
+template <int Bits>
+[[gnu::noinline]] inline void multiply_split_row(const std::uint32_t* words, const segment_position& at,
+                                                 const rows_view& inputs, std::size_t lane, float* out) {
+    split_sums<Bits> sums;
+    for (auto& of_field : sums.values)
+        for (auto& of_bytes : of_field)
+            for (vec::ints& sum : of_bytes) sum = vec::splat(0);
+    const std::uint32_t* input = inputs.words + at.first_input;
+    for (std::size_t run = 0; run < at.runs; ++run) {
+        prefetch_run<Bits>(words);
+        unroll<run_features / 4>([&](auto j) {
+            auto& of_field = sums.values[sum_of_quad<Bits>(j.value)];
+            const vec::ints lower = vec::splat(input[2 * j.value]), upper = vec::splat(input[2 * j.value + 1]);
+            unroll<width>([&](auto p) {
+                const vec::ints codes = quad_in_place<Bits, j.value>(words + p.value * lanes);
+                of_field[0][p.value] = vec::dot_quads(of_field[0][p.value], codes, lower);
+                of_field[1][p.value] = vec::dot_quads(of_field[1][p.value], codes, upper);
+            });
+        });
+        words += Bits * panel_width;
+        input += run_features / 2;
+    }
+    unroll<width>([&](auto p) {
+        const std::size_t column = lane + p.value * lanes;
+        const vec::ints begun = integer_format::start(at.zeros + column, inputs.sums[at.index]);
+        add_scaled<integer_format>(at, column, vec::add(begun, total<Bits, p.value>(sums)), inputs.scales[at.index],
+                                   out + column);
     });
 }
 
@@ -350,7 +457,10 @@ inline void multiply(const panel_view& panel, const rows_view& inputs, float* ou
         }
         for (std::size_t lane = 0; lane < panel_width; lane += width * lanes) {
             if (vec::fuses && inputs.rows == 1) {
-                if constexpr (vec::fuses) multiply_row<Format, Bits>(words + lane, at, inputs, lane, out);
+                if constexpr (Format::template splits<Bits>)
+                    multiply_split_row<Bits>(words + lane, at, inputs, lane, out);
+                else if constexpr (vec::fuses)
+                    multiply_row<Format, Bits>(words + lane, at, inputs, lane, out);
             } else {
                 unpack_segment<Format, Bits>(words + lane, at.runs, operands);
                 multiply_tiles<Format>(operands, at, inputs, lane, out);
@@ -446,6 +556,25 @@ inline void hold_pairs(const float* x, std::size_t runs, float levels, std::uint
     });
 }
 
+/// Lower and upper bytes, both signed, of a quad after the other.
+inline void hold_split(const float* x, std::size_t runs, float levels, std::uint32_t* words, float* scale,
+                       std::uint32_t* sum) {
+    constexpr std::size_t words_per_run = pair_format::operands;
+    hold_integers<words_per_run>(x, runs, levels, words, scale, sum, [](std::uint32_t* to, const std::int32_t* from) {
+        std::int8_t bytes[2][run_features];
+        for (std::size_t i = 0; i < run_features; ++i) {
+            bytes[0][i] = static_cast<std::int8_t>(from[i]);
+            bytes[1][i] = static_cast<std::int8_t>((from[i] - bytes[0][i]) / 256);
+        }
+        std::uint32_t quads[2][run_features / 4];
+        __builtin_memcpy(quads, bytes, sizeof bytes);
+        for (std::size_t q = 0; q < run_features / 4; ++q) {
+            to[2 * q] = quads[0][q];
+            to[2 * q + 1] = quads[1][q];
+        }
+    });
+}
+
 inline void hold_quads(const float* x, std::size_t runs, float levels, std::uint32_t* words, float* scale,
                        std::uint32_t* sum) {
     constexpr std::size_t words_per_run = quad_format::operands;
@@ -461,9 +590,12 @@ inline void hold_quads(const float* x, std::size_t runs, float levels, std::uint
 template <held_as Held, int Bits>
 inline kernel make_kernel() {
     if constexpr (Held == held_as::floats)
-        return {float_format::operands, float_format::tile_rows, hold_floats, multiply<float_format, Bits>};
+        return {float_format::operands, float_format::tile_rows, hold_floats, hold_floats,
+                multiply<float_format, Bits>};
     else if constexpr (Held == held_as::int8 && Bits <= vec::quad_bits)
-        return {quad_format::operands, quad_format::tile_rows, hold_quads, multiply<quad_format, Bits>};
+        return {quad_format::operands, quad_format::tile_rows, hold_quads, hold_quads,
+                multiply<quad_format, Bits>};
     else
-        return {pair_format::operands, pair_format::tile_rows, hold_pairs, multiply<pair_format, Bits>};
+        return {pair_format::operands, pair_format::tile_rows, hold_pairs, pair_format::splits<Bits> ? hold_split : hold_pairs,
+                multiply<pair_format, Bits>};
 }

@@ -33,6 +33,7 @@ struct vec {
     static constexpr std::size_t tile_rows = 4;
     static constexpr std::size_t width = 1;
     static constexpr bool fuses = true;
+    static constexpr bool splits = false;
     static constexpr std::size_t chains = 1;
     static constexpr std::size_t quad_chains = 1;
     static constexpr std::size_t quad_tile_rows = tile_rows;

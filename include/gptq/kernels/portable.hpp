@@ -26,6 +26,7 @@ struct vec {
     static constexpr std::size_t tile_rows = 4;    // rows of a large tile, as many as the registers hold
     static constexpr std::size_t width = 1;        // vectors of a panel that are multiplied together, 1 or 2
     static constexpr bool fuses = false;           // a single row is multiplied by codes as they are unpacked
+    static constexpr bool splits = false;          // a row of 16 bits is multiplied alone as bytes
     static constexpr std::size_t chains = 1;       // sums side by side that hide the latency of an addition
     static constexpr std::size_t quad_chains = 1;  // the same for dot_quads
     static constexpr std::size_t quad_tile_rows = tile_rows;  // the same for those of dot_quads
