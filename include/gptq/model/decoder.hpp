@@ -13,7 +13,6 @@
 #include <gptq/error.hpp>
 #include <gptq/io/model_folder.hpp>
 #include <gptq/model/block.hpp>
-#include <gptq/model/dense.hpp>
 #include <gptq/model/embedding.hpp>
 #include <gptq/model/head.hpp>
 #include <gptq/model/model_config.hpp>
@@ -91,7 +90,7 @@ class decoder {
         if (head_)
             head_->apply(states, logits);
         else
-            multiply_dense(states, view_of(embedding_.tokens), logits);
+            embedding_.tokens.multiply(states, logits);
     }
 
     /// Reads further tokens of the text in `cache`, and returns the logits after the last of them [vocab_size].

@@ -9,6 +9,7 @@
 #include <gptq/error.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/model/model_config.hpp>
+#include <gptq/model/table.hpp>
 #include <gptq/model/weights.hpp>
 #include <gptq/xtensor/adapt.hpp>
 
@@ -24,7 +25,7 @@ struct activations {
 
 /// The tables that tokens, and for some architectures positions, are looked up in.
 struct embedding {
-    tensor2<float> tokens = make_tensor2<float>(0, 0);     ///< [vocab_size, embedding_size]
+    table tokens;                                          ///< [vocab_size, embedding_size]
     tensor2<float> positions = make_tensor2<float>(0, 0);  ///< [max_positions + offset, hidden_size], or empty
     linear project_in;                                     ///< [hidden_size, embedding_size], or empty
 
@@ -49,8 +50,7 @@ struct embedding {
                 throw shape_error("token " + std::to_string(ids[t]) + " (number " + std::to_string(t) +
                                   " of the input) is outside the model's vocabulary of " +
                                   std::to_string(c.vocab_size));
-            const auto source = view_of(tokens).row(static_cast<std::size_t>(ids[t]));
-            for (std::size_t i = 0; i < source.size(); ++i) out(t, i) = source[i] * c.embedding_scale;
+            tokens.copy_row(static_cast<std::size_t>(ids[t]), c.embedding_scale, out.row(t));
         }
     }
 
@@ -68,7 +68,7 @@ inline embedding load_embedding(const model_config& c, const weight_reader& weig
     const bool stored = weights.contains(std::string(names.embedding) + ".weight");
     const std::string_view name = c.tied_embeddings && !stored ? names.head : names.embedding;
     embedding loaded;
-    loaded.tokens = weights.matrix(std::string(name), c.vocab_size, c.embedding_size);
+    loaded.tokens = weights.read_table(std::string(name), c.vocab_size, c.embedding_size);
     if (!names.positions.empty())
         loaded.positions =
             weights.matrix(std::string(names.positions), c.max_positions + c.arch.position_offset, c.hidden_size);

@@ -71,7 +71,7 @@ inline linear round_head(std::optional<linear> head, const embedding& table, qua
     using rounded = scheme<8, group_size<64>, asymmetric>;
     if (head && head->weight.size() == 0) return *std::move(head);
     linear result = head ? *std::move(head) : linear{};
-    result.hold(round_to_nearest<rounded>(head ? result.weight : table.tokens), form);
+    result.hold(round_to_nearest<rounded>(head ? result.weight : table.tokens.floats()), form);
     return result;
 }
 

@@ -29,7 +29,7 @@ enum class quantized_form { dense, exact, int16, int8 };
 class linear_job {
  public:
     linear_job() = default;
-    explicit linear_job(dense_job&& job) : job_(job) {}
+    explicit linear_job(dense_job<>&& job) : job_(job) {}
     explicit linear_job(begun_product<float>&& product) : job_(std::move(product)) {}
 
     /// The product with a quantized layer, if it is one.
@@ -52,7 +52,7 @@ class linear_job {
         void operator()(std::size_t, std::size_t) const {}
     };
 
-    std::variant<nothing, dense_job, begun_product<float>> job_;
+    std::variant<nothing, dense_job<>, begun_product<float>> job_;
 };
 
 /// Y = X · Wᵀ + bias with W [N, K].
@@ -98,7 +98,7 @@ struct linear {
         const begun_product<float>* product = beside != nullptr ? beside->product() : nullptr;
         return on_weights([&](const auto& m) { return linear_job(m.begin(x, y, {}, no_epilogue{}, product)); },
                           [&](matrix_view<const float> w) {
-                              if (!worth_blas(x)) return linear_job(dense_job{x, w, y});
+                              if (!worth_blas(x)) return linear_job(dense_job<>{x, w, y});
                               multiply_dense(x, w, y);
                               return linear_job();
                           });

@@ -13,6 +13,7 @@
 #include <gptq/model/elementwise.hpp>
 #include <gptq/model/linear.hpp>
 #include <gptq/model/model_config.hpp>
+#include <gptq/model/table.hpp>
 #include <gptq/xtensor/adapt.hpp>
 #include <gptq/xtensor/quantized.hpp>
 
@@ -30,6 +31,11 @@ class weight_reader {
     tensor2<float> matrix(const std::string& name, std::size_t rows, std::size_t cols) const {
         require_shape(name + ".weight", {rows, cols});
         return folder_->read_matrix(name + ".weight");
+    }
+
+    /// The same in the numbers that it is stored in.
+    table read_table(const std::string& name, std::size_t rows, std::size_t cols) const {
+        return {matrix(name, rows, cols), folder_->tensor(name + ".weight").dtype};
     }
 
     /// The tensor `name` [size] in float, likewise.
