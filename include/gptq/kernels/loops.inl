@@ -26,15 +26,18 @@ template <std::size_t Count, class F>
 template <int Bits, std::size_t J, int Left = 0>
 inline vec::ints quad(const std::uint32_t* run) {
     if constexpr (Bits == 3) {
-        return vec::bit_or(quad<2, J>(run), quad<1, J, 2>(run + 2 * panel_width));
+        return vec::bit_or(quad<2, J, Left>(run), quad<1, J, Left + 2>(run + 2 * panel_width));
     } else {
         constexpr std::size_t fields = 8 / Bits;
         constexpr int right = Bits * static_cast<int>(J % fields) - Left;
         const vec::ints line = vec::load(run + J / fields * panel_width);
+        constexpr std::uint32_t mask = ((1u << Bits) - 1u) * 0x01010101u << Left;
         if constexpr (Bits == 8)
             return line;
+        else if constexpr (right == 0)
+            return vec::bit_and(line, vec::splat(mask));
         else
-            return vec::bit_and(vec::shift_right<right>(line), vec::splat(((1u << Bits) - 1u) * 0x01010101u << Left));
+            return vec::bit_and(vec::shift_right<right>(line), vec::splat(mask));
     }
 }
 
@@ -282,21 +285,6 @@ constexpr std::size_t sum_of_quad(std::size_t j) {
 template <int Bits>
 inline constexpr int field_bits = Bits == 3 ? 2 : Bits;
 
-/// The codes of quad J of a run as bytes, times as much as its field counts.
-template <int Bits, std::size_t J>
-inline vec::ints quad_in_place(const std::uint32_t* run) {
-    constexpr int at = field_bits<Bits> * static_cast<int>(sum_of_quad<Bits>(J));
-    if constexpr (Bits == 3) {
-        const vec::ints low = vec::shift_right<2 * static_cast<int>(J % 4) - at>(vec::load(run + J / 4 * panel_width));
-        const vec::ints highest = vec::shift_right<static_cast<int>(J) - at - 2>(vec::load(run + 2 * panel_width));
-        return vec::bit_or(vec::bit_and(low, vec::splat(0x03030303u << at)),
-                           vec::bit_and(highest, vec::splat(0x04040404u << at)));
-    } else {
-        constexpr std::uint32_t mask = ((1u << Bits) - 1u) * 0x01010101u;
-        return vec::bit_and(vec::load(run + J / (8 / Bits) * panel_width), vec::splat(mask << at));
-    }
-}
-
 /// The sums of a row: [fields, lower and upper bytes, width].
 template <int Bits>
 struct split_sums {
@@ -339,10 +327,11 @@ template <int Bits>
     for (std::size_t run = 0; run < at.runs; ++run) {
         prefetch_run<Bits>(words);
         unroll<run_features / 4>([&](auto j) {
+            constexpr int left = field_bits<Bits> * static_cast<int>(sum_of_quad<Bits>(j.value));
             auto& of_field = sums.values[sum_of_quad<Bits>(j.value)];
             const vec::ints lower = vec::splat(input[2 * j.value]), upper = vec::splat(input[2 * j.value + 1]);
             unroll<width>([&](auto p) {
-                const vec::ints codes = quad_in_place<Bits, j.value>(words + p.value * lanes);
+                const vec::ints codes = quad<Bits, j.value, left>(words + p.value * lanes);
                 of_field[0][p.value] = vec::dot_quads(of_field[0][p.value], codes, lower);
                 of_field[1][p.value] = vec::dot_quads(of_field[1][p.value], codes, upper);
             });

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <type_traits>
 
 #include <gptq/backends/cpu/blas.hpp>
 #include <gptq/fold.hpp>
@@ -58,31 +59,29 @@ struct dense_job {
 /// products with codes, its threads and OpenMP's would keep each other from the processors.
 inline bool worth_blas(matrix_view<const float> x) { return x.rows > 4; }
 
-/// Y = X · Wᵀ.                                                                            X [T, K]  W [N, K]  Y [T, N]
-inline void multiply_dense(matrix_view<const float> x, matrix_view<const float> w, matrix_view<float> y) {
-    if (worth_blas(x)) return blas::gemm_nt(x, w, y, 1.0f, 0.0f);
-    const std::array jobs = {dense_job<>{x, w, y}};
-    kernels::run_jobs(jobs, matmul_options{}.threads_for(jobs.front().work()));
-}
-
-/// The same for finite numbers of half or bfloat16, which BLAS gets widened, some output features at a time.
+/// Y = X · Wᵀ. Numbers of half or bfloat16, all finite, are widened for BLAS, some output features at a time.
+///                                                                                        X [T, K]  W [N, K]  Y [T, N]
 template <class T>
 void multiply_dense(matrix_view<const float> x, matrix_view<const T> w, matrix_view<float> y) {
     if (!worth_blas(x)) {
         const std::array jobs = {dense_job<T>{x, w, y}};
         return kernels::run_jobs(jobs, matmul_options{}.threads_for(jobs.front().work()));
     }
-    constexpr std::size_t slab = 2048;
-    matrix<float> wide(std::min(slab, w.rows), w.cols);
-    for (std::size_t first = 0; first < w.rows; first += slab) {
-        const std::size_t last = std::min(first + slab, w.rows);
-        const auto widen_row = [&](std::size_t r) {
-            const std::span<const T> from = w.row(first + r);
-            const std::span<float> to = wide.view().row(r);
-            for (std::size_t i = 0; i < to.size(); ++i) to[i] = widen_finite(from[i]);
-        };
-        kernels::run_rows(best_isa(), widen_row, 0, last - first);
-        blas::gemm_nt(x, wide.view().block(0, last - first, 0, w.cols), y.columns(first, last), 1.0f, 0.0f);
+    if constexpr (std::is_same_v<T, float>) {
+        blas::gemm_nt(x, w, y, 1.0f, 0.0f);
+    } else {
+        constexpr std::size_t slab = 2048;
+        matrix<float> wide(std::min(slab, w.rows), w.cols);
+        for (std::size_t first = 0; first < w.rows; first += slab) {
+            const std::size_t last = std::min(first + slab, w.rows);
+            const auto widen_row = [&](std::size_t r) {
+                const std::span<const T> from = w.row(first + r);
+                const std::span<float> to = wide.view().row(r);
+                for (std::size_t i = 0; i < to.size(); ++i) to[i] = widen_finite(from[i]);
+            };
+            kernels::run_rows(best_isa(), widen_row, 0, last - first);
+            blas::gemm_nt(x, wide.view().block(0, last - first, 0, w.cols), y.columns(first, last), 1.0f, 0.0f);
+        }
     }
 }
 

@@ -5,7 +5,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
-#include <type_traits>
 
 #include <gptq/backends/cuda/context.hpp>
 #include <gptq/backends/cuda/decode_kernel.hpp>
@@ -78,21 +77,22 @@ bool usable_in_place(const slot_order& order, matrix_view<const T> X) {
 
 namespace detail {
 
-/// f(a constant) with the number of token tiles of the kernel for so many rows.
-template <class F>
-constexpr auto visit_token_tiles(std::size_t rows, const F& f) {
-    if (rows <= 8) return f(std::integral_constant<std::size_t, 1>());
-    if (rows <= 16) return f(std::integral_constant<std::size_t, 2>());
-    return f(std::integral_constant<std::size_t, 4>());
+template <int Bits, tensor_element T, std::size_t TokenTiles, class Launcher>
+void decode_tiles(const Launcher& launch, const fragment_view& weights, matrix_view<const T> X, matrix_view<T> Y,
+                  matrix_view<float> partial) {
+    const decode_kernel<Bits, T, TokenTiles> kernel{weights, X, Y, partial};
+    launch(kernel.launch(), kernel);
 }
 
 template <int Bits, tensor_element T, class Launcher>
 void decode_some(const Launcher& launch, const fragment_view& weights, matrix_view<const T> X, matrix_view<T> Y,
                  matrix_view<float> partial) {
-    visit_token_tiles(X.rows, [&](auto tiles) {
-        const decode_kernel<Bits, T, decltype(tiles)::value> kernel{weights, X, Y, partial};
-        launch(kernel.launch(), kernel);
-    });
+    if (X.rows <= 8)
+        decode_tiles<Bits, T, 1>(launch, weights, X, Y, partial);
+    else if (X.rows <= 16)
+        decode_tiles<Bits, T, 2>(launch, weights, X, Y, partial);
+    else
+        decode_tiles<Bits, T, 4>(launch, weights, X, Y, partial);
     if (partial.rows == 0) return;
     const sum_parts_kernel<T> sum{partial, Y};
     launch(sum.launch(), sum);
