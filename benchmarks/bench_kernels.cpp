@@ -13,6 +13,7 @@
 #include <benchmark/benchmark.h>
 
 #include <gptq/gptq.hpp>
+#include <gptq/kernels/rows.hpp>
 
 // OpenBLAS's own names; with another BLAS they are absent.
 extern "C" {

@@ -1,4 +1,5 @@
-# find_package(gptq) gives gptq::gptq; find_package(gptq COMPONENTS model cuda) gives gptq::model and gptq::cuda as well.
+# find_package(gptq) gives gptq::gptq; find_package(gptq COMPONENTS model compiled cuda) gives gptq::model, gptq::compiled
+# and gptq::cuda as well.
 include(CMakePackageConfigHelpers)
 
 set(gptq_cmake_dir ${CMAKE_INSTALL_DATADIR}/cmake/gptq)
@@ -17,6 +18,9 @@ endif()
 install(FILES
     ${PROJECT_BINARY_DIR}/gptqConfig.cmake
     ${PROJECT_BINARY_DIR}/gptqConfigVersion.cmake
+    ${PROJECT_SOURCE_DIR}/cmake/gptqCompiled.cmake
     ${PROJECT_SOURCE_DIR}/cmake/FindPCRE2.cmake
     ${PROJECT_SOURCE_DIR}/cmake/Findutf8proc.cmake
     DESTINATION ${gptq_cmake_dir})
+install(FILES ${PROJECT_SOURCE_DIR}/backends/cpu/kernels.cpp ${PROJECT_SOURCE_DIR}/backends/cpu/solver.cpp
+    DESTINATION ${gptq_cmake_dir}/compiled)

@@ -1,11 +1,20 @@
-// The kernels, for builds of many files that define GPTQ_KERNELS_ELSEWHERE: see <gptq/kernels/dispatch.hpp>.
-#include <gptq/kernels/dispatch.hpp>
+// The kernels, the threads and the products of gptq::compiled: see <gptq/compiled.hpp>.
+#ifndef GPTQ_COMPILED
+#error "Define GPTQ_COMPILED for this file and for all others of the program"
+#endif
 
-namespace gptq::kernels {
+#include <gptq/backends/cpu/share_rows.hpp>
+#include <gptq/backends/cpu/usual.hpp>
+#include <gptq/kernels/find_isa.hpp>
+#include <gptq/kernels/find_kernel.hpp>
 
-// All of them: each way of holding inputs, each number of bits.
-template kernel_family find_family<held_as::floats>(int);
-template kernel_family find_family<held_as::int16>(int);
-template kernel_family find_family<held_as::int8>(int);
+namespace gptq {
 
-}  // namespace gptq::kernels
+// All kernels: each way of holding inputs, each number of bits.
+template kernels::kernel_family kernels::find_family<kernels::held_as::floats>(int);
+template kernels::kernel_family kernels::find_family<kernels::held_as::int16>(int);
+template kernels::kernel_family kernels::find_family<kernels::held_as::int8>(int);
+
+GPTQ_USUAL_PRODUCTS(template)
+
+}  // namespace gptq

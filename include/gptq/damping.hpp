@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <iterator>
 #include <numeric>
 #include <span>
 #include <vector>
@@ -20,7 +19,8 @@ namespace gptq {
 inline double automatic_damping(std::span<const float> diagonal) {
     constexpr double of_median = 0.05, least = 1e-4, usual = 0.01;
     std::vector<float> live;
-    std::copy_if(diagonal.begin(), diagonal.end(), std::back_inserter(live), [](float d) { return d > 0.0f; });
+    for (const float d : diagonal)
+        if (d > 0.0f) live.push_back(d);
     if (live.empty()) return usual;
     const double mean = std::accumulate(live.begin(), live.end(), 0.0) / static_cast<double>(live.size());
     const auto median = live.begin() + static_cast<std::ptrdiff_t>(live.size() / 2);

@@ -246,10 +246,7 @@ class prepared {
     /// outputs that are not. Throws shape_error where the shapes do not fit, and what the epilogue throws.
     template <class T, class U, class Epilogue = no_epilogue>
     void multiply(matrix_view<T> X, matrix_view<U> Y, const matmul_options& options = {},
-                  const Epilogue& epilogue = {}) const {
-        const std::array products = {begin(X, Y, options, epilogue)};
-        kernels::run_jobs(products, options.threads_for(products.front().work()));
-    }
+                  const Epilogue& epilogue = {}) const;
 
     /// The first part of multiply, with the same arguments and errors: what it returns is left to be done. For layers
     /// that read the same inputs (the projections to queries, keys and values), whose products run together so. `beside`
@@ -275,13 +272,7 @@ class prepared {
                                              : A::levels < 128 ? kernels::held_as::int8
                                                                : kernels::held_as::int16;
 
-    prepared(const_quantized_view q, kernels::kernel_family family, weight_memory* memory)
-        : prepared(
-              family, checked(q).scales, q.zeros, q.g_idx,
-              [&](std::size_t first, matrix_view<std::uint8_t> room) {
-                  return q.codes.block(first, room.rows, 0, q.codes.cols);
-              },
-              memory) {}
+    prepared(const_quantized_view q, kernels::kernel_family family, weight_memory* memory);
 
     template <class CodesOf>
     prepared(kernels::kernel_family family, matrix_view<const float> scales, matrix_view<const std::uint8_t> zeros,
@@ -314,5 +305,24 @@ class prepared {
     kernels::feature_order features_;
     kernels::panels panels_;
 };
+
+// Apart from the class, and so not inline: what gptq::compiled holds is not compiled again where it is called.
+
+template <Activation A>
+prepared<A>::prepared(const_quantized_view q, kernels::kernel_family family, weight_memory* memory)
+    : prepared(
+          family, checked(q).scales, q.zeros, q.g_idx,
+          [&](std::size_t first, matrix_view<std::uint8_t> room) {
+              return q.codes.block(first, room.rows, 0, q.codes.cols);
+          },
+          memory) {}
+
+template <Activation A>
+template <class T, class U, class Epilogue>
+void prepared<A>::multiply(matrix_view<T> X, matrix_view<U> Y, const matmul_options& options,
+                           const Epilogue& epilogue) const {
+    const std::array products = {begin(X, Y, options, epilogue)};
+    kernels::run_jobs(products, options.threads_for(products.front().work()));
+}
 
 }  // namespace gptq

@@ -20,10 +20,9 @@ inline column_order identity_order(std::size_t n) {
     return order;
 }
 
-/// Columns [first, last) of `order` by falling diagonal; equal diagonals keep their order.
-inline void sort_by_diagonal(column_order& order, std::span<const float> diag, std::size_t first, std::size_t last) {
-    const auto begin = order.begin();
-    std::stable_sort(begin + static_cast<std::ptrdiff_t>(first), begin + static_cast<std::ptrdiff_t>(last),
+/// Columns by falling diagonal; equal diagonals keep their order.
+inline void sort_by_diagonal(std::span<std::size_t> columns, std::span<const float> diag) {
+    std::stable_sort(columns.begin(), columns.end(),
                      [diag](std::size_t a, std::size_t b) { return diag[a] > diag[b]; });
 }
 
@@ -45,7 +44,7 @@ struct act_order {
     static constexpr bool static_groups = false;
     column_order operator()(std::span<const float> diag, std::size_t /*group_features*/) const {
         auto order = detail::identity_order(diag.size());
-        detail::sort_by_diagonal(order, diag, 0, order.size());
+        detail::sort_by_diagonal(order, diag);
         return order;
     }
 };
@@ -65,17 +64,19 @@ struct group_aware_order {
     static constexpr bool groups_follow_order = false;
     static constexpr bool static_groups = false;
     column_order operator()(std::span<const float> diag, std::size_t group_features) const {
-        auto sorted = detail::identity_order(diag.size());
+        column_order sorted = detail::identity_order(diag.size());
         for (std::size_t first = 0; first < diag.size(); first += group_features)
-            detail::sort_by_diagonal(sorted, diag, first, std::min(first + group_features, diag.size()));
-        std::vector<std::size_t> groups = detail::identity_order(diag.size() / group_features);
-        std::stable_sort(groups.begin(), groups.end(), [&](std::size_t a, std::size_t b) {
-            return diag[sorted[a * group_features]] > diag[sorted[b * group_features]];
-        });
+            detail::sort_by_diagonal(std::span(sorted).subspan(first, std::min(group_features, diag.size() - first)),
+                                     diag);
+        std::vector<std::size_t> leaders;  // the first column of each whole group, which has its largest diagonal
+        for (std::size_t first = 0; first + group_features <= diag.size(); first += group_features)
+            leaders.push_back(sorted[first]);
+        detail::sort_by_diagonal(leaders, diag);
         column_order order;
         order.reserve(diag.size());
-        for (const std::size_t g : groups)
-            for (std::size_t i = 0; i < group_features; ++i) order.push_back(sorted[g * group_features + i]);
+        for (const std::size_t leader : leaders)
+            for (std::size_t i = 0; i < group_features; ++i)
+                order.push_back(sorted[leader / group_features * group_features + i]);
         for (std::size_t p = order.size(); p < diag.size(); ++p) order.push_back(sorted[p]);
         return order;
     }

@@ -11,3 +11,6 @@ run(${CMAKE_COMMAND} -S ${CONSUMER} -B ${WORK}/build -G ${GENERATOR} -DCMAKE_CXX
 run(${CMAKE_COMMAND} --build ${WORK}/build)
 run(${WORK}/build/consumer)
 run(${WORK}/build/model_consumer)
+if(EXISTS ${WORK}/build/compiled_consumer)
+    run(${WORK}/build/compiled_consumer)
+endif()

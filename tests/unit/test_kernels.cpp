@@ -15,6 +15,9 @@
 #include <vector>
 
 #include <gptq/gptq.hpp>
+#include <gptq/kernels/avx2.hpp>
+#include <gptq/kernels/avx512.hpp>
+#include <gptq/kernels/avx512_vnni.hpp>
 #include <gptq/reference_matmul.hpp>
 
 #include "support/catch.hpp"

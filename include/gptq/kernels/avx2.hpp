@@ -121,7 +121,6 @@ struct vec {
 
 #include <gptq/kernels/columns.inl>
 #include <gptq/kernels/loops.inl>
-#include <gptq/kernels/rows.inl>
 
 }  // namespace gptq::kernels::avx2
 

@@ -118,7 +118,6 @@ struct vec {
 
 #include <gptq/kernels/columns.inl>
 #include <gptq/kernels/loops.inl>
-#include <gptq/kernels/rows.inl>
 
 }  // namespace gptq::kernels::avx512
 

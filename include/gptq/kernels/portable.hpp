@@ -156,6 +156,5 @@ struct vec {
 
 #include <gptq/kernels/columns.inl>
 #include <gptq/kernels/loops.inl>
-#include <gptq/kernels/rows.inl>
 
 }  // namespace gptq::kernels::portable

@@ -6,7 +6,7 @@
 #include <span>
 #include <utility>
 
-#include <gptq/kernels/dispatch.hpp>
+#include <gptq/kernels/rows.hpp>
 #include <gptq/kernels/threads.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/model/buffers.hpp>

@@ -12,8 +12,8 @@
 #include <gptq/backends/cpu/blas.hpp>
 #include <gptq/fold.hpp>
 #include <gptq/half.hpp>
-#include <gptq/kernels/dispatch.hpp>
 #include <gptq/kernels/isa.hpp>
+#include <gptq/kernels/rows.hpp>
 #include <gptq/kernels/threads.hpp>
 #include <gptq/matmul.hpp>
 #include <gptq/matrix_view.hpp>

@@ -9,7 +9,7 @@
 #include <span>
 
 #include <gptq/fold.hpp>
-#include <gptq/kernels/dispatch.hpp>
+#include <gptq/kernels/rows.hpp>
 #include <gptq/kernels/threads.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/model/architecture.hpp>

@@ -66,8 +66,8 @@ inline void check_range(matrix_view<const std::uint8_t> m, int lowest, int highe
     for (std::size_t r = 0; r < m.rows; ++r) {
         const auto outside = [&](std::uint8_t x) { return x < lowest || x > highest; };
         const auto row = m.row(r);
-        if (std::none_of(row.begin(), row.end(), outside)) continue;
         const auto at = std::find_if(row.begin(), row.end(), outside);
+        if (at == row.end()) continue;
         throw format_error(std::string(what) + " " + std::to_string(*at) + " at " +
                            position_string(r, column, static_cast<std::size_t>(at - row.begin())) + " is not in [" +
                            std::to_string(lowest) + ", " + std::to_string(highest) + "]" + advice);

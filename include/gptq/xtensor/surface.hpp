@@ -61,7 +61,8 @@ requires Observer<std::remove_reference_t<O>> quantized<S> quantize(const M& W, 
     const readable_matrix<float, M> weights(W, "weights");
     quantized<S> q;
     allocate(q, S::bits, S::grid::sym, weights.view().rows, weights.view().cols, f.group_features);
-    q.report = solve_and_refine<S::bits>(weights.view(), f, q.view(), options, observer, typename S::grid{});
+    observer_ref watching(observer);
+    q.report = solve_and_refine<S::bits>(weights.view(), f, q.view(), options, watching, typename S::grid{});
     return q;
 }
 

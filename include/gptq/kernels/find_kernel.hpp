@@ -1,0 +1,68 @@
+// From an instruction set to its kernels: brings in those of all sets for dispatch.hpp, which includes this.
+#pragma once
+
+#include <string>
+
+#include <gptq/compiled.hpp>
+#include <gptq/error.hpp>
+#include <gptq/kernels/avx2.hpp>
+#include <gptq/kernels/avx512.hpp>
+#include <gptq/kernels/avx512_vnni.hpp>
+#include <gptq/kernels/avx_vnni.hpp>
+#include <gptq/kernels/columns.hpp>
+#include <gptq/kernels/dispatch.hpp>
+#include <gptq/kernels/isa.hpp>
+#include <gptq/kernels/kernel.hpp>
+#include <gptq/kernels/neon.hpp>
+#include <gptq/kernels/portable.hpp>
+
+namespace gptq::kernels {
+
+/// Throws unsupported_error where this machine cannot run kernels of `which`.
+inline void require_supported(isa which) {
+    if (!supports(which))
+        throw unsupported_error("kernels: this machine has no " + std::string(isa_name(which)) +
+                                "; leave the choice to best_isa()");
+}
+
+template <held_as Held, int Bits>
+kernel find_kernel(isa which) {
+    require_supported(which);
+    // Floats gain nothing from dot products of integers: those kernels need not be compiled twice.
+    constexpr bool floats = Held == held_as::floats;
+    if (floats && which == isa::avx_vnni) which = isa::avx2;
+    if (floats && which == isa::avx512_vnni) which = isa::avx512;
+    switch (which) {
+#if defined(__x86_64__)
+        case isa::avx2: return avx2::make_kernel<Held, Bits>();
+        case isa::avx_vnni:
+            if constexpr (!floats) return avx_vnni::make_kernel<Held, Bits>();
+            break;
+        case isa::avx512: return avx512::make_kernel<Held, Bits>();
+        case isa::avx512_vnni:
+            if constexpr (!floats) return avx512_vnni::make_kernel<Held, Bits>();
+            break;
+#elif defined(__aarch64__)
+        case isa::neon: return neon::make_kernel<Held, Bits>();
+#endif
+        default: break;
+    }
+    return portable::make_kernel<Held, Bits>();
+}
+
+GPTQ_INLINE column_kernels find_column_kernels(isa which) {
+    require_supported(which);
+    switch (which) {
+#if defined(__x86_64__)
+        case isa::avx2:
+        case isa::avx_vnni: return avx2::find_column_kernels();
+        case isa::avx512:
+        case isa::avx512_vnni: return avx512::find_column_kernels();
+#elif defined(__aarch64__)
+        case isa::neon: return neon::find_column_kernels();
+#endif
+        default: return portable::find_column_kernels();
+    }
+}
+
+}  // namespace gptq::kernels
