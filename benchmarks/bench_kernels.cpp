@@ -30,16 +30,27 @@ constexpr std::size_t prefill_rows = 512;
 /// What is read in turn is several times larger than the caches of any machine that this is likely to meet.
 constexpr std::size_t bytes_read = std::size_t{512} << 20;
 
+double seconds_of(const std::function<void()>& work) {
+    const auto start = std::chrono::steady_clock::now();
+    work();
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
 /// The shortest of the runs of some seconds: what the machine can do when nothing else disturbs it.
-double shortest(const std::function<void()>& work) {
-    double best = 1e30;
-    const auto begin = std::chrono::steady_clock::now();
-    while (std::chrono::steady_clock::now() - begin < std::chrono::seconds(3)) {
-        const auto start = std::chrono::steady_clock::now();
-        work();
-        best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+double shortest(const std::function<void()>& work, double seconds = 3.0) {
+    double best = 1e30, spent = 0.0;
+    while (spent < seconds) {
+        const double taken = seconds_of(work);
+        best = std::min(best, taken);
+        spent += taken;
     }
     return best;
+}
+
+double median(std::vector<double> values) {
+    const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+    std::nth_element(values.begin(), middle, values.end());
+    return *middle;
 }
 
 std::vector<float> random_floats(std::size_t count) {
@@ -60,11 +71,10 @@ gptq::quantized_layer random_layer(int bits) {
     return q;
 }
 
-/// What the results are compared with, measured once, first.
+/// What results are compared with, measured once, first.
 struct bounds {
-    double bandwidth;  // bytes read a second, by all threads
-    double sgemv;      // seconds of one row times float weights
-    double sgemm;      // seconds of prefill_rows rows times float weights
+    double sgemv;  // seconds of one row times float weights
+    double sgemm;  // seconds of prefill_rows rows times float weights
 };
 
 /// Reads page r, of 4 KiB, with the widest loads there are, some distance ahead of which memory is asked for.
@@ -85,24 +95,42 @@ struct read_page {
     }
 };
 
-/// The best of several ways to read memory, all in pieces that threads take as they do those of a product.
-double measure_bandwidth() {
-    gptq::weight_memory memory;  // pages of the same size as for weights
-    constexpr std::size_t count = bytes_read / sizeof(std::uint64_t);
-    const auto numbers = memory.zeros<std::uint64_t>(count);
-    std::fill_n(numbers.get(), count, 1);
-    const auto read = [&](const auto& page) {
-        return shortest([&] {
-            gptq::kernels::in_pieces(bytes_read / 4096, gptq::kernels::default_threads(),
-                                     [&](std::size_t first, std::size_t last) {
-                                         gptq::kernels::run_rows(gptq::best_isa(), page, first, last);
-                                     });
+/// Memory that is read as fast as can be: by the best of several ways, in pieces that threads take as they do those of a
+/// product.
+class readable_memory {
+ public:
+    readable_memory(const std::byte* begin, const std::byte* end)
+        : words_(reinterpret_cast<const std::uint64_t*>(begin)), pages_(static_cast<std::size_t>(end - begin) / 4096) {
+        double best = 1e30;
+        consider<0>(best);
+        consider<256>(best);
+        consider<1024>(best);
+    }
+
+    std::size_t bytes() const { return pages_ * 4096; }
+    double seconds() const {
+        return seconds_of([&] { read_(words_, pages_); });
+    }
+
+ private:
+    template <std::size_t Ahead>
+    static void read(const std::uint64_t* words, std::size_t pages) {
+        gptq::kernels::in_pieces(pages, gptq::kernels::default_threads(), [&](std::size_t first, std::size_t last) {
+            gptq::kernels::run_rows(gptq::best_isa(), read_page<Ahead>{words}, first, last);
         });
-    };
-    const double seconds = std::min(
-        {read(read_page<0>{numbers.get()}), read(read_page<256>{numbers.get()}), read(read_page<1024>{numbers.get()})});
-    return static_cast<double>(bytes_read) / seconds;
-}
+    }
+    template <std::size_t Ahead>
+    void consider(double& best) {
+        const double taken = shortest([&] { read<Ahead>(words_, pages_); }, 0.2);
+        if (taken >= best) return;
+        best = taken;
+        read_ = read<Ahead>;
+    }
+
+    const std::uint64_t* words_;
+    std::size_t pages_;
+    void (*read_)(const std::uint64_t*, std::size_t) = nullptr;
+};
 
 bounds measure_bounds() {
     if (openblas_set_num_threads) openblas_set_num_threads(static_cast<int>(gptq::kernels::default_threads()));
@@ -117,33 +145,40 @@ bounds measure_bounds() {
         gptq::blas::gemm_nt({X.data(), prefill_rows, in_features}, {W.data(), out_features, in_features},
                             {Y.data(), prefill_rows, out_features}, 1.0f, 0.0f);
     });
-    return {measure_bandwidth(), sgemv, sgemm};
+    return {sgemv, sgemm};
 }
 
-/// One row times each of as many layers as make up bytes_read, for the time of one.
+/// One row times each of as many layers as make up bytes_read, in turn with reading the memory that they lie in: how fast
+/// memory is depends on where in the machine it is, so that only the same memory compares.
 template <gptq::Activation A>
 void decode(benchmark::State& state, const gptq::quantized_layer& q, const bounds& bound) {
-    gptq::weight_memory memory;
+    gptq::weight_memory memory(2 * bytes_read);  // all in one piece
+    const auto begin = memory.zeros<std::byte>(1);
     std::vector<gptq::prepared<A>> layers;
     do layers.push_back(gptq::prepare<A>(q, &memory));
     while (layers.size() * layers.front().bytes() < bytes_read);
+    const readable_memory same(begin.get(), memory.zeros<std::byte>(1).get());
     const auto x = random_floats(in_features);
     std::vector<float> y(out_features);
-    std::size_t next = 0;
-    double seconds = 1e30;
+    const auto multiply_all = [&] {
+        for (const auto& layer : layers)
+            layer.multiply(gptq::matrix_view<const float>(x.data(), 1, in_features),
+                           gptq::matrix_view<float>(y.data(), 1, out_features));
+    };
+    const double bytes = static_cast<double>(layers.size() * layers.front().bytes());
+    std::vector<double> times, reads, shares;
     for (auto _ : state) {
-        const auto start = std::chrono::steady_clock::now();
-        layers[next].multiply(gptq::matrix_view<const float>(x.data(), 1, in_features),
-                              gptq::matrix_view<float>(y.data(), 1, out_features));
-        const double taken = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-        state.SetIterationTime(taken);
-        seconds = std::min(seconds, taken);
-        next = (next + 1) % layers.size();
+        reads.push_back(same.seconds() / static_cast<double>(same.bytes()));
+        times.push_back(seconds_of(multiply_all));
+        shares.push_back(reads.back() * bytes / times.back());
+        state.SetIterationTime(times.back());
     }
-    const double rate = static_cast<double>(layers.front().bytes()) / seconds;
-    state.counters["giga_per_second"] = rate * 1e-9;  // bytes
-    state.counters["of_bandwidth"] = rate / bound.bandwidth;
-    state.counters["x_blas"] = bound.sgemv / seconds;
+    const double seconds = median(times);
+    state.counters["milliseconds"] = seconds / static_cast<double>(layers.size()) * 1e3;
+    state.counters["giga_per_second"] = bytes / seconds * 1e-9;  // bytes
+    state.counters["read_giga_per_second"] = 1e-9 / median(reads);
+    state.counters["of_bandwidth"] = median(shares);
+    state.counters["x_blas"] = bound.sgemv * static_cast<double>(layers.size()) / seconds;
 }
 
 template <gptq::Activation A>
@@ -153,16 +188,18 @@ void prefill(benchmark::State& state, const gptq::quantized_layer& q, const boun
     std::vector<float> Y(prefill_rows * out_features);
     double seconds = 1e30;
     for (auto _ : state) {
-        const auto start = std::chrono::steady_clock::now();
-        layer.multiply(gptq::matrix_view<const float>(X.data(), prefill_rows, in_features),
-                       gptq::matrix_view<float>(Y.data(), prefill_rows, out_features));
-        const double taken = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        const double taken = seconds_of([&] {
+            layer.multiply(gptq::matrix_view<const float>(X.data(), prefill_rows, in_features),
+                           gptq::matrix_view<float>(Y.data(), prefill_rows, out_features));
+        });
         state.SetIterationTime(taken);
         seconds = std::min(seconds, taken);
     }
     const auto products = static_cast<double>(prefill_rows * out_features * in_features);
+    state.counters["milliseconds"] = seconds * 1e3;
     state.counters["giga_per_second"] = products / seconds * 1e-9;
-    state.counters["of_bandwidth"] = 0.0;  // does not apply, but every run must have the same counters
+    state.counters["read_giga_per_second"] = 0.0;  // does not apply, but every run must have the same counters
+    state.counters["of_bandwidth"] = 0.0;
     state.counters["x_blas"] = bound.sgemm / seconds;
 }
 
@@ -185,7 +222,6 @@ int main(int argc, char** argv) {
     const bounds bound = measure_bounds();
     benchmark::AddCustomContext("kernels", std::string(gptq::isa_name(gptq::best_isa())));
     benchmark::AddCustomContext("threads", std::to_string(gptq::kernels::default_threads()));
-    benchmark::AddCustomContext("read_bandwidth_GB_s", std::to_string(bound.bandwidth * 1e-9));
     benchmark::AddCustomContext("sgemv_ms", std::to_string(bound.sgemv * 1e3));
     benchmark::AddCustomContext("sgemm_ms", std::to_string(bound.sgemm * 1e3));
     if (openblas_get_corename) benchmark::AddCustomContext("openblas_core", openblas_get_corename());
