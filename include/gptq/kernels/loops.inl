@@ -219,13 +219,14 @@ template <class Vec, int Bits, int Weight>
     });
 }
 
-/// Asks for the weights of a run earlier than the processor would by itself.
+/// Asks for the weights of a run earlier than the processor would by itself, where that helps.
 template <int Bits>
-[[gnu::always_inline]] inline void prefetch_run(const std::uint32_t* words) {
+[[gnu::always_inline]] inline void prefetch_run([[maybe_unused]] const std::uint32_t* words) {
+    constexpr std::size_t ahead = vec::template prefetch_words<Bits>;
     // Not inlined at once, g++ drops what has no effect.
-    unroll<Bits * width>([&](auto i) __attribute__((always_inline)) {
+    unroll<ahead == 0 ? 0 : Bits * width>([&](auto i) __attribute__((always_inline)) {
         constexpr std::size_t word = i.value / width * panel_width + i.value % width * lanes;
-        __builtin_prefetch(words + vec::prefetch_words + word, 0, 3);
+        __builtin_prefetch(words + ahead + word, 0, 3);
     });
 }
 

@@ -37,6 +37,7 @@ struct vec {
     static constexpr std::size_t chains = 1;
     static constexpr std::size_t quad_chains = 1;
     static constexpr std::size_t quad_tile_rows = tile_rows;
+    template <int Bits>
     static constexpr std::size_t prefetch_words = 512;
     static constexpr int table_bits = 0;
     static constexpr int quad_bits = 4;  // codes are taken for signed bytes

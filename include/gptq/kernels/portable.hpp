@@ -32,7 +32,9 @@ struct vec {
     static constexpr std::size_t quad_tile_rows = tile_rows;  // the same for those of dot_quads
     static constexpr int quad_bits = 0;                       // dot_quads takes codes of at most so many bits
     static constexpr int table_bits = 0;                      // add_entry and digits are there, for up to so many bits
-    static constexpr std::size_t prefetch_words = 0;          // how far ahead weights are asked for
+    /// How far ahead weights are asked for by kernels for a single row; 0 for not at all.
+    template <int Bits>
+    static constexpr std::size_t prefetch_words = 0;
 
     template <class Vector, class F>
     static Vector map(const F& f) {
