@@ -2,7 +2,6 @@
 #pragma once
 
 #include <gptq/backends/cpu/cpu_backend.hpp>
-#include <gptq/backends/cpu/usual.hpp>
 #include <gptq/concepts.hpp>
 #include <gptq/drift.hpp>
 #include <gptq/error.hpp>

@@ -12,6 +12,9 @@
 #include <gptq/xtensor/adapt.hpp>
 #include <gptq/xtensor/pack.hpp>
 #include <gptq/xtensor/quantized.hpp>
+#ifdef GPTQ_COMPILED
+#include <gptq/backends/cpu/usual.hpp>
+#endif
 
 namespace gptq {
 

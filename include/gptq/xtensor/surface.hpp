@@ -20,6 +20,9 @@
 #include <gptq/scheme.hpp>
 #include <gptq/xtensor/adapt.hpp>
 #include <gptq/xtensor/quantized.hpp>
+#ifdef GPTQ_COMPILED
+#include <gptq/backends/cpu/usual.hpp>
+#endif
 
 namespace gptq {
 

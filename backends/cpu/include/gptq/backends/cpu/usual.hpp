@@ -45,9 +45,9 @@
     GPTQ_USUAL_PRODUCT(what, activation::int16) \
     GPTQ_USUAL_PRODUCT(what, activation::int8)
 
-#ifdef GPTQ_COMPILED
 namespace gptq {
+
 GPTQ_USUAL_SOLVERS(extern template)
 GPTQ_USUAL_PRODUCTS(extern template)
+
 }  // namespace gptq
-#endif
