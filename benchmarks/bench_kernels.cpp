@@ -1,7 +1,6 @@
 // Products with quantized weights beside what bounds them on this machine: the memory's read bandwidth for one row of
 // inputs, BLAS's product with float weights of the same shape for many.
 #include <algorithm>
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -15,26 +14,21 @@
 #include <gptq/gptq.hpp>
 #include <gptq/kernels/rows.hpp>
 
-// OpenBLAS's own names; with another BLAS they are absent.
+#include "timing.hpp"
+
 extern "C" {
-__attribute__((weak)) void openblas_set_num_threads(int count);
-__attribute__((weak)) char* openblas_get_corename();
 void gptq_bench_sgemv(const char*, const int*, const int*, const float*, const float*, const int*, const float*,
                       const int*, const float*, float*, const int*) __asm__("sgemv_");
 }
 
 namespace {
 
+using timing::median, timing::seconds_of;
+
 constexpr std::size_t out_features = 11008, in_features = 4096, group = 128;
 constexpr std::size_t prefill_rows = 512;
 /// What is read in turn is several times larger than the caches of any machine that this is likely to meet.
 constexpr std::size_t bytes_read = std::size_t{512} << 20;
-
-double seconds_of(const std::function<void()>& work) {
-    const auto start = std::chrono::steady_clock::now();
-    work();
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
 
 /// The shortest of the runs of some seconds: what the machine can do when nothing else disturbs it.
 double shortest(const std::function<void()>& work, double seconds = 3.0) {
@@ -45,12 +39,6 @@ double shortest(const std::function<void()>& work, double seconds = 3.0) {
         spent += taken;
     }
     return best;
-}
-
-double median(std::vector<double> values) {
-    const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-    std::nth_element(values.begin(), middle, values.end());
-    return *middle;
 }
 
 std::vector<float> random_floats(std::size_t count) {

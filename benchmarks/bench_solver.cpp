@@ -4,7 +4,6 @@
 // What is compared is timed in turns, iteration by iteration, because machines are shared: the ratio that is reported
 // is the median of the ratios.
 #include <algorithm>
-#include <chrono>
 #include <cstddef>
 #include <functional>
 #include <map>
@@ -17,25 +16,11 @@
 
 #include <gptq/gptq.hpp>
 
-// OpenBLAS's own names; with another BLAS they are absent.
-extern "C" {
-__attribute__((weak)) void openblas_set_num_threads(int count);
-__attribute__((weak)) char* openblas_get_corename();
-}
+#include "timing.hpp"
 
 namespace {
 
-template <class F>
-double seconds_of(const F& work) {
-    const auto start = std::chrono::steady_clock::now();
-    work();
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-double median(std::vector<double> values) {
-    std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), values.end());
-    return values[values.size() / 2];
-}
+using timing::median, timing::seconds_of;
 
 /// Something to time: does it once and returns the seconds.
 using timed = std::function<double()>;

@@ -5,45 +5,36 @@
 
 #include <gptq/kernels/isa.hpp>
 
-namespace gptq::kernels::portable {
-#include <gptq/kernels/rows.inl>
-}
-
-#if defined(__x86_64__)
-
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma")
-#endif
-namespace gptq::kernels::avx2 {
-#include <gptq/kernels/rows.inl>
-}
-#if defined(__clang__)
-#pragma clang attribute pop
-#pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl"))), \
-                             apply_to = function)
-#else
-#pragma GCC pop_options
-#pragma GCC push_options
-#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")
-#endif
-namespace gptq::kernels::avx512 {
-#include <gptq/kernels/rows.inl>
-}
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
-
-#endif
-
 namespace gptq::kernels {
 
+namespace portable {
+template <class F>
+__attribute__((flatten)) inline void run_rows(const F& f, std::size_t first, std::size_t last) {
+    for (std::size_t r = first; r < last; ++r) f(r);
+}
+}  // namespace portable
+
+#if defined(__x86_64__)
+namespace avx2 {
+template <class F>
+__attribute__((target("avx2,fma"), flatten)) inline void run_rows(const F& f, std::size_t first, std::size_t last) {
+    for (std::size_t r = first; r < last; ++r) f(r);
+}
+}  // namespace avx2
+
+namespace avx512 {
+template <class F>
+__attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl"), flatten)) inline void run_rows(const F& f,
+                                                                                                     std::size_t first,
+                                                                                                     std::size_t last) {
+    for (std::size_t r = first; r < last; ++r) f(r);
+}
+}  // namespace avx512
+#endif
+
 /// f(r) for r in [first, last), compiled for `which`, which the machine has, or for the best set below it that gains from
-/// more than the compiler's usual target.
+/// more than the compiler's usual target. All of f that the compiler can inline becomes code for this instruction set; f
+/// itself is ordinary code, written so that compilers vectorize it. (Itself not flattened: clang would inline those above.)
 template <class F>
 void run_rows([[maybe_unused]] isa which, const F& f, std::size_t first, std::size_t last) {
 #if defined(__x86_64__)
