@@ -71,6 +71,8 @@ TEST_CASE("tiles of queries and keys do not change attention", "[decoder]") {
     auto config = gptq::model::read_model_config(files);
     config.blocks = 1;
     config.windows.resize(1);
+    config.head_dim = 40;  // vectors of 16, and what is left
+    config.attention_scale = 1.0f / std::sqrt(40.0f);
     const std::size_t tokens = 150;
     auto q = gptq::make_tensor2<float>(tokens, config.query_features());
     auto k = gptq::make_tensor2<float>(tokens, config.kv_features());
@@ -81,36 +83,41 @@ TEST_CASE("tiles of queries and keys do not change attention", "[decoder]") {
             state = state * 1664525u + 1013904223u;
             x = static_cast<float>(state >> 8) / 8388608.0f - 1.0f;
         }
-    for (const std::size_t window : {std::size_t{0}, std::size_t{5}, std::size_t{64}, std::size_t{100}}) {
-        auto out = gptq::make_tensor2<float>(tokens, config.query_features());
-        gptq::model::scratch_matrix memory;
-        gptq::model::attend(config, window, gptq::view_of(q), gptq::view_of(k), gptq::view_of(v), memory,
-                            gptq::view_of(out));
-        double worst = 0.0;
-        for (std::size_t t = 0; t < tokens; ++t)
-            for (std::size_t head = 0; head < config.heads; ++head) {
-                const std::size_t column = head * config.head_dim;
-                const std::size_t kv_column = head / (config.heads / config.kv_heads) * config.head_dim;
-                const std::size_t begin = window != 0 && t + 1 > window ? t + 1 - window : 0;
-                std::vector<double> weights;
-                double sum = 0.0;
-                for (std::size_t s = begin; s <= t; ++s) {
-                    double score = 0.0;
-                    for (std::size_t i = 0; i < config.head_dim; ++i)
-                        score += double{q(t, column + i)} * double{k(s, kv_column + i)};
-                    weights.push_back(std::exp(score / std::sqrt(static_cast<double>(config.head_dim))));
-                    sum += weights.back();
+    // All tokens; the last of them, more than a whole number of tiles; too few for a tile; one.
+    for (const std::size_t queries : {tokens, std::size_t{104}, std::size_t{7}, std::size_t{1}})
+        for (const std::size_t window : {std::size_t{0}, std::size_t{5}, std::size_t{64}, std::size_t{100}}) {
+            auto out = gptq::make_tensor2<float>(tokens, config.query_features());
+            const auto last = [queries](gptq::matrix_view<float> m) {
+                return m.block(m.rows - queries, queries, 0, m.cols);
+            };
+            gptq::model::scratch_matrix memory;
+            gptq::model::attend(config, window, last(gptq::view_of(q)), gptq::view_of(k), gptq::view_of(v), memory,
+                                last(gptq::view_of(out)));
+            double worst = 0.0;
+            for (std::size_t t = tokens - queries; t < tokens; ++t)
+                for (std::size_t head = 0; head < config.heads; ++head) {
+                    const std::size_t column = head * config.head_dim;
+                    const std::size_t kv_column = head / (config.heads / config.kv_heads) * config.head_dim;
+                    const std::size_t begin = window != 0 && t + 1 > window ? t + 1 - window : 0;
+                    std::vector<double> weights;
+                    double sum = 0.0;
+                    for (std::size_t s = begin; s <= t; ++s) {
+                        double score = 0.0;
+                        for (std::size_t i = 0; i < config.head_dim; ++i)
+                            score += double{q(t, column + i)} * double{k(s, kv_column + i)};
+                        weights.push_back(std::exp(score / std::sqrt(static_cast<double>(config.head_dim))));
+                        sum += weights.back();
+                    }
+                    for (std::size_t i = 0; i < config.head_dim; ++i) {
+                        double expected = 0.0;
+                        for (std::size_t s = begin; s <= t; ++s)
+                            expected += weights[s - begin] / sum * double{v(s, kv_column + i)};
+                        worst = std::max(worst, std::abs(expected - double{out(t, column + i)}));
+                    }
                 }
-                for (std::size_t i = 0; i < config.head_dim; ++i) {
-                    double expected = 0.0;
-                    for (std::size_t s = begin; s <= t; ++s)
-                        expected += weights[s - begin] / sum * double{v(s, kv_column + i)};
-                    worst = std::max(worst, std::abs(expected - double{out(t, column + i)}));
-                }
-            }
-        INFO("window " << window << ": largest difference " << worst);
-        CHECK(worst < 2e-6);
-    }
+            INFO(queries << " queries, window " << window << ": largest difference " << worst);
+            CHECK(worst < 2e-6);
+        }
 }
 
 TEST_CASE("exponentials and what is built on them are accurate", "[decoder]") {

@@ -401,6 +401,34 @@ TEMPLATE_TEST_CASE("preparing the tensors of a checkpoint is preparing the layer
     }
 }
 
+TEST_CASE("sums of weighed rows, on every instruction set") {
+    using namespace gptq::kernels;
+    constexpr std::size_t columns = 5 * weigh_lanes + 3, count = 37;  // wide parts, narrow ones, and what is left alone
+    std::mt19937 random(3);
+    std::normal_distribution<float> normal;
+    gptq::matrix<float> weights(weigh_together, count + 2), rows(count, columns + 4);
+    for (std::size_t i = 0; i < weights.rows() * weights.cols(); ++i) weights.data()[i] = normal(random);
+    for (std::size_t i = 0; i < rows.rows() * rows.cols(); ++i) rows.data()[i] = normal(random);
+    for (const isa which : usable_isas()) {
+        INFO(gptq::isa_name(which));
+        const weigh_kernels kernels = find_weigh_kernels(which);
+        for (const std::size_t n : {std::size_t{1}, weigh_together}) {
+            gptq::matrix<float> sums(weigh_together, columns);
+            (n == 1 ? kernels.one : kernels.together)({weights.data(), weights.cols(), rows.data(), rows.cols(),
+                                                       sums.data(), sums.cols(), count, 5 * weigh_lanes});
+            double worst = 0.0;
+            for (std::size_t s = 0; s < weigh_together; ++s)
+                for (std::size_t c = 0; c < columns; ++c) {
+                    double expected = 0.0;
+                    if (s < n && c < 5 * weigh_lanes)
+                        for (std::size_t i = 0; i < count; ++i) expected += double{weights(s, i)} * double{rows(i, c)};
+                    worst = std::max(worst, std::abs(expected - double{sums(s, c)}));
+                }
+            CHECK(worst < 1e-5);
+        }
+    }
+}
+
 TEST_CASE("a tile of the solver's columns, on every instruction set") {
     constexpr std::size_t lanes = gptq::kernels::tile_lanes, columns = 37, first = 3, last = 29;
     for (const isa which : usable_isas())

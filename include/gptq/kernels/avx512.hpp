@@ -11,6 +11,7 @@
 
 #include <gptq/kernels/columns.hpp>
 #include <gptq/kernels/kernel.hpp>
+#include <gptq/kernels/weigh.hpp>
 
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl"))), \
@@ -121,6 +122,7 @@ struct vec {
 
 #include <gptq/kernels/columns.inl>
 #include <gptq/kernels/loops.inl>
+#include <gptq/kernels/weigh.inl>
 
 }  // namespace gptq::kernels::avx512
 

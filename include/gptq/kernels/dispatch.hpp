@@ -8,6 +8,7 @@
 #include <gptq/kernels/columns.hpp>
 #include <gptq/kernels/isa.hpp>
 #include <gptq/kernels/kernel.hpp>
+#include <gptq/kernels/weigh.hpp>
 
 namespace gptq::kernels {
 
@@ -18,6 +19,9 @@ kernel find_kernel(isa which);
 
 /// The solver's kernels of `which`, or of the best set below it that has its own. Throws as find_kernel().
 GPTQ_INLINE column_kernels find_column_kernels(isa which);
+
+/// The kernels of attention likewise.
+GPTQ_INLINE weigh_kernels find_weigh_kernels(isa which);
 
 /// The kernels for codes of one number of bits. Code that knows this number when it is compiled gets the kernels of no
 /// other: each takes a good part of a second to compile.

@@ -15,6 +15,7 @@
 #include <gptq/kernels/kernel.hpp>
 #include <gptq/kernels/neon.hpp>
 #include <gptq/kernels/portable.hpp>
+#include <gptq/kernels/weigh.hpp>
 
 namespace gptq::kernels {
 
@@ -50,19 +51,29 @@ kernel find_kernel(isa which) {
     return portable::make_kernel<Held, Bits>();
 }
 
-GPTQ_INLINE column_kernels find_column_kernels(isa which) {
+/// take(float_kernels) of `which`, or of the best set below it that has its own.
+template <class Take>
+auto take_float_kernels(isa which, const Take& take) {
     require_supported(which);
     switch (which) {
 #if defined(__x86_64__)
         case isa::avx2:
-        case isa::avx_vnni: return avx2::find_column_kernels();
+        case isa::avx_vnni: return take(avx2::float_kernels{});
         case isa::avx512:
-        case isa::avx512_vnni: return avx512::find_column_kernels();
+        case isa::avx512_vnni: return take(avx512::float_kernels{});
 #elif defined(__aarch64__)
-        case isa::neon: return neon::find_column_kernels();
+        case isa::neon: return take(neon::float_kernels{});
 #endif
-        default: return portable::find_column_kernels();
+        default: return take(portable::float_kernels{});
     }
+}
+
+GPTQ_INLINE column_kernels find_column_kernels(isa which) {
+    return take_float_kernels(which, [](auto set) { return set.columns(); });
+}
+
+GPTQ_INLINE weigh_kernels find_weigh_kernels(isa which) {
+    return take_float_kernels(which, [](auto set) { return set.weighing(); });
 }
 
 }  // namespace gptq::kernels

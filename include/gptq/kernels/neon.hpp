@@ -11,6 +11,7 @@
 
 #include <gptq/kernels/columns.hpp>
 #include <gptq/kernels/kernel.hpp>
+#include <gptq/kernels/weigh.hpp>
 
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("dotprod"))), apply_to = function)
@@ -155,6 +156,7 @@ struct vec {
 
 #include <gptq/kernels/columns.inl>
 #include <gptq/kernels/loops.inl>
+#include <gptq/kernels/weigh.inl>
 
 }  // namespace gptq::kernels::neon
 

@@ -7,6 +7,7 @@
 
 #include <gptq/kernels/columns.hpp>
 #include <gptq/kernels/kernel.hpp>
+#include <gptq/kernels/weigh.hpp>
 
 namespace gptq::kernels::portable {
 
@@ -158,5 +159,6 @@ struct vec {
 
 #include <gptq/kernels/columns.inl>
 #include <gptq/kernels/loops.inl>
+#include <gptq/kernels/weigh.inl>
 
 }  // namespace gptq::kernels::portable

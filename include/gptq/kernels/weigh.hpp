@@ -1,0 +1,28 @@
+// Sums of rows, each times a number: what attention consists of. What a kernel for it is given.
+#pragma once
+
+#include <cstddef>
+
+namespace gptq::kernels {
+
+inline constexpr std::size_t weigh_lanes = 16;    ///< columns that a kernel takes at a time
+inline constexpr std::size_t weigh_together = 6;  ///< sums that read each row together: 16 registers hold no more
+
+/// sums = weights · rows.        weights [1 or weigh_together, count]   rows [count, columns]   sums as many [columns]
+struct weighed_rows {
+    const float* weights;
+    std::size_t weights_ld;  ///< floats from the weights of one sum to those of the next
+    const float* rows;
+    std::size_t rows_ld;
+    float* sums;
+    std::size_t sums_ld;
+    std::size_t count;
+    std::size_t columns;  ///< a multiple of weigh_lanes
+};
+
+struct weigh_kernels {
+    void (*one)(const weighed_rows& of);       ///< a single sum
+    void (*together)(const weighed_rows& of);  ///< weigh_together of them
+};
+
+}  // namespace gptq::kernels
