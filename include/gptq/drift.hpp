@@ -32,8 +32,15 @@ namespace detail {
 struct transposed_difference {
     matrix_view<const float> wanted, actual;  // [t, M]
     matrix_view<float> to;                    // [M, t]
-    constexpr void operator()(std::size_t m) const noexcept {
-        for (std::size_t t = 0; t < to.cols; ++t) to(m, t) = wanted(t, m) - actual(t, m);
+    constexpr void operator()(std::size_t m) const noexcept { rows(m, m + 1); }
+
+    /// Rows [first, last), as many together as a cache line of Y holds.
+    constexpr void rows(std::size_t first, std::size_t last) const noexcept {
+        constexpr std::size_t line = 16;
+        for (std::size_t begin = first; begin < last; begin += line)
+            for (std::size_t t = 0; t < to.cols; ++t)
+                for (std::size_t m = begin; m < std::min(begin + line, last); ++m)
+                    to(m, t) = wanted(t, m) - actual(t, m);
     }
 };
 
@@ -76,51 +83,70 @@ struct permute_columns {
 
 }  // namespace detail
 
-/// Running mean over tokens of 2 d x', with x what a layer reads and d the difference from what the float model has in
-/// its place: of the inputs themselves, and of the states that the layer's outputs are added to where those are given.
+/// Running mean over tokens of 2 d x', with x what a layer reads and d what is missing beside the float model: of the
+/// inputs themselves, for any layers that read them; or of the states that one layer's outputs are added to, after it.
 template <Backend B>
 class basic_drift {
  public:
-    /// For layers of `in_features` = K inputs whose outputs are added to `state_features` = N states; 0: to none.
-    /// Memory: K x K and N x K floats.
-    explicit basic_drift(std::size_t in_features, std::size_t state_features = 0, const B& backend = {})
+    /// For layers of `in_features` = K inputs. Memory: K x K floats.
+    explicit basic_drift(std::size_t in_features, const B& backend = {})
         : backend_(backend),
-          inputs_(backend.template make_matrix<float>(in_features, in_features)),
-          states_(backend.template make_matrix<float>(state_features, in_features)) {}
+          layer_(backend.template make_matrix<float>(0, in_features)),
+          mean_(backend.template make_matrix<float>(in_features, in_features)) {}
+
+    /// For the layer W [N, K], in host memory, whose outputs are added to states. Memory: twice N x K floats.
+    explicit basic_drift(matrix_view<const float> W, const B& backend = {})
+        : backend_(backend),
+          layer_(backend.template make_matrix<float>(W.rows, W.cols)),
+          mean_(backend.template make_matrix<float>(W.rows, W.cols)) {
+        const auto lent = backend.lend(W);
+        backend.for_each_row(W.rows, detail::copy_row{lent.view(), layer_.view()});
+    }
 
     /// Adds tokens, all in host memory: the inputs X [T, K] and what they are in the float model; the states
-    /// S [T, N] likewise, empty where there are none. Cost: 2 T K (K + N) flops. Throws shape_error where shapes do not
-    /// fit, non_finite_error naming the token and the feature.
+    /// S [T, N] likewise, where there is one layer. Cost: 2 T K^2 flops, or 4 T N K for a layer. Throws shape_error where
+    /// shapes do not fit, non_finite_error naming the token and the feature.
     void add(matrix_view<const float> float_X, matrix_view<const float> X, matrix_view<const float> float_S = {},
              matrix_view<const float> S = {}) {
-        check(float_X, X, inputs_.view().rows, X.rows, "inputs");
-        check(float_S, S, states_.view().rows, states_.view().rows == 0 ? 0 : X.rows, "states");
+        const std::size_t N = layer_.view().rows;
+        check(float_X, X, in_features(), X.rows, "inputs");
+        check(float_S, S, N, N == 0 ? 0 : X.rows, "states");
         if (X.rows == 0) return;
         const double before = static_cast<double>(samples_), added = static_cast<double>(X.rows);
+        auto input_room = room_for(in_features()), output_room = room_for(N);
         for (std::size_t first = 0; first < X.rows; first += chunk_tokens) {
             const std::size_t count = std::min(chunk_tokens, X.rows - first);
             const auto rows = [&](matrix_view<const float> m) { return m.block(first, count, 0, m.cols); };
             const float alpha = static_cast<float>(2.0 / (before + added));
             const float beta = static_cast<float>(first == 0 ? before / (before + added) : 1.0);
-            accumulate(inputs_.view(), rows(float_X), rows(X), rows(X), alpha, beta);
-            if (S.rows != 0) accumulate(states_.view(), rows(float_S), rows(S), rows(X), alpha, beta);
+            const auto x = backend_.lend(rows(X));
+            auto missing = difference(rows(float_X), rows(X), input_room.view());
+            if (N != 0) {
+                const auto outputs = difference(rows(float_S), rows(S), output_room.view());
+                backend_.multiply(outputs, layer_.view(), missing, 1.0f, 1.0f);
+                missing = outputs;
+            }
+            backend_.multiply(mean_.view(), missing, x.view(), alpha, beta);
         }
         samples_ += X.rows;
     }
 
-    /// P = W C + R, with C and R the means for inputs and states: by how much the outputs of W fall short, against the
-    /// inputs. W, P: [N, K] in the backend's memory; rows 0, every, 2 every, ... of the layer. Throws shape_error where
-    /// N or K differ.
+    /// P: by how much the outputs of W, or the states after it, fall short, against the inputs. W, P: [N, K] in the
+    /// backend's memory; rows 0, every, 2 every, ... of the layer, which is the one that this was made for, if it was
+    /// for one. Throws shape_error where N or K differ.
     void shortfall(matrix_view<const float> W, matrix_view<float> P, std::size_t every = 1) const {
-        const auto R = detail::every_nth_row(states_.view(), every);
-        if (W.cols != in_features() || (R.rows != 0 && R.rows != W.rows))
-            throw shape_error("drift: weights " + shape_string(W.rows, W.cols) + ", inputs of " +
-                              std::to_string(in_features()) + " features and " + std::to_string(R.rows) + " states");
-        if (R.rows != 0) backend_.for_each_row(R.rows, detail::copy_row{R, P});
-        backend_.multiply(P, W, inputs_.view(), 1.0f, R.rows != 0 ? 1.0f : 0.0f);
+        const bool one_layer = layer_.view().rows != 0;
+        const auto mean = one_layer ? detail::every_nth_row(mean_.view(), every) : mean_.view();
+        if (W.cols != in_features() || (one_layer && mean.rows != W.rows))
+            throw shape_error("drift: weights " + shape_string(W.rows, W.cols) + ", means " +
+                              shape_string(mean.rows, mean.cols));
+        if (one_layer)
+            backend_.for_each_row(mean.rows, detail::copy_row{mean, P});
+        else
+            backend_.multiply(P, W, mean, 1.0f, 0.0f);
     }
 
-    std::size_t in_features() const { return inputs_.view().rows; }
+    std::size_t in_features() const { return mean_.view().cols; }
     std::size_t samples() const { return samples_; }
 
  private:
@@ -138,17 +164,24 @@ class basic_drift {
         require_finite(wanted, (name + " of the float model").c_str(), "token", "feature");
     }
 
-    /// M = beta M + alpha (wanted - actual)' X
-    void accumulate(matrix_view<float> M, matrix_view<const float> wanted, matrix_view<const float> actual,
-                    matrix_view<const float> X, float alpha, float beta) const {
-        const auto w = backend_.lend(wanted), a = backend_.lend(actual), x = backend_.lend(X);
-        auto difference = backend_.template make_matrix<float>(M.rows, X.rows);
-        backend_.for_each_row(M.rows, detail::transposed_difference{w.view(), a.view(), difference.view()});
-        backend_.multiply(M, difference.view(), x.view(), alpha, beta);
+    /// For the differences of some tokens in `features` features. Rows are no power of two apart, which would let few of
+    /// them into a cache.
+    auto room_for(std::size_t features) const {
+        return backend_.template make_matrix<float>(features, chunk_tokens + 16);
+    }
+
+    /// (wanted - actual)'
+    matrix_view<float> difference(matrix_view<const float> wanted, matrix_view<const float> actual,
+                                  matrix_view<float> room) const {
+        const auto w = backend_.lend(wanted), a = backend_.lend(actual);
+        const matrix_view<float> to = room.columns(0, actual.rows);
+        backend_.for_each_row(to.rows, detail::transposed_difference{w.view(), a.view(), to});
+        return to;
     }
 
     B backend_;
-    detail::backend_matrix<B, float> inputs_, states_;  // C [K, K], R [N, K]
+    detail::backend_matrix<B, float> layer_;  // W [N, K], or none
+    detail::backend_matrix<B, float> mean_;   // C [K, K], or P [N, K]
     std::size_t samples_ = 0;
 };
 

@@ -50,7 +50,8 @@ double correct(matrix<float>& W, const matrix<float>& float_X, const matrix<floa
                const matrix<float>* float_S = nullptr, const matrix<float>* states = nullptr) {
     const gptq::quantize_options options{.damp_percent = damp_percent};
     const auto part = [&](std::size_t first, std::size_t last) {
-        gptq::basic_drift<gptq::cpu_backend> drift(K, states ? N : 0);
+        auto drift = states ? gptq::basic_drift<gptq::cpu_backend>(std::as_const(W).view())
+                            : gptq::basic_drift<gptq::cpu_backend>(K);
         if (states)
             drift.add(rows(float_X, first, last), rows(X, first, last), rows(*float_S, first, last),
                       rows(*states, first, last));
@@ -69,11 +70,13 @@ double correct(matrix<float>& W, const matrix<float>& float_X, const matrix<floa
 /// A layer whose inputs and states have drifted, for the most part by what its inputs cannot tell.
 struct drifted {
     const matrix<float>& X;
-    std::size_t every;  // rows of the layer
+    matrix<float> W;  // rows 0, every, 2 every, ... of the layer
     matrix<float> float_X, states, float_states;
 
-    explicit drifted(const gptq_test::random_layer& layer, std::size_t row_step = 1)
-        : X(layer.X), every(row_step), float_X(layer.X), states(T, (N + every - 1) / every), float_states(states) {
+    explicit drifted(const gptq_test::random_layer& layer, std::size_t every = 1)
+        : X(layer.X), W((N + every - 1) / every, K), float_X(layer.X), states(T, W.rows()), float_states(states) {
+        for (std::size_t n = 0; n < N; n += every)
+            for (std::size_t k = 0; k < K; ++k) W(n / every, k) = layer.W(n, k);
         const matrix<float> noise = random_matrix(T, K, 7, 0.5f), told = random_matrix(N, K, 8, 0.05f);
         const matrix<float> outputs = transformed(X, told), state_noise = random_matrix(T, N, 9, 2.0f);
         for (std::size_t t = 0; t < T; ++t) {
@@ -83,7 +86,7 @@ struct drifted {
     }
     gptq::drift_statistics<gptq::cpu_backend, gptq::inverse_free_path> statistics(double damp_percent) const {
         const auto part = [&](std::size_t first, std::size_t last) {
-            gptq::basic_drift<gptq::cpu_backend> drift(K, states.cols());
+            gptq::basic_drift<gptq::cpu_backend> drift(W.view());
             drift.add(rows(float_X, first, last), rows(X, first, last), rows(float_states, first, last),
                       rows(states, first, last));
             return drift;
@@ -181,12 +184,9 @@ TEST_CASE("what the correction saves on the tokens held out, for all rows or som
     const double saved = 2.0 * gain - gptq::output_error(std::as_const(D).view(), statistics.held_hessian);
     CHECK(gptq::drift_saving(layer.W.view(), statistics) == Approx(saved).epsilon(1e-3));
 
-    matrix<float> some(3, K);  // rows 0, 2 and 4, as a layer of their own
-    for (std::size_t n = 0; n < N; n += 2)
-        for (std::size_t k = 0; k < K; ++k) some(n / 2, k) = layer.W(n, k);
-    const drifted part(layer, 2);
+    const drifted part(layer, 2);  // rows 0, 2 and 4, as a layer of their own
     CHECK(gptq::drift_saving(layer.W.view(), statistics, 2) ==
-          Approx(gptq::drift_saving(std::as_const(some).view(), part.statistics(0.01))).epsilon(1e-3));
+          Approx(gptq::drift_saving(part.W.view(), part.statistics(0.01))).epsilon(1e-3));
 }
 
 TEST_CASE("a stage's correction is damped as does most for the tokens held out") {

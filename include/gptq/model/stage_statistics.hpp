@@ -44,8 +44,11 @@ inline hessian<float> hessian_of(const paired_inputs& tokens) {
     return h;
 }
 
-inline basic_drift<cpu_backend> drift_of(const paired_inputs& tokens) {
-    basic_drift<cpu_backend> drift(tokens.inputs.cols, tokens.states.rows == 0 ? 0 : tokens.states.cols);
+/// Only a stage of one layer adds to states.
+inline basic_drift<cpu_backend> drift_of(const paired_inputs& tokens,
+                                         const std::vector<matrix_view<const float>>& weights) {
+    basic_drift<cpu_backend> drift = tokens.states.rows == 0 ? basic_drift<cpu_backend>(tokens.inputs.cols)
+                                                             : basic_drift<cpu_backend>(weights.front());
     drift.add(tokens.float_inputs, tokens.inputs, tokens.float_states, tokens.states);
     return drift;
 }
@@ -70,29 +73,33 @@ inline double sampled_saving(const std::vector<matrix_view<const float>>& weight
     return saving;
 }
 
-/// The drift with the factor, of those with drift_dampings, whose correction does most for the tokens held out; nothing
-/// if no factorization succeeds.
+/// The drift with the factor, of those with drift_dampings, whose correction does most for the tokens held out, found by
+/// steps from the middle one for as long as each helps; nothing if no factorization succeeds. A damping too small does
+/// worse than the next, and so does one too large: few stages have a better one beyond a worse one.
 template <class Factorize>
 std::optional<stage_drift> fit_drift(const paired_inputs& fit, const paired_inputs& held, const hessian<float>& fit_H,
                                      const hessian<float>& held_H, const std::vector<matrix_view<const float>>& weights,
                                      const Factorize& factorize) {
     std::optional<stage_drift> drift;
     double most = 0.0;
-    for (const double damping : drift_dampings) {
+    const auto improves = [&](double damping) {
         stage_factor factor = factorize(fit_H, damping);
-        if (!factor.positive_definite || factor.failed_factorizations > 0) continue;
+        if (!factor.positive_definite || factor.failed_factorizations > 0) return false;
         if (!drift) {
-            drift.emplace(stage_drift{drift_of(fit), drift_of(held), std::move(factor), held_H});
+            drift.emplace(stage_drift{drift_of(fit, weights), drift_of(held, weights), std::move(factor), held_H});
             most = sampled_saving(weights, *drift);
-            continue;
+            return true;
         }
         std::swap(drift->fit_factor, factor);
         const double saving = sampled_saving(weights, *drift);
-        if (saving > most)
-            most = saving;
-        else
-            std::swap(drift->fit_factor, factor);
-    }
+        if (saving <= most) std::swap(drift->fit_factor, factor);
+        return saving > std::exchange(most, std::max(most, saving));
+    };
+    constexpr std::size_t middle = drift_dampings.size() / 2;
+    std::size_t up = middle;
+    while (up < drift_dampings.size() && (improves(drift_dampings[up]) || !drift)) ++up;
+    if (up > middle + 1) return drift;
+    for (std::size_t down = middle; down > 0 && improves(drift_dampings[down - 1]);) --down;
     return drift;
 }
 
@@ -101,7 +108,7 @@ std::optional<stage_drift> fit_drift(const paired_inputs& fit, const paired_inpu
 /// Gathers what is asked for. `factorize(H)` turns a hessian<float> into a stage_factor for the solver,
 /// `factorize(H, damp_percent)` one with that damping; an empty one is not called. `weights` are those of the stage's
 /// layers, [N, K] each. `tokens` has float inputs if drift is to be corrected; then their cross products with the
-/// inputs cost twice what the Hessian does, and there are 7 more factorizations, of the part of the tokens that the
+/// inputs cost twice what the Hessian does, or less, and there are 3 to 5 more factorizations, of the part of the tokens that the
 /// correction is fitted to: the one whose correction does most for the others is kept.
 /// Throws non_finite_error for inputs that are NaN or infinite.
 template <class Factorize>

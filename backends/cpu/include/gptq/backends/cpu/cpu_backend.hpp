@@ -43,10 +43,14 @@ struct zero_lower_row {
 
 /// The default backend. Needs a BLAS and a LAPACK at link time; uses as many threads as they and OpenMP are set to.
 struct cpu_backend : host_memory {
+    /// An f that reads memory better if it does neighbouring rows together has f.rows(first, last).
     template <class F>
     void for_each_row(std::size_t n, const F& f) const {
         detail::on_row_threads(n, [&](std::size_t first, std::size_t last) {
-            for (std::size_t r = first; r < last; ++r) f(r);
+            if constexpr (requires { f.rows(first, last); })
+                f.rows(first, last);
+            else
+                for (std::size_t r = first; r < last; ++r) f(r);
         });
     }
 
