@@ -1,6 +1,7 @@
 // The error that quantization leaves in a layer's outputs, measured on its calibration inputs.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <numeric>
 #include <vector>
@@ -15,14 +16,16 @@ namespace gptq {
 
 namespace detail {
 
-/// Row i of the strict upper triangle of H plus half its diagonal: M with M + M' = H.
+/// Row i of some columns of the strict upper triangle of H plus half its diagonal: M with M + M' = H.
 struct half_row {
     matrix_view<const float> H;  // [K, K], upper triangle
-    matrix_view<float> M;        // [K, K]
+    matrix_view<float> M;        // [K, n], columns [first, first + n)
+    std::size_t first;
     constexpr void operator()(std::size_t i) const noexcept {
-        for (std::size_t j = 0; j < i; ++j) M(i, j) = 0.0f;
-        M(i, i) = 0.5f * H(i, i);
-        for (std::size_t j = i + 1; j < M.cols; ++j) M(i, j) = H(i, j);
+        for (std::size_t j = 0; j < M.cols; ++j) {
+            const std::size_t k = first + j;
+            M(i, j) = k < i ? 0.0f : k == i ? 0.5f * H(i, i) : H(i, k);
+        }
     }
 };
 
@@ -51,20 +54,28 @@ double inner_product(const B& backend, matrix_view<const float> a, matrix_view<c
     return total(backend, sums.view());
 }
 
-/// tr(D H D') for H from its upper triangle.                                                      D [N, K]  H [K, K]
+/// tr(D H D') for H from its upper triangle, whose zeros are left out, some columns at a time. D [N, K]  H [K, K]
 template <Backend B>
 double weighted_squares(const B& backend, matrix_view<const float> D, matrix_view<const float> H) {
-    auto M = backend.template make_matrix<float>(D.cols, D.cols);   // [K, K]
-    auto DM = backend.template make_matrix<float>(D.rows, D.cols);  // [N, K]
-    backend.for_each_row(D.cols, half_row{H, M.view()});
-    backend.multiply(DM.view(), D, M.view(), 1.0f, 0.0f);
-    return 2.0 * inner_product(backend, D, DM.view());
+    constexpr std::size_t together = 256;
+    const std::size_t K = D.cols, most = std::min(K, together);
+    auto M = backend.template make_matrix<float>(K, most);
+    auto DM = backend.template make_matrix<float>(D.rows, most);
+    double squares = 0.0;
+    for (std::size_t first = 0; first < K; first += together) {
+        const std::size_t count = std::min(together, K - first), rows = first + count;
+        const auto m = M.view().block(0, rows, 0, count), dm = DM.view().columns(0, count);
+        backend.for_each_row(rows, half_row{H, m, first});
+        backend.multiply(dm, D.columns(0, rows), m, 1.0f, 0.0f);
+        squares += 2.0 * inner_product(backend, D.columns(first, rows), dm);
+    }
+    return squares;
 }
 
 }  // namespace detail
 
 /// tr(D H D'), H undamped: the mean over the calibration tokens of twice the squared error of the layer's outputs.
-/// D: the difference of the weights, [N, K] in host memory. Cost: 2 N K^2 flops. Throws shape_error where K differs.
+/// D: the difference of the weights, [N, K] in host memory. Cost: N K (K + 256) flops. Throws shape_error where K differs.
 template <Backend B>
 double output_error(matrix_view<const float> D, const basic_hessian<B>& h) {
     if (D.cols != h.in_features())
