@@ -112,15 +112,6 @@ struct kv_rows {
     matrix_view<float> v;
 };
 
-/// Memory that the blocks of a model use one after the other.
-struct block_buffers {
-    scratch_matrix branch_input;  ///< [tokens, max(hidden, query features)]
-    scratch_matrix intermediate;  ///< [tokens, intermediate]
-    scratch_matrix q, k, v;       ///< of one window
-    scratch_matrix scores;
-    scratch_matrix chunk;  ///< outputs of a linear layer for some tokens
-};
-
 /// Runs one block. `hidden` is replaced by the block's output; its rows are windows of equal length, one after the
 /// other, that do not see each other.
 class block_run {

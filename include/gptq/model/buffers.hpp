@@ -21,4 +21,13 @@ class scratch_matrix {
     std::vector<float> values_;
 };
 
+/// Memory that the blocks of a model use one after the other.
+struct block_buffers {
+    scratch_matrix branch_input;  ///< [tokens, max(hidden, query features)]
+    scratch_matrix intermediate;  ///< [tokens, intermediate]
+    scratch_matrix q, k, v;       ///< of one window
+    scratch_matrix scores;
+    scratch_matrix chunk;  ///< outputs of a linear layer for some tokens
+};
+
 }  // namespace gptq::model

@@ -8,6 +8,7 @@
 
 #include <gptq/error.hpp>
 #include <gptq/matrix_view.hpp>
+#include <gptq/model/buffers.hpp>
 #include <gptq/model/model_config.hpp>
 #include <gptq/model/table.hpp>
 #include <gptq/model/weights.hpp>
@@ -19,6 +20,7 @@ namespace gptq::model {
 struct activations {
     tensor2<float> states;          ///< [windows * window_length, hidden_size]
     std::size_t window_length = 0;  ///< tokens of a window; windows do not see each other
+    block_buffers buffers = {};     ///< kept from block to block
 
     std::size_t windows() const { return window_length == 0 ? 0 : states.shape()[0] / window_length; }
 };

@@ -41,8 +41,7 @@ template <class OnStage>
 void run_block_by_stages(const model_config& config, block& weights, std::size_t index, activations& hidden,
                          OnStage&& on_stage) {
     const rope_tables ropes(config, 0, hidden.window_length);
-    block_buffers buffers;
-    block_run run(config, weights, index, ropes, buffers);
+    block_run run(config, weights, index, ropes, hidden.buffers);
     run(view_of(hidden.states), hidden.window_length, std::nullopt, [&](stage which, matrix_view<const float> inputs) {
         stage_modules modules = modules_of(config, weights, index, which);
         on_stage(modules, inputs);
@@ -63,9 +62,8 @@ template <class OnStage>
 void run_block_beside_float(const model_config& config, block& weights, const block& float_weights, std::size_t index,
                             activations& hidden, activations& float_hidden, OnStage&& on_stage) {
     const rope_tables ropes(config, 0, hidden.window_length);
-    block_buffers buffers, float_buffers;
-    block_run run(config, weights, index, ropes, buffers);
-    block_run float_run(config, float_weights, index, ropes, float_buffers);
+    block_run run(config, weights, index, ropes, hidden.buffers);
+    block_run float_run(config, float_weights, index, ropes, float_hidden.buffers);
     run.begin(view_of(hidden.states), hidden.window_length, std::nullopt);
     float_run.begin(view_of(float_hidden.states), float_hidden.window_length, std::nullopt);
     for (const stage which : stages_in_order) {
