@@ -28,19 +28,25 @@ namespace gptq {
 
 namespace detail {
 
+/// f(r, c) for rows [first, last) and columns [0, cols), in squares whose rows as well as columns stay in the caches: for
+/// what becomes a row of one matrix from a column of another.
+template <class F>
+constexpr void in_squares(std::size_t first, std::size_t last, std::size_t cols, const F& f) {
+    constexpr std::size_t side = 16;
+    for (std::size_t left = 0; left < cols; left += side)
+        for (std::size_t top = first; top < last; top += side)
+            for (std::size_t r = top; r < std::min(top + side, last); ++r)
+                for (std::size_t c = left; c < std::min(left + side, cols); ++c) f(r, c);
+}
+
 /// Row m of (Y~ - Y)', some tokens of it.
 struct transposed_difference {
     matrix_view<const float> wanted, actual;  // [t, M]
     matrix_view<float> to;                    // [M, t]
     constexpr void operator()(std::size_t m) const noexcept { rows(m, m + 1); }
-
-    /// Rows [first, last), as many together as a cache line of Y holds.
     constexpr void rows(std::size_t first, std::size_t last) const noexcept {
-        constexpr std::size_t line = 16;
-        for (std::size_t begin = first; begin < last; begin += line)
-            for (std::size_t t = 0; t < to.cols; ++t)
-                for (std::size_t m = begin; m < std::min(begin + line, last); ++m)
-                    to(m, t) = wanted(t, m) - actual(t, m);
+        in_squares(first, last, to.cols,
+                   [this](std::size_t m, std::size_t t) { to(m, t) = wanted(t, m) - actual(t, m); });
     }
 };
 
@@ -48,9 +54,11 @@ struct transposed_difference {
 struct anti_transpose_row {
     matrix_view<const float> from;  // [K, K]
     matrix_view<float> to;
-    constexpr void operator()(std::size_t r) const noexcept {
-        const std::size_t last = to.cols - 1;
-        for (std::size_t c = 0; c < to.cols; ++c) to(r, c) = from(last - c, last - r);
+    constexpr void operator()(std::size_t r) const noexcept { rows(r, r + 1); }
+    constexpr void rows(std::size_t first, std::size_t last) const noexcept {
+        const std::size_t end = to.cols - 1;
+        in_squares(first, last, to.cols,
+                   [this, end](std::size_t r, std::size_t c) { to(r, c) = from(end - c, end - r); });
     }
 };
 
