@@ -206,6 +206,20 @@ TEST_CASE("a stage's correction is damped as does most for the tokens held out")
         CHECK(gptq::drift_saving(layer.W.view(), d.statistics(damping)) <= saved * 1.0001);
 }
 
+TEST_CASE("a drift that the inputs tell wants the least damping") {
+    const auto layer = gptq_test::make_layer(N, K, T, 30);
+    matrix<float> M = random_matrix(K, K, 31, 0.05f);
+    for (std::size_t k = 0; k < K; ++k) M(k, k) += 1.0f;
+    const matrix<float> float_X = transformed(layer.X, M);
+    const auto factorize = [](const gptq::hessian<float>& h, double damp_percent = 0.0123) {
+        return gptq::factorize<S>(h, {.damp_percent = damp_percent});
+    };
+    const auto stage =
+        gptq::model::gather_statistics({layer.X.view(), float_X.view(), {}, {}}, {layer.W.view()}, true, factorize);
+    REQUIRE(stage.drift);
+    CHECK(stage.drift->fit_factor.damp_percent == gptq::model::detail::drift_dampings.front());
+}
+
 TEST_CASE("tokens may be added in any number of pieces") {
     const std::size_t many = 2500;  // more than are worked on at a time
     const auto layer = gptq_test::make_layer(N, K, many, 26);
@@ -229,6 +243,34 @@ TEST_CASE("tokens may be added in any number of pieces") {
         CHECK(double{a(n, 3)} == Approx(expected).epsilon(1e-3).margin(1e-4));
         for (std::size_t k = 0; k < K; ++k) CHECK(a(n, k) == Approx(b(n, k)).epsilon(1e-3).margin(1e-4));
     }
+}
+
+TEST_CASE("what the states after a layer lack, inputs and states drifted, from the definition") {
+    const std::size_t many = 2500;  // more than are worked on at a time
+    const auto layer = gptq_test::make_layer(N, K, many, 32);
+    const matrix<float> float_X = random_matrix(many, K, 33, 1.0f), states = random_matrix(many, N, 34, 1.0f),
+                        float_states = random_matrix(many, N, 35, 1.0f);
+    gptq::basic_drift<gptq::cpu_backend> drift(layer.W.view());
+    for (const auto& [first, last] : {std::pair<std::size_t, std::size_t>{0, 900}, {900, many}})
+        drift.add(rows(float_X, first, last), rows(layer.X, first, last), rows(float_states, first, last),
+                  rows(states, first, last));
+    matrix<double> expected(N, K);
+    for (std::size_t t = 0; t < many; ++t)
+        for (std::size_t n = 0; n < N; ++n) {
+            double missing = double{float_states(t, n)} - double{states(t, n)};
+            for (std::size_t j = 0; j < K; ++j)
+                missing += double{layer.W(n, j)} * (double{float_X(t, j)} - double{layer.X(t, j)});
+            for (std::size_t k = 0; k < K; ++k) expected(n, k) += 2.0 / double(many) * missing * double{layer.X(t, k)};
+        }
+    for (const std::size_t every : {std::size_t{1}, std::size_t{2}}) {
+        matrix<float> P((N + every - 1) / every, K);
+        drift.shortfall(matrix<float>(P.rows(), K).view(), P.view(), every);
+        for (std::size_t n = 0; n < P.rows(); ++n)
+            for (std::size_t k = 0; k < K; ++k)
+                CHECK(double{P(n, k)} == Approx(expected(n * every, k)).epsilon(1e-3).margin(1e-4));
+    }
+    matrix<float> P(N - 1, K);
+    CHECK_THROWS_AS(drift.shortfall(std::as_const(P).view(), P.view()), gptq::shape_error);
 }
 
 TEST_CASE("what a drift refuses") {
