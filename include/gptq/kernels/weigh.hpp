@@ -8,6 +8,10 @@ namespace gptq::kernels {
 inline constexpr std::size_t weigh_lanes = 16;    ///< columns that a kernel takes at a time
 inline constexpr std::size_t weigh_together = 6;  ///< sums that read each row together: 16 registers hold no more
 
+/// Rows of earlier tokens have left the caches since they were last used, and a head's part of each is too short for
+/// processors to see what comes next: they are asked for as many rows ahead.
+inline constexpr std::size_t rows_ahead = 16;
+
 /// sums = weights · rows.        weights [1 or weigh_together, count]   rows [count, columns]   sums as many [columns]
 struct weighed_rows {
     const float* weights;

@@ -1,9 +1,5 @@
 // The kernels of weigh.hpp, written once for all instruction sets: a fragment under the rules of loops.inl.
 
-/// Rows of earlier tokens have left the caches since they were last used, and a head's part of each is too short for
-/// processors to see what comes next.
-inline constexpr std::size_t rows_ahead = 16;
-
 /// Columns [first, first + 16 Parts) of the first `Sums` sums.
 template <std::size_t Sums, std::size_t Parts>
 [[gnu::always_inline]] inline void weigh_part(const weighed_rows& of, std::size_t first) {

@@ -99,13 +99,11 @@ struct attend_head {
         weigh_rows(kernel, weights, v.block(begin, seen, kv, dim), out.block(r, count, column, dim));
     }
 
-    /// Keys of earlier tokens have left the caches, and a head's part of each is too short for processors to see what
-    /// comes next.
     static void take_dots(std::span<const float> query, matrix_view<const float> keys, std::span<float> dots) {
-        constexpr std::size_t rows_ahead = 16, line = 64 / sizeof(float);
+        constexpr std::size_t ahead = kernels::rows_ahead, line = 64 / sizeof(float);
         for (std::size_t i = 0; i < keys.rows; ++i) {
-            if (i + rows_ahead < keys.rows)
-                for (std::size_t c = 0; c < keys.cols; c += line) __builtin_prefetch(&keys(i + rows_ahead, c));
+            if (i + ahead < keys.rows)
+                for (std::size_t c = 0; c < keys.cols; c += line) __builtin_prefetch(&keys(i + ahead, c));
             dots[i] = dot(query, keys.row(i));
         }
     }

@@ -92,8 +92,12 @@ std::optional<stage_drift> fit_drift(const paired_inputs& fit, const paired_inpu
         }
         std::swap(drift->fit_factor, factor);
         const double saving = sampled_saving(weights, *drift);
-        if (saving <= most) std::swap(drift->fit_factor, factor);
-        return saving > std::exchange(most, std::max(most, saving));
+        const bool better = saving > most;
+        if (better)
+            most = saving;
+        else
+            std::swap(drift->fit_factor, factor);
+        return better;
     };
     constexpr std::size_t middle = drift_dampings.size() / 2;
     std::size_t up = middle;
@@ -108,8 +112,8 @@ std::optional<stage_drift> fit_drift(const paired_inputs& fit, const paired_inpu
 /// Gathers what is asked for. `factorize(H)` turns a hessian<float> into a stage_factor for the solver,
 /// `factorize(H, damp_percent)` one with that damping; an empty one is not called. `weights` are those of the stage's
 /// layers, [N, K] each. `tokens` has float inputs if drift is to be corrected; then their cross products with the
-/// inputs cost twice what the Hessian does, or less, and there are 3 to 5 more factorizations, of the part of the tokens that the
-/// correction is fitted to: the one whose correction does most for the others is kept.
+/// inputs cost twice what the Hessian does, or less, and there are 3 to 5 more factorizations, of the part of the
+/// tokens that the correction is fitted to: the one whose correction does most for the others is kept.
 /// Throws non_finite_error for inputs that are NaN or infinite.
 template <class Factorize>
 stage_statistics gather_statistics(const paired_inputs& tokens, const std::vector<matrix_view<const float>>& weights,
