@@ -2,11 +2,11 @@
 """Quantizes a model folder with AutoRound into a GPTQ checkpoint, to compare time and quality.
 
     autoround_side.py MODEL OUT --calib TEXT [--bits 4] [--group-size 64] [--nsamples 32] [--seqlen 512]
-                      [--iters 200] [--batch-size 8] [--asym]
+                      [--iters 200] [--batch-size 8] [--asym] [--device cpu]
 
 The calibration windows are the first ones of the text, without overlap, as `gptq quantize` takes them; everything that
-is not named here is AutoRound's default. Prints one JSON object with the seconds that quantizing took (loading
-and saving not counted) and the peak resident memory in bytes.
+is not named here is AutoRound's default, which on a GPU is to tune in half precision. Prints one JSON object with the
+seconds that quantizing took (loading and saving not counted) and the peak resident memory in bytes.
 """
 
 import time
@@ -18,6 +18,7 @@ def main():
     parser = peers.quantizer_arguments(__doc__)
     parser.add_argument("--iters", type=int, default=200)
     parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
 
     output = peers.take_stdout()
@@ -36,8 +37,8 @@ def main():
         seqlen=arguments.seqlen,
         batch_size=arguments.batch_size,
         dataset=list(windows[:, None]),  # [1, seqlen] each
-        amp=False,  # float32: bfloat16 is emulated on most CPUs
-        device_map="cpu",
+        amp=arguments.device != "cpu",  # bfloat16 is emulated on most CPUs
+        device_map=arguments.device,
     )
     start = time.perf_counter()
     rounder.quantize()
