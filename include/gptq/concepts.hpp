@@ -18,7 +18,7 @@ namespace gptq {
 
 // ---------------------------------------------------------------------------------------------------------------------
 // QuantGrid<G, Bits>: the values that a group of weights can take.
-//  1. fit<Bits>(w) returns parameters for the weights of one group; the scale is positive, finite and exact as a half.
+//  1. fit<Bits>(w) returns parameters for the weights of one group; the scale is finite, not 0, and exact as a half.
 //  2. encode<Bits>(x, p) returns a code in [0, 2^Bits), that of a value nearest to x.
 //  3. encode<Bits>(decode<Bits>(c, p), p) == c for every code c that encode can return.
 //  4. Nothing depends on anything but the arguments; all three may run concurrently.

@@ -104,16 +104,12 @@ inline tensor1<std::int32_t> read_g_idx(const model_folder& folder, const std::s
 }
 
 /// Scales as they lie in the file, of any float type. A scale of 0 is accepted: tiny ones underflow in half precision,
-/// and their weights are 0 then.
+/// and their weights are 0 then. So are negative ones: AutoRound writes them.
 inline tensor2<float> read_scales(const model_folder& folder, const std::string& name, extent2 expected,
                                   const std::string& why) {
     auto scales = folder.read_matrix(name);
     check_extents(folder, folder.tensor(name), expected, why);
-    const auto negative = std::find_if(scales.data(), scales.data() + scales.size(), [](float s) { return s < 0.0f; });
-    if (negative == scales.data() + scales.size()) return scales;
-    const auto at = static_cast<std::size_t>(negative - scales.data());
-    throw format_error(folder.describe(name) + ": negative scale at row " + std::to_string(at / expected.cols) +
-                       ", column " + std::to_string(at % expected.cols));
+    return scales;
 }
 
 /// [out_features, in_features] of a layer.

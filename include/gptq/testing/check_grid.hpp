@@ -77,9 +77,9 @@ class grid_check {
     }
 
     bool check_params(grid_params p) {
-        const bool scale_fits = std::isfinite(p.scale) && p.scale > 0.0f && round_to_half(p.scale) == p.scale;
+        const bool scale_fits = std::isfinite(p.scale) && p.scale != 0.0f && round_to_half(p.scale) == p.scale;
         const bool zero_fits = p.zero < code_count;
-        if (!scale_fits) report(1, "scale " + text(p.scale) + " is not a positive, finite half");
+        if (!scale_fits) report(1, "scale " + text(p.scale) + " is not a finite half other than 0");
         if (!zero_fits) report(1, "zero point " + std::to_string(p.zero) + " is no code");
         if (Grid::sym && p.zero != middle)
             report(5, "zero point " + std::to_string(p.zero) + ", but sym is true and the middle is " +
