@@ -118,7 +118,7 @@ struct refit_row {
         grid_params best = now;
         double best_change = 0.0;
         const auto consider = [&](double scale, double zero) {
-            if (!(scale > 0.0) || !std::isfinite(scale)) return;
+            if (!(scale * double{now.scale} > 0.0) || !std::isfinite(scale)) return;  // 0, or turned round
             const grid_params p{Grid::storable(static_cast<float>(scale)), static_cast<std::uint8_t>(zero)};
             const auto [ds, du] = step(now, p);
             const double change = fit.change(ds, du);

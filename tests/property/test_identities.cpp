@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -162,7 +163,11 @@ TEST_CASE("every scale can be stored as a half, every code and zero fits its bit
     h.add(layer.X.view());
     for_each_scheme([&]<class S>() {
         const auto q = gptq::quantize<S>(layer.W.view(), h, options_for(20));
-        for (const float s : q.scales) REQUIRE((s > 0.0f && s == gptq::round_to_half(s)));
+        using turned = gptq::searched_by_loss<gptq::symmetric>;
+        for (const float s : q.scales) {
+            REQUIRE((std::isfinite(s) && s == gptq::round_to_half(s)));
+            REQUIRE((s > 0.0f || (s < 0.0f && std::is_same_v<typename S::grid, turned>)));
+        }
         for (const auto c : q.codes) REQUIRE(int{c} < (1 << S::bits));
         for (const auto z : q.zeros) REQUIRE(int{z} < (1 << S::bits));
         if (S::grid::sym)

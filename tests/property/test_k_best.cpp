@@ -227,8 +227,7 @@ TEST_CASE("what the candidates find is mostly the best of all codes, and more of
     };
     using per_channel = gptq::group_size<gptq::per_channel>;
     check.template operator()<gptq::scheme<2, per_channel, gptq::asymmetric>>();
-    check.template
-    operator()<gptq::scheme<2, per_channel, gptq::searched_by_loss<gptq::symmetric>, gptq::act_order_static>>();
+    check.template operator()<gptq::scheme<2, per_channel, gptq::searched<gptq::symmetric>, gptq::act_order_static>>();
 }
 
 TEST_CASE("numbers of candidates that cannot be are refused") {

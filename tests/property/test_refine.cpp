@@ -89,20 +89,29 @@ TEST_CASE("when sweeps over the codes have settled, no single code could be bett
     });
 }
 
-TEST_CASE("a refitted scale is the least-squares one, as near as a half comes to it") {
+TEST_CASE("a refitted scale is the least-squares one, as near as a half comes to it, of either sign") {
     const setting s(14);
-    using S = gptq::scheme<4, gptq::group_size<gptq::per_channel>, gptq::symmetric>;
-    auto q = gptq::quantize<S>(s.layer.W.view(), s.h, options_for(gptq::per_channel, {1, true, false}));
-    for (std::size_t n = 0; n < N; ++n) {
-        double wc = 0.0, cc = 0.0;  // w H c and c H c, c the codes less their zero point
-        for (std::size_t i = 0; i < K; ++i)
-            for (std::size_t j = 0; j < K; ++j) {
-                const double H = double{i <= j ? s.h.upper()(i, j) : s.h.upper()(j, i)} + (i == j ? s.damp : 0.0);
-                wc += double{s.layer.W(n, i)} * H * (q.codes(n, j) - 8.0);
-                cc += (q.codes(n, i) - 8.0) * H * (q.codes(n, j) - 8.0);
-            }
-        CHECK(double{q.scales(n, 0)} == Approx(wc / cc).epsilon(1e-3));  // a half has 11 bits
-    }
+    std::size_t negative = 0;
+    const auto check = [&]<class Grid>() {
+        using S = gptq::scheme<4, gptq::group_size<gptq::per_channel>, Grid>;
+        const auto q = gptq::quantize<S>(s.layer.W.view(), s.h, options_for(gptq::per_channel, {1, true, false}));
+        for (std::size_t n = 0; n < N; ++n) {
+            double wc = 0.0, cc = 0.0;  // w H c and c H c, c the codes less their zero point
+            for (std::size_t i = 0; i < K; ++i)
+                for (std::size_t j = 0; j < K; ++j) {
+                    const double H = double{i <= j ? s.h.upper()(i, j) : s.h.upper()(j, i)} + (i == j ? s.damp : 0.0);
+                    wc += double{s.layer.W(n, i)} * H * (q.codes(n, j) - 8.0);
+                    cc += (q.codes(n, i) - 8.0) * H * (q.codes(n, j) - 8.0);
+                }
+            CHECK(double{q.scales(n, 0)} == Approx(wc / cc).epsilon(1e-3));  // a half has 11 bits
+            negative += q.scales(n, 0) < 0.0f;
+        }
+    };
+    check.operator()<gptq::symmetric>();
+    CHECK(negative == 0);
+    check.operator()<gptq::searched_by_loss<gptq::symmetric>>();
+    CHECK(negative > 0);
+    CHECK(negative < N);
 }
 
 TEST_CASE("a refitted asymmetric grid stays in its format, and no scale nearby is better") {

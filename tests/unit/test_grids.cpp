@@ -1,4 +1,5 @@
 // The grids against their formulas and against brute force over all codes.
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <limits>
@@ -165,6 +166,47 @@ TEST_CASE("the search by loss finds the best of its candidates by the weights' o
         CHECK(loss(by_loss::fit<2>(w, costs)) == Approx(best).epsilon(1e-5).margin(1e-12));
         CHECK(by_loss::fit<2>(w) == by_loss::fit<2>(w, std::vector<float>(size, 3.0f)));  // all alike
     }
+}
+
+TEST_CASE("the search by loss turns symmetric grids round where the one value more serves the positive weights") {
+    using by_loss = gptq::searched_by_loss<gptq::symmetric>;
+    const std::vector<float> up = {1.0f, 0.5f, -0.5f, 0.0f}, down = {-1.0f, -0.5f, 0.5f, 0.0f};
+    CHECK(by_loss::fit<2>(up) == gptq::grid_params{-0.5f, 2});  // both exact: -2 .. 1 times the scale
+    CHECK(by_loss::fit<2>(down) == gptq::grid_params{0.5f, 2});
+    CHECK(gptq::searched<gptq::symmetric>::fit<2>(up).scale > 0.0f);  // the published search does not
+    CHECK(gptq::searched_by_loss<gptq::asymmetric>::fit<2>(up).scale > 0.0f);
+
+    std::mt19937 random(12);
+    std::normal_distribution<float> normal;
+    std::size_t turned = 0;
+    for (int group = 0; group < 50; ++group) {
+        std::vector<float> w(32);
+        for (float& x : w) x = normal(random);
+        double best = std::numeric_limits<double>::infinity();  // over both signs of all 80 scales, the long way
+        for (int i = 0; i < 160; ++i) {
+            const float shrink = 1.0f - 0.01f * static_cast<float>(i / 2);
+            float largest = 0.0f;
+            for (const float x : w) largest = std::max(largest, std::fabs(x));
+            const double scale = (i % 2 == 0 ? 1.0 : -1.0) * gptq::round_to_half(2.0f * shrink * largest / 7.0f);
+            double loss = 0.0;
+            for (const float x : w) {
+                double least = std::numeric_limits<double>::infinity();
+                for (int level = -4; level < 4; ++level) least = std::min(least, std::fabs(x - scale * level));
+                loss += least * least;
+            }
+            best = std::min(best, loss);
+        }
+        const gptq::grid_params p = by_loss::fit<3>(w);
+        double loss = 0.0;
+        for (const float x : w) {
+            const double error = double{x} - double{by_loss::decode<3>(by_loss::encode<3>(x, p), p)};
+            loss += error * error;
+        }
+        CHECK(loss == Approx(best).epsilon(1e-5));
+        turned += p.scale < 0.0f;
+    }
+    CHECK(turned > 10);
+    CHECK(turned < 40);
 }
 
 TEST_CASE("the solver tells the search what each weight costs") {

@@ -12,6 +12,7 @@
 #include <random>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <gptq/gptq.hpp>
@@ -445,7 +446,7 @@ TEST_CASE("a tile of the solver's columns, on every instruction set") {
             for (float& u : U) u = 0.3f * normal(random);
             for (std::size_t i = 0; i < columns; ++i) U[i * columns + i] = 1.0f + std::fabs(normal(random));
             for (std::size_t lane = 0; lane < lanes; ++lane) {
-                scales[lane] = (0.5f + 0.1f * static_cast<float>(lane)) / max_code;
+                scales[lane] = (lane % 4 == 3 ? -1.0f : 1.0f) * (0.5f + 0.1f * static_cast<float>(lane)) / max_code;
                 zeros[lane] = static_cast<float>(random() % static_cast<unsigned>(1 << bits));
             }
             weights[first * lanes + 5] = std::numeric_limits<float>::quiet_NaN();  // counts as the lowest code
@@ -489,8 +490,8 @@ TEST_CASE("the loss of a group, on every instruction set") {
     for (float& x : w) x = normal(random);
     for (float& c : costs) c = std::fabs(normal(random));
     for (const isa which : usable_isas())
-        for (const float zero : {0.0f, 3.0f, 7.0f}) {
-            constexpr float scale = 0.31f, max_code = 7.0f;
+        for (const auto& [scale, zero] : {std::pair{0.31f, 0.0f}, {0.31f, 3.0f}, {0.31f, 7.0f}, {-0.31f, 4.0f}}) {
+            constexpr float max_code = 7.0f;
             double loss = 0.0;
             for (std::size_t k = 0; k < w.size(); ++k) {
                 const double steps =
@@ -498,7 +499,7 @@ TEST_CASE("the loss of a group, on every instruction set") {
                 const double error = double{w[k]} - double{scale} * steps;
                 loss += double{costs[k]} * error * error;
             }
-            INFO(gptq::isa_name(which) << ", zero " << zero);
+            INFO(gptq::isa_name(which) << ", scale " << scale << ", zero " << zero);
             CHECK(gptq::kernels::find_column_kernels(which).loss({w.data(), costs.data(), w.size()}, scale, zero,
                                                                  max_code) == Approx(loss).epsilon(1e-5));
         }

@@ -63,11 +63,12 @@ struct affine_codec {
         return p.scale * static_cast<float>(static_cast<int>(code) - static_cast<int>(p.zero));
     }
 
-    /// `scale` as a half can hold it: never 0, and never infinite, whatever the weights were.
+    /// `scale` as a half can hold it: never 0, and never infinite, whatever the weights were; its sign stays.
     static constexpr float storable(float scale) {
         constexpr float smallest = 0x1p-24f;
         constexpr float largest = 65504.0f;
-        return round_to_half(std::clamp(scale, smallest, largest));
+        const float sign = scale < 0.0f ? -1.0f : 1.0f;
+        return sign * round_to_half(std::clamp(sign * scale, smallest, largest));
     }
 
  private:
@@ -130,20 +131,23 @@ using asymmetric_from_one = basic_asymmetric<1>;
 namespace detail {
 
 /// Of the grids over the range of w shrunk by factors 1 - i/100, i = 0..79, the one with the least error(params); the
-/// first where errors overflow. (Frantar et al.'s code searches so.)
-template <class Grid, int Bits, class Error>
+/// first where errors overflow. (Frantar et al.'s code searches so.) If Mirrored, of their mirror images, too.
+template <class Grid, int Bits, bool Mirrored, class Error>
 constexpr grid_params search_range(std::span<const float> w, const Error& error) {
     const auto [lo, hi] = range_of(w);
     grid_params best = Grid::template from_range<Bits>(lo, hi);
     double best_error = std::numeric_limits<double>::infinity();
+    const auto consider = [&](grid_params candidate) {
+        const double candidate_error = error(candidate);
+        if (!(candidate_error < best_error)) return;
+        best = candidate;
+        best_error = candidate_error;
+    };
     for (int i = 0; i < 80; ++i) {
         const float shrink = 1.0f - 0.01f * static_cast<float>(i);
         const auto candidate = Grid::template from_range<Bits>(shrink * lo, shrink * hi);
-        const double candidate_error = error(candidate);
-        if (candidate_error < best_error) {
-            best = candidate;
-            best_error = candidate_error;
-        }
+        consider(candidate);
+        if constexpr (Mirrored) consider({-candidate.scale, candidate.zero});
     }
     return best;
 }
@@ -156,7 +160,7 @@ template <class Grid>
 struct searched : Grid {
     template <int Bits>
     static constexpr grid_params fit(std::span<const float> w) {
-        return detail::search_range<Grid, Bits>(w, [w](grid_params p) {
+        return detail::search_range<Grid, Bits, false>(w, [w](grid_params p) {
             double total = 0.0;
             for (const float x : w) total += std::pow(std::fabs(x - Grid::template nearest<Bits>(x, p)), 2.4f);
             return total;
@@ -165,9 +169,13 @@ struct searched : Grid {
 };
 
 /// Searches the range of `Grid` for the least loss that the solver will see: the sum of costs[k] (w[k] - q[k])^2. Never
-/// a larger one than Grid alone. Cost: 80 roundings a weight.
+/// a larger one than Grid alone. A symmetric grid has one value more below 0 than above; where that serves a group better
+/// the other way round, its scale is negative. (So are scales of AutoRound, Cheng et al. 2023, and of llama.cpp's Q4_0.)
+/// Cost: 80 roundings a weight, 160 if symmetric.
 template <class Grid>
 struct searched_by_loss : Grid {
+    /// Whether scales may be negative.
+    static constexpr bool mirrored = Grid::sym;
     template <int Bits>
     static constexpr grid_params fit(std::span<const float> w, std::span<const float> costs) {
         return search<Bits>(w, [costs](std::size_t k) { return costs[k]; });
@@ -181,7 +189,7 @@ struct searched_by_loss : Grid {
  private:
     template <int Bits, class Cost>
     static constexpr grid_params search(std::span<const float> w, const Cost& cost) {
-        return detail::search_range<Grid, Bits>(w, [&](grid_params p) { return loss<Bits>(w, cost, p); });
+        return detail::search_range<Grid, Bits, mirrored>(w, [&](grid_params p) { return loss<Bits>(w, cost, p); });
     }
 
     template <int Bits, class Cost>

@@ -4,10 +4,10 @@
 /// sum end in that whole number.
 inline constexpr float rounding_shift = 0x1.8p23f;
 
-/// How many scales lie between 0 and the value of the grid that is nearest to w: code - zero. What is no number counts
-/// as the lowest code.
-inline vec::floats nearest_steps(vec::floats w, vec::floats scale, vec::floats lowest, vec::floats highest) {
-    const vec::floats steps = vec::minimum(vec::maximum(vec::divide(w, scale), lowest), highest);
+/// How many scales lie between 0 and the value of the grid that is nearest to a weight of `steps` scales: code - zero.
+/// What is no number counts as the lowest code.
+inline vec::floats nearest_steps(vec::floats steps, vec::floats lowest, vec::floats highest) {
+    steps = vec::minimum(vec::maximum(steps, lowest), highest);
     const vec::floats shifted = vec::add_floats(steps, vec::splat_float(rounding_shift));
     return vec::add_floats(shifted, vec::splat_float(-rounding_shift));
 }
@@ -34,7 +34,7 @@ template <std::size_t Count>
     };
     for (std::size_t c = 0, k = i; c < Count; ++c, ++k) {
         const vec::floats w = less_shares(vec::load_floats(weights + k * tile_lanes), c, k);
-        const vec::floats steps = nearest_steps(w, grids.scale, grids.lowest, grids.highest);
+        const vec::floats steps = nearest_steps(vec::divide(w, grids.scale), grids.lowest, grids.highest);
         const vec::floats value = vec::multiply(grids.scale, steps);
         vec::store_floats(tile.values + k * tile_lanes, value);
         vec::store(tile.codes + k * tile_lanes,
@@ -64,15 +64,16 @@ inline void quantize_columns(const column_tile& tile) {
     vec::store_floats(tile.losses, losses);
 }
 
-/// column_kernels::loss.
+/// column_kernels::loss. A weight between two values may count with either, which is as far away: so no division.
 inline float loss_of_group(const costly_weights& group, float scale, float zero, float max_code) {
-    const vec::floats scales = vec::splat_float(scale), lowest = vec::splat_float(-zero);
+    const vec::floats inverse = vec::splat_float(1.0f / scale), backwards = vec::splat_float(-scale);
+    const vec::floats lowest = vec::splat_float(-zero);
     const vec::floats highest = vec::splat_float(max_code - zero);
     vec::floats sum = vec::splat_float(0.0f);
     for (std::size_t k = 0; k < group.count; k += tile_lanes) {
         const vec::floats w = vec::load_floats(group.weights + k);
-        const vec::floats value = vec::multiply(scales, nearest_steps(w, scales, lowest, highest));
-        const vec::floats error = vec::add_floats(w, negative(value));
+        const vec::floats steps = nearest_steps(vec::multiply(w, inverse), lowest, highest);
+        const vec::floats error = vec::multiply_add(backwards, steps, w);
         sum = vec::multiply_add(vec::multiply(error, vec::load_floats(group.costs + k)), error, sum);
     }
     float lanes[tile_lanes], total = 0.0f;

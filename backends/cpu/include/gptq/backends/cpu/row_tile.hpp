@@ -33,7 +33,7 @@ struct searched_by_kernel : Grid {
         std::copy_n(costs.begin() + static_cast<std::ptrdiff_t>(whole), rest, last_costs.begin());
         const kernels::costly_weights front{w.data(), costs.data(), whole};
         const kernels::costly_weights back{last_weights.data(), last_costs.data(), rest == 0 ? 0 : kernels::tile_lanes};
-        return search_range<Grid, Bits>(w, [&](grid_params p) {
+        return search_range<Grid, Bits, searched_by_loss<Grid>::mirrored>(w, [&](grid_params p) {
             return double{kernel.loss(front, p.scale, p.zero, max_code)} + kernel.loss(back, p.scale, p.zero, max_code);
         });
     }
