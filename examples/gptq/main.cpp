@@ -70,7 +70,8 @@ void add_quantize(CLI::App& app, quantize_arguments& a, std::function<void()>& c
     command->add_flag("--best", a.best,
                       "what does best in the format: --correct-drift, and up to 3 bits --refine 1 --candidates 8");
     command->add_flag("--search,!--no-search", a.search,
-                      "search each group's range by the loss that the solver sees; on unless --no-search");
+                      "search each group's range, and its scale's sign if symmetric, by the loss that the solver sees; "
+                      "on unless --no-search");
     command->add_flag("--correct-drift", a.correct_drift, "aim at the float model's outputs; runs that model beside");
     command
         ->add_option("--candidates", a.candidates, "partial sequences of codes to keep; 1: round to the nearest value")
