@@ -7,7 +7,6 @@
 // NAME.bias, if there is one, is an ordinary vector in both: model_folder::read_vector.
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
