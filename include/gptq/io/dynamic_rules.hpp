@@ -14,14 +14,9 @@
 
 #include <nlohmann/json.hpp>
 
-// Only names with the suffix _8 are used here, so any other width that was chosen before does no harm.
-#ifndef PCRE2_CODE_UNIT_WIDTH
-#define PCRE2_CODE_UNIT_WIDTH 8
-#endif
-#include <pcre2.h>
-
 #include <gptq/error.hpp>
 #include <gptq/io/json.hpp>
+#include <gptq/io/pcre2.hpp>
 
 namespace gptq::io {
 

@@ -1,10 +1,6 @@
 // Regular expressions and literal patterns of tokenizer.json. The files are written for Oniguruma; PCRE2 matches.
 #pragma once
 
-#ifndef PCRE2_CODE_UNIT_WIDTH
-#define PCRE2_CODE_UNIT_WIDTH 8
-#endif
-
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -15,9 +11,8 @@
 #include <variant>
 #include <vector>
 
-#include <pcre2.h>
-
 #include <gptq/error.hpp>
+#include <gptq/io/pcre2.hpp>
 #include <gptq/model/tokenizer_json.hpp>
 #include <gptq/model/tokenizer_unicode.hpp>
 
