@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -129,9 +130,8 @@ class block_run {
     /// on_stage(stage, matrix_view<const float> inputs [tokens, K]) is called once for each stage in order, before the
     /// outputs of the stage's linear layers are computed from these inputs. `cache` is for a single window that
     /// continues earlier tokens.
-    template <class OnStage>
     void operator()(matrix_view<float> hidden, std::size_t window_length, const std::optional<kv_rows>& cache,
-                    OnStage&& on_stage) {
+                    const std::function<void(stage, matrix_view<const float>)>& on_stage) {
         begin(hidden, window_length, cache);
         for (const stage which : stages_in_order) on_stage(which, inputs_of(which));
         finish();

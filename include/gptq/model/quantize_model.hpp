@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -47,14 +48,44 @@ struct quantize_result {
     std::uint64_t bytes = 0;       ///< of all tensors written
 };
 
-/// The observer that watches nothing. Observers of quantize_model have these members, besides those of an Observer:
-struct no_model_observer {
-    /// `fraction` (0 to 1) of the weights are done, and `doing` comes next. What it throws stops the work, as in
-    /// on_columns; gptq::cancelled is the exception for "the user wants to stop".
-    void on_progress(double /*fraction*/, const std::string& /*doing*/) const noexcept {}
-    /// A module is done.
-    void on_module(const module_record& /*record*/) const noexcept {}
-    void on_columns(std::size_t /*done*/, std::size_t /*total*/) const noexcept {}
+/// What may watch quantize_model: an Observer with two more members.
+///  - on_progress(fraction, doing): `fraction` (0 to 1) of the weights are done, and the module `doing` comes next.
+///  - on_module(record): a module is done.
+/// What they throw stops the work, as in on_columns; gptq::cancelled is the exception for "the user wants to stop".
+template <class O>
+concept ModelObserver = requires(O& o, const module_record& record, const std::string& doing, std::size_t columns) {
+    o.on_progress(0.5, doing);
+    o.on_module(record);
+    o.on_columns(columns, columns);
+};
+
+/// Any ModelObserver by reference and without its type, or none: quantize_model is compiled once for all of them. The
+/// observer outlives it.
+class model_observer_ref {
+ public:
+    model_observer_ref() = default;
+    template <ModelObserver O>
+    model_observer_ref(O& observer)
+        : observer_(std::addressof(observer)),
+          on_progress_([](void* o, double f, const std::string& d) { static_cast<O*>(o)->on_progress(f, d); }),
+          on_module_([](void* o, const module_record& r) { static_cast<O*>(o)->on_module(r); }),
+          on_columns_([](void* o, std::size_t d, std::size_t t) { static_cast<O*>(o)->on_columns(d, t); }) {}
+
+    void on_progress(double fraction, const std::string& doing) const {
+        if (observer_ != nullptr) on_progress_(observer_, fraction, doing);
+    }
+    void on_module(const module_record& record) const {
+        if (observer_ != nullptr) on_module_(observer_, record);
+    }
+    void on_columns(std::size_t done, std::size_t total) const {
+        if (observer_ != nullptr) on_columns_(observer_, done, total);
+    }
+
+ private:
+    void* observer_ = nullptr;
+    void (*on_progress_)(void*, double, const std::string&) = nullptr;
+    void (*on_module_)(void*, const module_record&) = nullptr;
+    void (*on_columns_)(void*, std::size_t, std::size_t) = nullptr;
 };
 
 namespace detail {
@@ -95,11 +126,10 @@ inline stage_factor factorize_for(order_kind order, const hessian<float>& h, con
 }
 
 /// One run of quantize_model, after the plan was made.
-template <class Observer>
 class model_quantizer {
  public:
     model_quantizer(const model_config& config, const io::model_folder& folder, const quantization_plan& plan,
-                    const quantize_model_options& options, io::folder_writer& writer, Observer& observer)
+                    const quantize_model_options& options, io::folder_writer& writer, model_observer_ref observer)
         : config_(config), folder_(folder), plan_(plan), options_(options), writer_(writer), observer_(observer) {
         result_.warnings = plan.warnings;
         for (const stage_plan& stage : plan.stages) {
@@ -276,7 +306,7 @@ class model_quantizer {
     const quantization_plan& plan_;
     const quantize_model_options& options_;
     io::folder_writer& writer_;
-    Observer& observer_;
+    model_observer_ref observer_;
     std::unordered_map<std::string, const stage_plan*> stage_of_;  // by the name of its first module
     std::unordered_set<std::string> written_;                      // tensors of the source that were replaced
     quantize_result result_;
@@ -336,10 +366,9 @@ inline void check_space(const io::model_folder& folder, const quantization_plan&
 /// Throws what plan_quantization throws; shape_error for unusable windows; io_error where `out` exists, cannot be
 /// written or does not fit on the disk; non_finite_error naming the tensor or the module for weights or activations
 /// that are NaN or infinite; and whatever the observer throws.
-template <class Observer = no_model_observer>
-quantize_result quantize_model(const io::model_folder& folder, const std::filesystem::path& out,
-                               const token_windows& windows, const quantize_model_options& options,
-                               Observer&& observer = {}) {
+inline quantize_result quantize_model(const io::model_folder& folder, const std::filesystem::path& out,
+                                      const token_windows& windows, const quantize_model_options& options,
+                                      model_observer_ref observer = {}) {
     const detail::stopwatch watch;
     const model_config config = read_model_config(folder);
     const quantization_plan plan = plan_quantization(config, folder, options.config);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -37,9 +38,8 @@ inline stage_modules modules_of(const model_config& config, block& weights, std:
 /// and down, in this order, and computes that stage's outputs afterwards with whatever weights the modules then have.
 /// Nothing is evaluated twice. Holds at most hidden, one buffer of inputs and one of intermediate features for all
 /// tokens. An exception from on_stage leaves `hidden` unspecified.
-template <class OnStage>
-void run_block_by_stages(const model_config& config, block& weights, std::size_t index, activations& hidden,
-                         OnStage&& on_stage) {
+inline void run_block_by_stages(const model_config& config, block& weights, std::size_t index, activations& hidden,
+                                const std::function<void(stage_modules&, matrix_view<const float>)>& on_stage) {
     const rope_tables ropes(config, 0, hidden.window_length);
     block_run run(config, weights, index, ropes, hidden.buffers);
     run(view_of(hidden.states), hidden.window_length, std::nullopt, [&](stage which, matrix_view<const float> inputs) {
@@ -58,9 +58,9 @@ struct paired_inputs {
 
 /// run_block_by_stages for the model at hand and, in step with it, for the same block of the float model:
 /// on_stage(stage_modules&, const paired_inputs&). Twice the time and the memory.
-template <class OnStage>
-void run_block_beside_float(const model_config& config, block& weights, const block& float_weights, std::size_t index,
-                            activations& hidden, activations& float_hidden, OnStage&& on_stage) {
+inline void run_block_beside_float(const model_config& config, block& weights, const block& float_weights,
+                                   std::size_t index, activations& hidden, activations& float_hidden,
+                                   const std::function<void(stage_modules&, const paired_inputs&)>& on_stage) {
     const rope_tables ropes(config, 0, hidden.window_length);
     block_run run(config, weights, index, ropes, hidden.buffers);
     block_run float_run(config, float_weights, index, ropes, float_hidden.buffers);
