@@ -31,6 +31,7 @@
 #include <gptq/model/embedding.hpp>
 #include <gptq/model/head.hpp>
 #include <gptq/model/model_config.hpp>
+#include <gptq/model/quantize_checks.hpp>
 #include <gptq/model/quantize_log.hpp>
 #include <gptq/model/quantize_plan.hpp>
 #include <gptq/model/stage_statistics.hpp>
@@ -55,6 +56,8 @@ struct no_model_observer {
     /// A module is done.
     void on_module(const module_record& /*record*/) const noexcept {}
     void on_columns(std::size_t /*done*/, std::size_t /*total*/) const noexcept {}
+    /// Something that the user should know before the work begins. Observers may leave it out; the result has it, too.
+    void on_warning(const std::string& /*warning*/) const noexcept {}
 };
 
 namespace detail {
@@ -251,6 +254,7 @@ class model_quantizer {
     }
 
     void write(const module_plan& module, const quantized_layer& q) {
+        check_scales(module.name, q);
         const std::uint64_t before = writer_.tensor_bytes();
         io::write_quantized(writer_, options_.config.format, module.name, q);
         packed_bits_ += 8.0 * static_cast<double>(writer_.tensor_bytes() - before);
@@ -334,8 +338,9 @@ inline void check_space(const io::model_folder& folder, const quantization_plan&
 /// carries everything else along. `out` appears when all of it is complete and on the disk, or not at all.
 ///
 /// Throws what plan_quantization throws; shape_error for unusable windows; io_error where `out` exists, cannot be
-/// written or does not fit on the disk; non_finite_error naming the tensor or the module for weights or activations
-/// that are NaN or infinite; and whatever the observer throws.
+/// written or does not fit on the disk; error where the memory is far from enough; non_finite_error naming the tensor or
+/// the module for weights (all are looked at before the work) or activations that are NaN or infinite; unsupported_error
+/// for a layer whose scales halves cannot hold; and whatever the observer throws.
 template <class Observer = no_model_observer>
 quantize_result quantize_model(const io::model_folder& folder, const std::filesystem::path& out,
                                const token_windows& windows, const quantize_model_options& options,
@@ -345,12 +350,22 @@ quantize_result quantize_model(const io::model_folder& folder, const std::filesy
     const quantization_plan plan = plan_quantization(config, folder, options.config);
     detail::check_windows(config, windows);
     detail::check_space(folder, plan, out);
+    const memory_estimate memory = estimate_memory(config, plan, options.quality.correct_drift);
+    const std::string memory_warning = detail::memory_warning(memory, windows, available_memory());
+    if constexpr (requires { observer.on_warning(memory_warning); })
+        if (!memory_warning.empty()) observer.on_warning(memory_warning);
+    detail::check_numbers(config, folder, plan);
     io::folder_writer writer(out);
     detail::model_quantizer run(config, folder, plan, options, writer, observer);
     quantize_result result = run.run(windows);
     result.seconds = watch.seconds();
     result.bytes = writer.tensor_bytes();
-    io::write_configs(writer, folder, options.config);
+    if (!memory_warning.empty()) result.warnings.push_back(memory_warning);
+    for (const std::filesystem::path& leftover : writer.leftovers())
+        result.warnings.push_back(leftover.string() +
+                                  ": is what a run for the same folder left that did not end; delete "
+                                  "it unless that run goes on");
+    io::write_configs(writer, folder, options.config, config.ignores_tying);
     writer.write_text(std::string(quant_log_name), quant_log(result.modules));
     for (const std::filesystem::path& file : folder.companion_files()) writer.copy_file(file);
     writer.finish();
