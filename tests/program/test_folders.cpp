@@ -93,8 +93,7 @@ void rename_tensors(const fs::path& model, const std::function<std::string(const
     std::memcpy(&header, bytes.data(), 8);
     nlohmann::ordered_json renamed;
     const auto entries = nlohmann::ordered_json::parse(bytes.substr(8, header));
-    for (const auto& [name, entry] : entries.items())
-        renamed[name == "__metadata__" ? name : new_name(name)] = entry;
+    for (const auto& [name, entry] : entries.items()) renamed[name == "__metadata__" ? name : new_name(name)] = entry;
     const std::string text = renamed.dump();
     const std::uint64_t length = text.size();
     write_file(path, std::string(reinterpret_cast<const char*>(&length), 8) + text + bytes.substr(8 + header));
@@ -160,9 +159,12 @@ TEST_CASE("AutoRound's description, and the older key, are read") {
     const double right = perplexity(s.eval(s.out));
     fs::remove(s.out / "quantize_config.json");
     auto config = s.config(s.out);
-    config["quantization_config"] = {{"quant_method", "auto-round"}, {"packing_format", "auto_round:auto_gptq"},
-                                     {"bits", 4},                    {"group_size", 32},
-                                     {"sym", true},                  {"data_type", "int"}};
+    config["quantization_config"] = {{"quant_method", "auto-round"},
+                                     {"packing_format", "auto_round:auto_gptq"},
+                                     {"bits", 4},
+                                     {"group_size", 32},
+                                     {"sym", true},
+                                     {"data_type", "int"}};
     write_file(s.out / "config.json", config.dump());
     CHECK(perplexity(s.eval(s.out)) == right);
     config["compression_config"] = nlohmann::ordered_json(config["quantization_config"]);
@@ -245,6 +247,23 @@ TEST_CASE("files that are something else are called what they are") {
     check_refused(s.eval(s.model / "config.json"), "not a folder", "give the folder");
 }
 
+TEST_CASE("links to files that are gone, and weights of MLX, are called what they are") {
+    if (skipped()) return;
+    const scene s;
+    s.change_config([](auto& c) { c["quantization"] = {{"group_size", 64}, {"bits", 4}}; });
+    CHECK(s.eval().status == 0);
+    std::string bytes = read_file(s.model / "model.safetensors");
+    for (auto at = bytes.find("F32"); at != std::string::npos && at < 8192; at = bytes.find("F32", at + 3))
+        bytes.replace(at, 3, "U32");
+    write_file(s.model / "model.safetensors", bytes);
+    check_refused(s.eval(), "MLX");
+    check_refused(s.quantize(), "quantized already");
+
+    fs::remove(s.model / "model.safetensors");
+    fs::create_symlink("../../blobs/abab", s.model / "model.safetensors");
+    check_refused(s.eval(), "model.safetensors is a link to a file that is not there");
+}
+
 TEST_CASE("a missing tokenizer.json is told from its older forms") {
     if (skipped()) return;
     const scene s;
@@ -286,7 +305,8 @@ TEST_CASE("names with a prefix, or without one, are shown") {
     const scene s;
     rename_tensors(s.model, [](const std::string& name) { return "_orig_mod." + name; });
     check_refused(s.eval(), "\"_orig_mod.model.embed_tokens.weight\"", "without \"_orig_mod.\"");
-    rename_tensors(s.model, [](const std::string& name) { return name.substr(std::string("_orig_mod.model.").size()); });
+    rename_tensors(s.model,
+                   [](const std::string& name) { return name.substr(std::string("_orig_mod.model.").size()); });
     check_refused(s.eval(), "\"embed_tokens.weight\"", "begin with \"model.\"");
 }
 

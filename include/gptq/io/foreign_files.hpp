@@ -111,6 +111,20 @@ inline std::filesystem::path model_below(const std::filesystem::path& folder) {
     return {};
 }
 
+/// The first name in the folder that is a link to nothing; "" if there is none.
+inline std::string broken_link_in(const std::filesystem::path& folder) {
+    std::error_code code;
+    std::string first;
+    std::filesystem::directory_iterator entry(folder, code);
+    for (; !code && entry != std::filesystem::directory_iterator(); entry.increment(code)) {
+        std::error_code gone;
+        const std::string name = entry->path().filename().string();
+        if (entry->is_symlink(gone) && !std::filesystem::exists(entry->path(), gone) && (first.empty() || name < first))
+            first = name;
+    }
+    return first;
+}
+
 struct weight_kind {
     std::string_view suffix, what;
 };
@@ -133,6 +147,8 @@ inline constexpr std::array<weight_kind, 9> weight_kinds = {{
 /// "" if nothing in it tells. `files` are those directly in it.
 inline std::string foreign_folder(const std::filesystem::path& folder,
                                   const std::vector<std::filesystem::path>& files) {
+    if (const std::string link = detail::broken_link_in(folder); !link.empty())
+        return link + " is a link to a file that is not there; download the model again";
     if (detail::exists_in(folder, "adapter_config.json")) {
         const std::string base = detail::base_of_adapter(folder);
         return "it holds an adapter (adapter_config.json)" + (base.empty() ? "" : " of the model \"" + base + "\"") +
@@ -149,7 +165,8 @@ inline std::string foreign_folder(const std::filesystem::path& folder,
 /// Why the folder has no tokenizer.json, for the end of a message.
 inline std::string foreign_tokenizer(const std::filesystem::path& folder) {
     static constexpr const char* convert =
-        "; make a tokenizer.json of it with transformers: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)";
+        "; make a tokenizer.json of it with transformers: "
+        "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)";
     if (detail::exists_in(folder, "tokenizer.model"))
         return "it holds tokenizer.model, a tokenizer of SentencePiece" + std::string(convert);
     if (detail::exists_in(folder, "tekken.json"))

@@ -120,7 +120,9 @@ struct quantization_config {
 
 /// Whether any weights of the folder are stored in another form than float numbers, by whatever method.
 inline bool holds_quantized_tensors(const model_folder& folder) {
-    static constexpr std::string_view suffixes[] = {".qweight", ".weight_packed", ".W_q", ".absmax", ".SCB"};
+    static constexpr std::string_view suffixes[] = {".qweight", ".weight_packed", ".W_q",     ".absmax",
+                                                    ".SCB",     ".q_weight",      ".trellis", ".codes",
+                                                    ".indices", "._data",         "_qdata"};
     for (const std::string& name : folder.tensor_names()) {
         const auto ends = [&](std::string_view suffix) { return name.ends_with(suffix); };
         if (std::any_of(std::begin(suffixes), std::end(suffixes), ends)) return true;
@@ -521,6 +523,10 @@ inline std::optional<quantization_config> quantization_config::parse(const std::
 
 inline std::optional<quantization_config> quantization_config::parse(const model_folder& folder) {
     if (!holds_quantized_tensors(folder)) return std::nullopt;
+    if (folder.config().contains("quantization"))
+        throw unsupported_error(folder.path().string() +
+                                ": config.json has \"quantization\", so MLX quantized the weights; only gptq and "
+                                "compressed-tensors are read; take the float model");
     return parse(folder.path());
 }
 

@@ -54,9 +54,8 @@ class tensor_use {
 
     static bool is_part(std::string_view name, std::string_view module) {
         static constexpr std::array<std::string_view, 11> parts = {
-            "weight", "bias",          "qweight",      "qzeros",            "scales",
-            "g_idx",  "weight_packed", "weight_scale", "weight_zero_point", "weight_g_idx",
-            "weight_shape"};
+            "weight",        "bias",         "qweight",           "qzeros",       "scales",      "g_idx",
+            "weight_packed", "weight_scale", "weight_zero_point", "weight_g_idx", "weight_shape"};
         return is_one_of(name, module, parts);
     }
 
@@ -118,8 +117,9 @@ inline std::vector<std::string> folder_warnings(const model_config& config, cons
                            std::string(config.arch.names.head) + ".weight differs from the embedding: it is used");
     if (!io::holds_quantized_tensors(folder))
         for (const auto& stale : io::detail::read_descriptions(folder.path()))
-            warnings.push_back(stale.where + ": describes a quantization, but the weights are float numbers: it is "
-                                             "stale and ignored");
+            warnings.push_back(stale.where +
+                               ": describes a quantization, but the weights are float numbers: it is "
+                               "stale and ignored");
     detail::warn_about_tensors(config, folder, warnings);
     return warnings;
 }

@@ -37,7 +37,8 @@ inline constexpr double vanishing_share = 0.001;
 [[noreturn]] inline void fail_about_scales(const std::string& module, const std::string& problem) {
     throw unsupported_error(module + ": " + problem +
                             ", and checkpoints hold scales in half precision; leave this layer as it is by the dynamic "
-                            "rule \"-:" + module + "$\", or rescale it against its neighbour in the float model");
+                            "rule \"-:" +
+                            module + "$\", or rescale it against its neighbour in the float model");
 }
 
 /// The least scale that a row whose largest weight is `largest` needs, whatever its groups are.
@@ -141,9 +142,9 @@ inline memory_estimate estimate_memory(const model_config& c, const quantization
     }
     const double copies = beside_float_model ? 2.0 : 1.0;
     memory_estimate estimate;
-    estimate.per_token = sizeof(float) * copies *
-                         (number(c.hidden_size) + number(std::max(c.hidden_size, c.query_features())) +
-                          number(c.intermediate_size));
+    estimate.per_token =
+        sizeof(float) * copies *
+        (number(c.hidden_size) + number(std::max(c.hidden_size, c.query_features())) + number(c.intermediate_size));
     estimate.fixed = sizeof(float) * (copies * std::max(block, head) + number(c.vocab_size) * number(c.embedding_size) +
                                       (beside_float_model ? 6.0 : 3.0) * widest * widest);
     return estimate;
@@ -165,8 +166,8 @@ inline std::string memory_warning(const memory_estimate& estimate, const token_w
     const double fitting = std::floor((available - estimate.fixed) / per_window);
     const std::string text =
         "quantizing needs about " + gigabytes(needed) + " of memory, and " + gigabytes(available) + " are available; " +
-        (fitting >= 1.0 ? "at most " + std::to_string(static_cast<std::uint64_t>(fitting)) + " windows (--nsamples) of " +
-                              std::to_string(windows.length) + " tokens (--seqlen) fit"
+        (fitting >= 1.0 ? "at most " + std::to_string(static_cast<std::uint64_t>(fitting)) +
+                              " windows (--nsamples) of " + std::to_string(windows.length) + " tokens (--seqlen) fit"
                         : "not even one window of " + std::to_string(windows.length) +
                               " tokens (--seqlen) fits: the model needs a machine with more memory");
     if (needed > 1.5 * available) throw error(text);
