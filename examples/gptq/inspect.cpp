@@ -1,6 +1,7 @@
 // gptq inspect: what a model is made of.
 #include <algorithm>
 #include <cstdint>
+#include <cstdio>
 #include <map>
 #include <optional>
 #include <string>
@@ -11,6 +12,7 @@
 #include <gptq/io/model_folder.hpp>
 #include <gptq/io/quantization_config.hpp>
 #include <gptq/model/block.hpp>
+#include <gptq/model/folder_warnings.hpp>
 #include <gptq/model/model_config.hpp>
 
 #include "commands.hpp"
@@ -158,6 +160,8 @@ std::string text_of(const model_summary& s) {
 void inspect(const common_arguments& arguments) {
     const io::model_folder folder(arguments.model);
     const model_summary summary = summarize(folder);
+    for (const std::string& warning : model::folder_warnings(summary.config, folder))
+        std::fprintf(stderr, "warning: %s\n", warning.c_str());
     arguments.json ? print_json(json_of(summary)) : print(text_of(summary));
 }
 

@@ -1,24 +1,29 @@
 // Loading a model as the command line asks for it.
 #pragma once
 
+#include <cstdio>
 #include <map>
 #include <string>
 
 #include <gptq/io/model_folder.hpp>
 #include <gptq/model/decoder.hpp>
+#include <gptq/model/folder_warnings.hpp>
 
 #include "commands.hpp"
 
 namespace program {
 
-/// `arguments` holds only names that main.cpp let through.
+/// Says on standard error what is odd about the folder. `arguments` holds only names that main.cpp let through.
 inline gptq::model::decoder load_decoder(const gptq::io::model_folder& folder, const run_arguments& arguments) {
     using gptq::model::head_form;
     using gptq::model::quantized_form;
     static const std::map<std::string, quantized_form> forms = {
         {"exact", quantized_form::exact}, {"int16", quantized_form::int16}, {"int8", quantized_form::int8}};
-    return gptq::model::decoder::load(folder, forms.at(arguments.activation),
-                                      arguments.head_in_8_bits ? head_form::eight_bits : head_form::stored);
+    auto decoder = gptq::model::decoder::load(folder, forms.at(arguments.activation),
+                                              arguments.head_in_8_bits ? head_form::eight_bits : head_form::stored);
+    for (const std::string& warning : gptq::model::folder_warnings(decoder.config(), folder))
+        std::fprintf(stderr, "warning: %s\n", warning.c_str());
+    return decoder;
 }
 
 }  // namespace program

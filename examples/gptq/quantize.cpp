@@ -39,6 +39,7 @@ class watcher {
                          r.layer, r.module.c_str(), r.error, r.rtn_error, r.seconds));
     }
     void on_columns(std::size_t /*done*/, std::size_t /*total*/) const { throw_if_interrupted(); }
+    void on_warning(const std::string& warning) const { std::fprintf(stderr, "warning: %s\n", warning.c_str()); }
 
  private:
     progress bar_;

@@ -130,15 +130,57 @@ TEST_CASE("where the config is looked for, and in which order", "[config]") {
     CHECK_FALSE(quantization_config::parse(dir.path()));
     write_file(dir.path() / "config.json", R"({"quantization_config": null})");
     CHECK_FALSE(quantization_config::parse(dir.path()));
+    const auto refused = [&] {
+        return message_of<gptq::format_error>([&] { quantization_config::parse(dir.path()); });
+    };
     write_file(dir.path() / "config.json", R"({"quantization_config": )" + with_bits(2) + "}");
     CHECK(quantization_config::parse(dir.path())->bits == 2);
     write_file(dir.path() / "quant_config.json", with_bits(3));
-    CHECK(quantization_config::parse(dir.path())->bits == 3);
-    write_file(dir.path() / "quantize_config.json", with_bits(8));
+    CHECK(contains(refused(), "bits is 3, but"));
+    CHECK(contains(refused(), "says 2"));
+    // The first one decides what the other does not say.
+    write_file(dir.path() / "quant_config.json", R"({"group_size": 32, "w_bit": 2, "sym": false})");
+    CHECK_FALSE(quantization_config::parse(dir.path())->sym);
+    write_file(dir.path() / "quantize_config.json", R"({"group_size": 32, "bits": 2, "lm_head": true})");
+    CHECK(quantization_config::parse(dir.path())->lm_head);
+    CHECK(quantization_config::parse(dir.path())->sym);
+    std::filesystem::remove(dir.path() / "quantize_config.json");
+    std::filesystem::remove(dir.path() / "quant_config.json");
+    write_file(dir.path() / "config.json", R"({"compression_config": )" + with_bits(8) + "}");
     CHECK(quantization_config::parse(dir.path())->bits == 8);
     write_file(dir.path() / "quantize_config.json", "{\"bits\": 8");
     const auto message = message_of<gptq::format_error>([&] { quantization_config::parse(dir.path()); });
     CHECK(contains(message, (dir.path() / "quantize_config.json").string()));
+}
+
+TEST_CASE("a config of AutoRound for the tensors of gptq", "[config]") {
+    const auto c = from(R"({"quant_method": "auto-round", "packing_format": "auto_round:auto_gptq", "bits": 4,
+        "group_size": 128, "sym": true, "data_type": "int", "block_name_to_quantize": "model.layers",
+        "autoround_version": "0.9", "extra_config": {"model.layers.0.mlp.down_proj": {"bits": 8},
+                                                      "lm_head": {"bits": 16, "data_type": "float"}}})");
+    CHECK(c.bits == 4);
+    CHECK(c.settings_of("model.layers.0.mlp.down_proj")->bits == 8);
+    CHECK(c.settings_of("model.layers.0.mlp.down_proj")->group_size == 128);
+    CHECK(c.settings_of("model.layers.1.mlp.down_proj")->bits == 4);
+    CHECK_FALSE(c.settings_of("lm_head"));
+}
+
+TEST_CASE("a config of Optimum", "[config]") {
+    const auto c =
+        from(R"({"batch_size": 1, "bits": 4, "block_name_to_quantize": "model.layers", "checkpoint_format": "gptq",
+        "damp_percent": 0.1, "dataset": "c4", "desc_act": false, "group_size": 128, "modules_in_block_to_quantize": null,
+        "pad_token_id": null, "quant_method": "gptq", "sym": true, "tokenizer": null, "true_sequential": true,
+        "use_cuda_fp16": false, "backend": "auto", "meta": {"quantizer": ["optimum:1.23.3"]}})");
+    CHECK(c.bits == 4);
+    CHECK(c.group_size == 128);
+    CHECK(c.damp_percent == 0.1);
+}
+
+TEST_CASE("settings in rules that nobody knows: refused in a user's file, kept in a checkpoint", "[config]") {
+    const auto message = message_of<gptq::format_error>([] { rules_from(R"({"a": {"bit": 8}})"); });
+    CHECK(contains(message, "\"bit\" is not known"));
+    CHECK(contains(message, "bits, group_size, sym"));
+    CHECK_NOTHROW(from(R"({"bits": 4, "group_size": 64, "dynamic": {"a": {"newer": 8}}})"));
 }
 
 TEST_CASE("hostile JSON is refused", "[config]") {

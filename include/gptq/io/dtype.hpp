@@ -46,6 +46,11 @@ constexpr const dtype_entry& entry_of(dtype type) { return dtype_table[static_ca
 /// Bytes of one element.
 constexpr std::size_t dtype_size(dtype type) { return detail::entry_of(type).size; }
 
+/// The type is F64, F32, F16 or BF16: those that weights which are not quantized have.
+constexpr bool is_float(dtype type) {
+    return type == dtype::f64 || type == dtype::f32 || type == dtype::f16 || type == dtype::bf16;
+}
+
 /// The name in a safetensors header: "F32", "BF16", ...
 constexpr std::string_view dtype_name(dtype type) { return detail::entry_of(type).name; }
 

@@ -2,9 +2,11 @@
 // settings.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <memory>
 #include <optional>
 #include <string>
@@ -89,6 +91,10 @@ class anchored_pattern {
 
 }  // namespace detail
 
+/// What becomes of settings in rules that neither this library nor GPTQModel knows: a user's are refused, for they are
+/// misspelt; those of a checkpoint are kept, for a newer program may have written it.
+enum class unknown_settings { refused, kept };
+
 /// An ordered list of rules. A name is matched from its start (not to its end); rules that skip are looked at first,
 /// then the others, each in their order; the first that matches decides.
 class dynamic_rules {
@@ -96,13 +102,15 @@ class dynamic_rules {
     dynamic_rules() = default;
 
     /// From an object {"regular expression": {settings}}: "-:" before an expression leaves matching modules
-    /// unquantized, "+:" or nothing replaces the settings. Settings that do not concern the result of quantizing are
-    /// kept for to_json() and not looked at. `where` begins every message. Throws format_error, naming the rule.
-    dynamic_rules(const nlohmann::ordered_json& rules, const std::string& where) {
+    /// unquantized, "+:" or nothing replaces the settings. GPTQModel's settings that do not concern the result of
+    /// quantizing are kept for to_json() and not looked at. `where` begins every message. Throws format_error, naming
+    /// the rule.
+    dynamic_rules(const nlohmann::ordered_json& rules, const std::string& where,
+                  unknown_settings unknown = unknown_settings::refused) {
         if (!rules.is_object()) throw format_error(where + ": dynamic rules must be a JSON object");
         for (const bool skipping : {true, false})
             for (const auto& [key, settings] : rules.items())
-                if (key.starts_with("-:") == skipping) add(key, settings, where);
+                if (key.starts_with("-:") == skipping) add(key, settings, where, unknown);
     }
 
     bool empty() const { return rules_.empty(); }
@@ -134,16 +142,47 @@ class dynamic_rules {
     }
 
  private:
-    void add(const std::string& key, const nlohmann::ordered_json& settings, const std::string& where) {
+    void add(const std::string& key, const nlohmann::ordered_json& settings, const std::string& where,
+             unknown_settings unknown) {
         const std::string here = where + ": dynamic rule \"" + key + "\"";
         if (!settings.is_object() && !settings.is_null()) throw format_error(here + ": settings must be a JSON object");
         const bool has_prefix = key.starts_with("-:") || key.starts_with("+:");
         const std::string expression = has_prefix ? key.substr(2) : key;
         dynamic_match effect;
         effect.skip = key.starts_with("-:");
+        if (unknown == unknown_settings::refused) refuse_unknown(settings, here);
         if (!effect.skip) read_overrides(settings, effect, here);
         rules_.push_back({expression, effect, settings.is_null() ? nlohmann::ordered_json::object() : settings,
                           detail::anchored_pattern(expression, here)});
+    }
+
+    static void refuse_unknown(const nlohmann::ordered_json& settings, const std::string& where) {
+        static constexpr std::string_view known[] = {"bits",          "group_size",      "sym",         "desc_act",
+                                                     "static_groups", "act_group_aware", "damp_percent"};
+        static constexpr std::string_view of_gptqmodel[] = {"adapter",
+                                                            "damp_auto_increment",
+                                                            "failsafe",
+                                                            "fallback",
+                                                            "format",
+                                                            "gptaq",
+                                                            "hessian",
+                                                            "lm_head",
+                                                            "mse",
+                                                            "pack_dtype",
+                                                            "quant_method",
+                                                            "rotation",
+                                                            "true_sequential",
+                                                            "v2",
+                                                            "v2_alpha"};
+        for (const auto& [name, value] : settings.items()) {
+            const auto is_it = [&](std::string_view other) { return other == name; };
+            if (std::any_of(std::begin(known), std::end(known), is_it) ||
+                std::any_of(std::begin(of_gptqmodel), std::end(of_gptqmodel), is_it))
+                continue;
+            std::string names;
+            for (const std::string_view other : known) names += (names.empty() ? "" : ", ") + std::string(other);
+            throw format_error(where + ": the setting \"" + name + "\" is not known; those known are " + names);
+        }
     }
 
     static void read_overrides(const nlohmann::ordered_json& settings, dynamic_match& effect,

@@ -159,6 +159,20 @@ class folder_writer {
         std::filesystem::remove_all(temporary_, ignored);
     }
 
+    /// Temporary folders of other runs for the same OUT, sorted: left by one that was killed, unless it still runs.
+    std::vector<std::filesystem::path> leftovers() const {
+        std::vector<std::filesystem::path> found;
+        std::error_code code;
+        const std::string beginning = out_.filename().string() + ".partial-";
+        std::filesystem::directory_iterator entry(out_.has_parent_path() ? out_.parent_path() : ".", code);
+        for (; !code && entry != std::filesystem::directory_iterator(); entry.increment(code))
+            if (entry->path().filename().string().starts_with(beginning) &&
+                entry->path().filename() != temporary_.filename())
+                found.push_back(entry->path());
+        std::sort(found.begin(), found.end());
+        return found;
+    }
+
     /// Where the folder will appear.
     const std::filesystem::path& path() const { return out_; }
 

@@ -2,6 +2,7 @@
 // a format_error that names the file.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -79,6 +80,41 @@ Json read_json(const std::filesystem::path& path) {
     return parse_json<Json>(read_text_file(path, max_json_bytes), path.string());
 }
 
+namespace detail {
+
+/// `text` with NaN, Infinity and -Infinity outside of strings, which Python writes, as marked strings.
+inline std::string quote_literals(std::string_view text) {
+    std::string result;
+    bool in_string = false;
+    for (std::size_t i = 0; i < text.size();) {
+        if (in_string && text[i] == '\\') {
+            result += text.substr(i, 2);
+            i += 2;
+            continue;
+        }
+        if (text[i] == '"') in_string = !in_string;
+        std::string_view literal;
+        for (const std::string_view name : {"NaN", "Infinity", "-Infinity"})
+            if (!in_string && text.substr(i).starts_with(name)) literal = name;
+        result += literal.empty() ? std::string(1, text[i]) : "\"\\u0001" + std::string(literal) + "\"";
+        i += std::max<std::size_t>(literal.size(), 1);
+    }
+    return result;
+}
+
+}  // namespace detail
+
+/// A model's config.json, which Python may have written: NaN, Infinity and -Infinity, which are no JSON, become strings
+/// that no setting accepts in place of a number, so that one in a key that is read is still refused. Throws as
+/// read_json.
+template <class Json = nlohmann::json>
+Json read_model_json(const std::filesystem::path& path) {
+    const std::string text = read_text_file(path, max_json_bytes);
+    if (text.find("NaN") == std::string::npos && text.find("Infinity") == std::string::npos)
+        return parse_json<Json>(text, path.string());
+    return parse_json<Json>(detail::quote_literals(text), path.string());
+}
+
 /// The value of `key` in an object as int, bool, double or std::string; nothing if it is absent or null. `where` begins
 /// messages. Throws format_error if it is of another type or out of range.
 template <class T, class Json>
@@ -105,12 +141,18 @@ std::optional<T> setting(const Json& object, const std::string& key, const std::
     return found->template get<T>();
 }
 
-/// The text of a JSON value as files hold it: two spaces of indentation and a final newline. Throws format_error for
-/// strings that are not UTF-8.
+/// The text of a JSON value as files hold it: two spaces of indentation and a final newline, and NaN and infinities as
+/// read_model_json found them. Throws format_error for strings that are not UTF-8.
 template <class Json>
 std::string json_text(const Json& value, const std::string& where) {
     try {
-        return value.dump(2) + "\n";
+        std::string text = value.dump(2) + "\n";
+        for (const std::string literal : {"NaN", "Infinity", "-Infinity"}) {
+            const std::string marked = "\"\\u0001" + literal + "\"";
+            for (auto at = text.find(marked); at != std::string::npos; at = text.find(marked, at + literal.size()))
+                text.replace(at, marked.size(), literal);
+        }
+        return text;
     } catch (const nlohmann::json::exception& e) {
         throw format_error(where + ": cannot be written as JSON: " + e.what());
     }

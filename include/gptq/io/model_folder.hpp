@@ -20,6 +20,7 @@
 #include <gptq/error.hpp>
 #include <gptq/half.hpp>
 #include <gptq/io/file.hpp>
+#include <gptq/io/foreign_files.hpp>
 #include <gptq/io/json.hpp>
 #include <gptq/io/safetensors.hpp>
 #include <gptq/xtensor/adapt.hpp>
@@ -77,8 +78,12 @@ class model_folder {
     explicit model_folder(const std::filesystem::path& path) : path_(path) {
         std::error_code code;
         if (!std::filesystem::is_directory(path_, code))
-            throw io_error(path_.string() + ": not a folder" + (code ? ": " + code.message() : std::string()));
-        config_ = read_json(path_ / "config.json");
+            throw io_error(path_.string() + ": not a folder" +
+                           (code                                   ? ": " + code.message()
+                            : std::filesystem::exists(path_, code) ? "; give the folder that the file is in"
+                                                                   : std::string()));
+        refuse_foreign_files();
+        config_ = read_model_json(path_ / "config.json");
         if (!config_.is_object()) throw format_error((path_ / "config.json").string() + ": not a JSON object");
         open_weights();
     }
@@ -87,7 +92,11 @@ class model_folder {
 
     const std::filesystem::path& path() const { return path_; }
 
-    /// config.json, an object.
+    /// What is odd about the folder although it can be read, one sentence each: shards without an index, an adapter
+    /// beside the model.
+    const std::vector<std::string>& warnings() const { return warnings_; }
+
+    /// config.json, an object. NaN and infinities in it are strings: see read_model_json.
     const nlohmann::json& config() const { return config_; }
 
     bool contains(std::string_view name) const { return tensors_.contains(name); }
@@ -95,7 +104,7 @@ class model_folder {
     /// The tensor of that name. Throws format_error, naming tensor and folder, if there is none.
     const tensor_info& tensor(std::string_view name) const {
         const auto found = tensors_.find(name);
-        if (found == tensors_.end()) throw format_error(describe(name) + ": the model has no such tensor");
+        if (found == tensors_.end()) throw format_error(describe(name) + ": the model has no such tensor" + like(name));
         return *found->second;
     }
 
@@ -129,6 +138,22 @@ class model_folder {
         return values;
     }
 
+    /// Throws non_finite_error with the place of the first NaN or infinity in a tensor of float numbers; others pass.
+    /// Takes no memory for the tensor as a whole.
+    void require_finite(std::string_view name) const {
+        const auto& info = tensor(name);
+        if (!is_float(info.dtype)) return;
+        const std::size_t size = dtype_size(info.dtype), count = info.bytes.size() / size;
+        const std::size_t cols = info.shape.empty() ? 1 : std::max<std::size_t>(info.shape.back(), 1);
+        std::vector<float> part(std::min<std::size_t>(count, std::size_t{1} << 16));
+        for (std::size_t first = 0; first < count; first += part.size()) {
+            const std::span<float> out(part.data(), std::min(part.size(), count - first));
+            tensor_info piece{info.name, info.dtype, info.shape, info.bytes.subspan(first * size, out.size() * size)};
+            detail::read_floats(piece, out, describe(name));
+            refuse_non_finite(info, out, first, cols);
+        }
+    }
+
     /// The files to carry along into a copy of the model with other weights (tokenizer, generation config, licence):
     /// all files directly in the folder but weights of any format, their indices, config.json and what describes or
     /// logs a quantization. Sorted.
@@ -149,27 +174,113 @@ class model_folder {
                                                                ".bin",         ".bin.index.json",
                                                                ".pt",          ".pth",
                                                                ".gguf",        ".h5",
-                                                               ".msgpack",     ".onnx"};
-        static constexpr std::string_view written_anew[] = {"config.json", "quantize_config.json", "quant_config.json",
-                                                            "quant_log.csv"};
-        return !name.starts_with('.') &&
+                                                               ".msgpack",     ".onnx",
+                                                               ".onnx_data",   ".ckpt",
+                                                               ".ggml",        ".npz",
+                                                               ".tflite",      ".ot",
+                                                               ".part",        ".incomplete"};
+        static constexpr std::string_view written_anew[] = {
+            "config.json",          "quantize_config.json", "quant_config.json", "quantization_config.json",
+            "hf_quant_config.json", "quanto_qmap.json",     "quant_log.csv"};
+        // An adapter's config without the adapter makes loaders fetch the model that it names.
+        return !name.starts_with('.') && !name.starts_with("adapter_") &&
                std::none_of(std::begin(weight_suffixes), std::end(weight_suffixes),
                             [&](std::string_view suffix) { return name.ends_with(suffix); }) &&
                std::find(std::begin(written_anew), std::end(written_anew), name) == std::end(written_anew);
     }
 
+    /// Throws for a folder without config.json, and for files that are something else under a model's names.
+    void refuse_foreign_files() const {
+        const auto files = detail::files_in(path_);
+        for (const char* name : {"config.json", "tokenizer.json", "model.safetensors", "model.safetensors.index.json"})
+            if (detail::exists_in(path_, name)) refuse_foreign_content(path_ / name);
+        if (detail::exists_in(path_, "config.json")) return;
+        const std::string what = foreign_folder(path_, files);
+        throw io_error(path_.string() + ": holds no config.json, so it is no model" +
+                       (what.empty() ? std::string("; give a model's folder") : "; " + what));
+    }
+
+    /// " (it has ...)", a tensor that is there in place of `name`, and what to do; the end of a message.
+    std::string like(std::string_view name) const {
+        if (tensors_.empty()) return " (it has none at all)";
+        std::string_view first = tensors_.begin()->first;
+        for (const auto& [other, tensor] : tensors_) {
+            first = std::min(first, other);
+            if (other.size() > name.size() + 1 && other.ends_with(name) && other[other.size() - name.size() - 1] == '.')
+                return "; it has \"" + std::string(other) + "\": save the model again without \"" +
+                       std::string(other.substr(0, other.size() - name.size())) + "\" before its tensors' names" +
+                       (other.starts_with("base_model.") ? ", after merging the adapter into it" : "");
+            if (name.size() > other.size() + 1 && name.ends_with(other) && name[name.size() - other.size() - 1] == '.')
+                return "; it has \"" + std::string(other) + "\": save the whole model (with its head), whose names " +
+                       "begin with \"" + std::string(name.substr(0, name.size() - other.size())) + "\"";
+        }
+        return "; of those it has, the first is \"" + std::string(first) + "\"";
+    }
+
     void open_weights() {
         static constexpr std::string_view index_suffix = ".safetensors.index.json";
-        const auto files = detail::files_in(path_);
+        auto files = detail::files_in(path_);
+        std::erase_if(files, [&](const std::filesystem::path& file) {
+            const std::string name = file.filename().string();
+            const bool adapter = name.starts_with("adapter") && name.ends_with(".safetensors");
+            if (adapter)
+                warnings_.push_back(path_.string() + ": the adapter " + name +
+                                    " beside the model is ignored; merge it into the model first if it is wanted");
+            return adapter;
+        });
         const auto single = path_ / "model.safetensors";
         if (std::find(files.begin(), files.end(), single) != files.end()) return open_single(single);
         const auto standard_index = path_ / "model.safetensors.index.json";
         if (std::find(files.begin(), files.end(), standard_index) != files.end()) return open_shards(standard_index);
         if (const auto index = only_file(files, index_suffix); !index.empty()) return open_shards(index);
+        if (const auto shards = complete_shards(files); !shards.empty()) return open_all(shards);
         if (const auto file = only_file(files, ".safetensors"); !file.empty()) return open_single(file);
+        const std::string what = foreign_folder(path_, files);
         throw format_error(path_.string() +
                            ": holds neither model.safetensors nor model.safetensors.index.json (weights in other "
-                           "formats must be converted to safetensors first)");
+                           "formats must be converted to safetensors first)" +
+                           (what.empty() ? "" : "; " + what));
+    }
+
+    /// NAME-00001-of-0000N.safetensors and all that follow, in their order; nothing if no file is called so. Throws
+    /// format_error where some of them are missing.
+    std::vector<std::filesystem::path> complete_shards(const std::vector<std::filesystem::path>& files) const {
+        static constexpr std::string_view middle = "-00001-of-", end = ".safetensors";
+        std::string first;
+        for (const auto& file : files) {
+            const std::string name = file.filename().string();
+            const auto at = name.find("-of-");
+            if (name.ends_with(end) && at != std::string::npos && at >= 6 && name.size() == at + 9 + end.size() &&
+                name.find_first_not_of("0123456789", at + 4) == at + 9)
+                first = name.substr(0, at - 6) + std::string(middle) + name.substr(at + 4);
+            if (!first.empty()) break;
+        }
+        std::vector<std::filesystem::path> shards;
+        if (first.empty()) return shards;
+        const auto at = first.find(middle);
+        const int count = std::stoi(first.substr(at + middle.size(), 5));
+        for (int i = 1; i <= count; ++i) {
+            const std::string digits = std::to_string(i);
+            shards.push_back(path_ / (first.substr(0, at + 1) + std::string(5 - digits.size(), '0') + digits +
+                                      first.substr(at + 6)));
+            if (std::find(files.begin(), files.end(), shards.back()) == files.end())
+                throw format_error(path_.string() + ": the shard " + shards.back().filename().string() +
+                                   " and model.safetensors.index.json are missing; download the whole model");
+        }
+        return shards;
+    }
+
+    /// Shards whose index is missing: all tensors of all of them.
+    void open_all(const std::vector<std::filesystem::path>& shards) {
+        files_.reserve(shards.size());
+        for (const auto& shard : shards) {
+            files_.emplace_back(shard);
+            for (const auto& tensor : files_.back().tensors())
+                if (!tensors_.emplace(tensor.name, &tensor).second)
+                    throw format_error(shard.string() + ": tensor \"" + tensor.name + "\" is in another shard, too");
+        }
+        warnings_.push_back(path_.string() + ": model.safetensors.index.json is missing; all " +
+                            std::to_string(shards.size()) + " shards are read");
     }
 
     /// The only file whose name ends so; an empty path if there is none. Throws format_error if there are several.
@@ -237,9 +348,15 @@ class model_folder {
 
     void read_finite(const tensor_info& info, std::span<float> out, std::size_t cols) const {
         detail::read_floats(info, out, describe(info.name));
-        const auto bad = std::find_if(out.begin(), out.end(), [](float x) { return !std::isfinite(x); });
-        if (bad == out.end()) return;
-        const auto at = static_cast<std::size_t>(bad - out.begin());
+        refuse_non_finite(info, out, 0, cols);
+    }
+
+    /// `part` are the elements of the tensor from `first` on.
+    void refuse_non_finite(const tensor_info& info, std::span<const float> part, std::size_t first,
+                           std::size_t cols) const {
+        const auto bad = std::find_if(part.begin(), part.end(), [](float x) { return !std::isfinite(x); });
+        if (bad == part.end()) return;
+        const auto at = first + static_cast<std::size_t>(bad - part.begin());
         throw non_finite_error(describe(info.name) + ": " + (std::isnan(*bad) ? "NaN" : "infinity") + " at " +
                                (info.shape.size() == 2
                                     ? "row " + std::to_string(at / cols) + ", column " + std::to_string(at % cols)
@@ -248,6 +365,7 @@ class model_folder {
 
     std::filesystem::path path_;
     nlohmann::json config_;
+    std::vector<std::string> warnings_;
     std::vector<safetensors_file> files_;
     std::unordered_map<std::string_view, const tensor_info*> tensors_;  // into files_
 };

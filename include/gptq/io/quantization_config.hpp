@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <cstddef>
 #include <filesystem>
 #include <initializer_list>
+#include <iterator>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -17,6 +19,7 @@
 
 #include <gptq/error.hpp>
 #include <gptq/io/dynamic_rules.hpp>
+#include <gptq/io/foreign_files.hpp>
 #include <gptq/io/json.hpp>
 #include <gptq/io/model_folder.hpp>
 #include <gptq/layouts/compressed_tensors.hpp>
@@ -75,11 +78,14 @@ struct quantization_config {
     /// Programs that wrote the checkpoint, "name:version"; what to_json() writes is this library's, whatever is here.
     std::vector<std::string> quantizer;
 
-    /// The description in `folder`, looked for in quantize_config.json, quant_config.json and config.json, in this
-    /// order; nothing if the model is not quantized. Throws io_error, format_error for a description that is not well
-    /// formed or contradicts itself, unsupported_error for methods, formats and bits that the library does not read.
+    /// The description in `folder`, looked for in quantize_config.json, quant_config.json and config.json (under
+    /// "quantization_config" or its older name "compression_config"), in this order; nothing if there is none. Throws
+    /// io_error, format_error for a description that is not well formed or contradicts itself or another one in the
+    /// folder, unsupported_error for methods, formats and bits that the library does not read.
     static std::optional<quantization_config> parse(const std::filesystem::path& folder);
-    static std::optional<quantization_config> parse(const model_folder& folder) { return parse(folder.path()); }
+    /// The same, but nothing if the weights are float: what the tensors are decides, not a description of what the
+    /// model once was.
+    static std::optional<quantization_config> parse(const model_folder& folder);
 
     /// From the object itself; `where` begins every message. Throws as parse().
     static quantization_config from_json(const nlohmann::ordered_json& object, const std::string& where);
@@ -112,6 +118,19 @@ struct quantization_config {
     }
 };
 
+/// Whether any weights of the folder are stored in another form than float numbers, by whatever method.
+inline bool holds_quantized_tensors(const model_folder& folder) {
+    static constexpr std::string_view suffixes[] = {".qweight", ".weight_packed", ".W_q",     ".absmax",
+                                                    ".SCB",     ".q_weight",      ".trellis", ".codes",
+                                                    ".indices", "._data",         "_qdata"};
+    for (const std::string& name : folder.tensor_names()) {
+        const auto ends = [&](std::string_view suffix) { return name.ends_with(suffix); };
+        if (std::any_of(std::begin(suffixes), std::end(suffixes), ends)) return true;
+        if (name.ends_with(".weight") && !is_float(folder.tensor(name).dtype)) return true;
+    }
+    return false;
+}
+
 namespace detail {
 
 /// The first of several synonyms that is set; throws format_error if two of them are set and differ.
@@ -129,12 +148,6 @@ std::optional<T> setting_of(const nlohmann::ordered_json& object, std::initializ
         name = synonym;
     }
     return result;
-}
-
-inline std::string lower_case(std::string text) {
-    for (char& c : text)
-        if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-    return text;
 }
 
 inline void check_bits(checkpoint_format format, int bits, const std::string& where) {
@@ -223,9 +236,68 @@ inline quantization_config read_gptq_config(const nlohmann::ordered_json& object
     if (config.desc_act) config.act_group_aware = false;
     config.quantizer = read_quantizer(meta);
     if (object.contains("dynamic") && !object["dynamic"].is_null())
-        config.dynamic = dynamic_rules(object["dynamic"], where);
+        config.dynamic = dynamic_rules(object["dynamic"], where, unknown_settings::kept);
     check_supported(config, where);
     return config;
+}
+
+// ---- several descriptions of one checkpoint -------------------------------------------------------------------------
+
+/// One description as it stands in a file; `where` names file and place.
+struct description {
+    nlohmann::ordered_json object;
+    std::string where;
+};
+
+/// All descriptions in the folder, the one that counts first.
+inline std::vector<description> read_descriptions(const std::filesystem::path& folder) {
+    std::vector<description> all;
+    for (const char* name : {"quantize_config.json", "quant_config.json"}) {
+        std::error_code code;
+        const auto path = folder / name;
+        if (std::filesystem::exists(path, code))
+            all.push_back({read_json<nlohmann::ordered_json>(path), path.string()});
+    }
+    const auto path = folder / "config.json";
+    const auto config = read_model_json<nlohmann::ordered_json>(path);
+    if (!config.is_object()) throw format_error(path.string() + ": not a JSON object");
+    for (const char* key : {"quantization_config", "compression_config"})
+        if (config.contains(key) && !config[key].is_null()) all.push_back({config[key], path.string() + ": " + key});
+    return all;
+}
+
+/// The value of the first of the synonyms that is stated, in lower case; null if none is.
+inline nlohmann::ordered_json stated(const nlohmann::ordered_json& object, std::initializer_list<const char*> names) {
+    for (const char* name : names)
+        if (object.is_object() && object.contains(name) && !object[name].is_null())
+            return object[name].is_string() ? nlohmann::ordered_json(lower_case(object[name].get<std::string>()))
+                                            : object[name];
+    return nullptr;
+}
+
+/// A value short enough for a message whatever the file holds.
+inline std::string shown(const nlohmann::ordered_json& value) {
+    const std::string whole = value.dump(-1, ' ', true, nlohmann::ordered_json::error_handler_t::replace);
+    return whole.size() <= 60 ? whole : whole.substr(0, 60) + "...";
+}
+
+/// Throws format_error, naming the field and both values, if both descriptions state something that decides how the
+/// tensors are read, and differ.
+inline void check_agreement(const description& a, const description& b) {
+    static constexpr std::initializer_list<const char*> fields[] = {{"quant_method", "method"},
+                                                                    {"checkpoint_format"},
+                                                                    {"bits", "w_bit", "wbits"},
+                                                                    {"group_size", "q_group_size"},
+                                                                    {"sym"},
+                                                                    {"zero_point"},
+                                                                    {"desc_act"},
+                                                                    {"dynamic"}};
+    for (const auto& names : fields) {
+        const auto left = stated(a.object, names), right = stated(b.object, names);
+        if (left.is_null() || right.is_null() || left == right) continue;
+        throw format_error(a.where + ": " + *names.begin() + " is " + shown(left) + ", but " + b.where + " says " +
+                           shown(right) + "; correct the one that is wrong");
+    }
 }
 
 // ---- compressed-tensors ---------------------------------------------------------------------------------------------
@@ -320,10 +392,43 @@ inline quantization_config read_compressed_config(const nlohmann::ordered_json& 
     config.sym = (*base)["sym"].get<bool>();
     config.desc_act = (*base)["desc_act"].get<bool>();
     config.static_groups = (*base)["static_groups"].get<bool>();
-    config.dynamic = dynamic_rules(rules, where);
+    config.dynamic = dynamic_rules(rules, where, unknown_settings::kept);
     config.lm_head = !config.dynamic.match("lm_head").skip;
     check_supported(config, where);
     return config;
+}
+
+// ---- AutoRound ------------------------------------------------------------------------------------------------------
+
+/// Settings of single layers as AutoRound names them, as the settings of dynamic rules.
+inline nlohmann::ordered_json auto_round_rules(const nlohmann::ordered_json& object, const std::string& where) {
+    auto rules = nlohmann::ordered_json::object();
+    if (!object.contains("extra_config") || object["extra_config"].is_null()) return rules;
+    if (!object["extra_config"].is_object()) throw format_error(where + ": \"extra_config\" must be an object");
+    for (const auto& [name, layer] : object["extra_config"].items()) {
+        const std::string here = where + ": extra_config." + name;
+        if (!layer.is_object()) throw format_error(here + ": must be an object");
+        const bool plain = name.find_first_of("*+?^$|()[]{}\\") == std::string::npos;
+        const std::string expression = plain ? exact_expression(name) : name;
+        if (setting<int>(layer, "bits", here).value_or(4) >= 16) {
+            rules["-:" + expression] = nullptr;
+            continue;
+        }
+        auto settings = nlohmann::ordered_json::object();
+        for (const char* key : {"bits", "group_size", "sym"})
+            if (layer.contains(key)) settings[key] = layer[key];
+        rules["+:" + expression] = settings;
+    }
+    return rules;
+}
+
+/// AutoRound's own description of a checkpoint that holds the tensors of gptq.
+inline quantization_config read_auto_round_config(const nlohmann::ordered_json& object, const std::string& where) {
+    require_setting(object, "packing_format", {"auto_round:auto_gptq", "auto_gptq", "auto_round:gptq", "gptq"}, where);
+    require_setting(object, "data_type", {"int"}, where);
+    auto settings = object;
+    settings["dynamic"] = auto_round_rules(object, where);
+    return read_gptq_config(settings, where);
 }
 
 inline nlohmann::ordered_json compressed_group(const module_settings& settings, bool act_group_aware,
@@ -401,23 +506,28 @@ inline quantization_config quantization_config::from_json(const nlohmann::ordere
     const std::string name =
         detail::lower_case(method.value_or(object.contains("config_groups") ? "compressed-tensors" : "gptq"));
     if (name == "gptq") return detail::read_gptq_config(object, where);
-    if (name == "compressed-tensors") return detail::read_compressed_config(object, where);
+    if (name == "auto-round" || name == "auto_round" || name == "intel/auto-round")
+        return detail::read_auto_round_config(object, where);
+    if (name == "compressed-tensors" || name == "sparseml") return detail::read_compressed_config(object, where);
     throw unsupported_error(where + ": the quantization method \"" + *method +
-                            "\" is not supported; only gptq and compressed-tensors are");
+                            "\" is not supported; only gptq and compressed-tensors are (and auto-round with the "
+                            "tensors of gptq)");
 }
 
 inline std::optional<quantization_config> quantization_config::parse(const std::filesystem::path& folder) {
-    for (const char* name : {"quantize_config.json", "quant_config.json"}) {
-        std::error_code code;
-        const auto path = folder / name;
-        if (std::filesystem::exists(path, code))
-            return from_json(read_json<nlohmann::ordered_json>(path), path.string());
-    }
-    const auto path = folder / "config.json";
-    const auto config = read_json<nlohmann::ordered_json>(path);
-    if (!config.is_object()) throw format_error(path.string() + ": not a JSON object");
-    if (!config.contains("quantization_config") || config["quantization_config"].is_null()) return std::nullopt;
-    return from_json(config["quantization_config"], path.string() + ": quantization_config");
+    const auto all = detail::read_descriptions(folder);
+    if (all.empty()) return std::nullopt;
+    for (std::size_t i = 1; i < all.size(); ++i) detail::check_agreement(all[0], all[i]);
+    return from_json(all[0].object, all[0].where);
+}
+
+inline std::optional<quantization_config> quantization_config::parse(const model_folder& folder) {
+    if (!holds_quantized_tensors(folder)) return std::nullopt;
+    if (folder.config().contains("quantization"))
+        throw unsupported_error(folder.path().string() +
+                                ": config.json has \"quantization\", so MLX quantized the weights; only gptq and "
+                                "compressed-tensors are read; take the float model");
+    return parse(folder.path());
 }
 
 inline nlohmann::ordered_json quantization_config::to_json() const {

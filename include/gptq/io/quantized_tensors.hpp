@@ -253,13 +253,17 @@ inline void write_quantized(folder_writer& writer, checkpoint_format format, std
     visit_layout(format, [&]<class L>() { detail::write_quantized_as<L>(writer, module, layer); });
 }
 
-/// Writes config.json, which is that of `source` with the description of the quantization, and quantize_config.json
-/// for the formats that have one. Throws as folder_writer::write_text.
-inline void write_configs(folder_writer& writer, const model_folder& source, const quantization_config& config) {
+/// Writes config.json, which is that of `source` with the description of the quantization in place of any other, and
+/// quantize_config.json for the formats that have one. `own_head` makes it say that the head is not the embedding.
+/// Throws as folder_writer::write_text.
+inline void write_configs(folder_writer& writer, const model_folder& source, const quantization_config& config,
+                          bool own_head = false) {
     const auto path = source.path() / "config.json";
-    auto model = read_json<nlohmann::ordered_json>(path);
+    auto model = read_model_json<nlohmann::ordered_json>(path);
     const auto description = config.to_json();
+    model.erase("compression_config");
     model["quantization_config"] = description;
+    if (own_head) model["tie_word_embeddings"] = false;
     writer.write_text("config.json", json_text(model, path.string()));
     if (config.format == checkpoint_format::compressed_tensors) return;
     writer.write_text("quantize_config.json", json_text(description, "quantize_config.json"));

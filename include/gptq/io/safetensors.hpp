@@ -26,6 +26,7 @@
 #include <gptq/error.hpp>
 #include <gptq/io/dtype.hpp>
 #include <gptq/io/file.hpp>
+#include <gptq/io/foreign_files.hpp>
 
 namespace gptq::io {
 
@@ -226,6 +227,7 @@ class safetensors_file {
     /// Throws io_error if the file cannot be read, format_error (naming file and tensor) if anything in it is wrong,
     /// unsupported_error for an unknown dtype.
     explicit safetensors_file(const std::filesystem::path& path) : path_(path), file_(path) {
+        refuse_foreign_content(path);
         const std::string name = path.string();
         detail::safetensors_header_reader header(name);
         const auto data = parse_header(name, header);

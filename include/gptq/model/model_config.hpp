@@ -51,6 +51,7 @@ struct model_config {
     float attention_scale = 1.0f;
     float embedding_scale = 1.0f;
     bool tied_embeddings = false;
+    bool ignores_tying = false;  ///< config.json calls the embeddings tied, but the files hold another head
     bool qkv_bias = false;
     bool o_bias = false;
     bool mlp_bias = false;
@@ -87,13 +88,15 @@ inline std::string known_architectures() {
     return names;
 }
 
-/// The entry of "architectures", or "" where there is none.
+/// The entry of "architectures", or "" where there is none. The oldest conversions of Llama spell it otherwise.
 inline std::string class_name_of(const config_values& values) {
     const nlohmann::json* list = values.find("architectures");
     if (list == nullptr) return "";
+    if (list->is_array() && list->empty()) return "";
     if (!list->is_array() || list->size() != 1 || !list->front().is_string())
         values.fail("architectures", "is not a list of one name");
-    return list->front().get<std::string>();
+    const auto name = list->front().get<std::string>();
+    return name == "LLaMAForCausalLM" ? "LlamaForCausalLM" : name;
 }
 
 inline const architecture& find_architecture(const config_values& values) {
@@ -279,9 +282,46 @@ inline model_config parse_model_config(const nlohmann::json& json, const std::st
     return c;
 }
 
-/// What the config.json of a folder says. Throws as parse_model_config.
+namespace detail {
+
+/// Whether two tensors of float numbers hold the same ones.
+inline bool same_numbers(const io::tensor_info& a, const io::tensor_info& b, const std::string& where) {
+    if (a.shape != b.shape) return false;
+    if (a.dtype == b.dtype) return std::ranges::equal(a.bytes, b.bytes);
+    if (!io::is_float(a.dtype) || !io::is_float(b.dtype)) return false;
+    const std::size_t size_a = io::dtype_size(a.dtype), size_b = io::dtype_size(b.dtype);
+    const std::size_t count = a.bytes.size() / size_a, most = std::size_t{1} << 16;
+    std::vector<float> left(std::min(count, most)), right(left.size());
+    for (std::size_t first = 0; first < count; first += most) {
+        const std::size_t some = std::min(most, count - first);
+        const auto read = [&](const io::tensor_info& t, std::size_t size, std::vector<float>& out) {
+            out.resize(some);
+            io::detail::read_floats({t.name, t.dtype, {some}, t.bytes.subspan(first * size, some * size)}, out, where);
+        };
+        read(a, size_a, left);
+        read(b, size_b, right);
+        if (left != right) return false;
+    }
+    return true;
+}
+
+/// The files hold a head of other numbers than the embedding's.
+inline bool holds_own_head(const model_config& c, const io::model_folder& folder) {
+    const std::string head = std::string(c.arch.names.head) + ".weight";
+    const std::string embedding = std::string(c.arch.names.embedding) + ".weight";
+    return folder.contains(head) && folder.contains(embedding) &&
+           !same_numbers(folder.tensor(head), folder.tensor(embedding), folder.path().string());
+}
+
+}  // namespace detail
+
+/// What the config.json of a folder says. Throws as parse_model_config. Embeddings that it calls tied are not where the
+/// files hold a head of other numbers: what is stored was trained so, and the config is out of date.
 inline model_config read_model_config(const io::model_folder& folder) {
-    return parse_model_config(folder.config(), (folder.path() / "config.json").string());
+    model_config config = parse_model_config(folder.config(), (folder.path() / "config.json").string());
+    config.ignores_tying = config.tied_embeddings && detail::holds_own_head(config, folder);
+    if (config.ignores_tying) config.tied_embeddings = false;
+    return config;
 }
 
 }  // namespace gptq::model

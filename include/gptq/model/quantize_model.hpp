@@ -32,6 +32,7 @@
 #include <gptq/model/embedding.hpp>
 #include <gptq/model/head.hpp>
 #include <gptq/model/model_config.hpp>
+#include <gptq/model/quantize_checks.hpp>
 #include <gptq/model/quantize_log.hpp>
 #include <gptq/model/quantize_plan.hpp>
 #include <gptq/model/stage_statistics.hpp>
@@ -48,9 +49,10 @@ struct quantize_result {
     std::uint64_t bytes = 0;       ///< of all tensors written
 };
 
-/// What may watch quantize_model: an Observer with two more members.
+/// What may watch quantize_model: an Observer with more members.
 ///  - on_progress(fraction, doing): `fraction` (0 to 1) of the weights are done, and the module `doing` comes next.
 ///  - on_module(record): a module is done.
+///  - on_warning(text), which may be left out: what the user should know before the work begins. The result has it, too.
 /// What they throw stops the work, as in on_columns; gptq::cancelled is the exception for "the user wants to stop".
 template <class O>
 concept ModelObserver = requires(O& o, const module_record& record, const std::string& doing, std::size_t columns) {
@@ -69,7 +71,10 @@ class model_observer_ref {
         : observer_(std::addressof(observer)),
           on_progress_([](void* o, double f, const std::string& d) { static_cast<O*>(o)->on_progress(f, d); }),
           on_module_([](void* o, const module_record& r) { static_cast<O*>(o)->on_module(r); }),
-          on_columns_([](void* o, std::size_t d, std::size_t t) { static_cast<O*>(o)->on_columns(d, t); }) {}
+          on_columns_([](void* o, std::size_t d, std::size_t t) { static_cast<O*>(o)->on_columns(d, t); }),
+          on_warning_([]([[maybe_unused]] void* o, [[maybe_unused]] const std::string& w) {
+              if constexpr (requires(O & watching) { watching.on_warning(w); }) static_cast<O*>(o)->on_warning(w);
+          }) {}
 
     void on_progress(double fraction, const std::string& doing) const {
         if (observer_ != nullptr) on_progress_(observer_, fraction, doing);
@@ -80,12 +85,16 @@ class model_observer_ref {
     void on_columns(std::size_t done, std::size_t total) const {
         if (observer_ != nullptr) on_columns_(observer_, done, total);
     }
+    void on_warning(const std::string& warning) const {
+        if (observer_ != nullptr) on_warning_(observer_, warning);
+    }
 
  private:
     void* observer_ = nullptr;
     void (*on_progress_)(void*, double, const std::string&) = nullptr;
     void (*on_module_)(void*, const module_record&) = nullptr;
     void (*on_columns_)(void*, std::size_t, std::size_t) = nullptr;
+    void (*on_warning_)(void*, const std::string&) = nullptr;
 };
 
 namespace detail {
@@ -281,6 +290,7 @@ class model_quantizer {
     }
 
     void write(const module_plan& module, const quantized_layer& q) {
+        check_scales(module.name, q);
         const std::uint64_t before = writer_.tensor_bytes();
         io::write_quantized(writer_, options_.config.format, module.name, q);
         packed_bits_ += 8.0 * static_cast<double>(writer_.tensor_bytes() - before);
@@ -364,8 +374,9 @@ inline void check_space(const io::model_folder& folder, const quantization_plan&
 /// carries everything else along. `out` appears when all of it is complete and on the disk, or not at all.
 ///
 /// Throws what plan_quantization throws; shape_error for unusable windows; io_error where `out` exists, cannot be
-/// written or does not fit on the disk; non_finite_error naming the tensor or the module for weights or activations
-/// that are NaN or infinite; and whatever the observer throws.
+/// written or does not fit on the disk; error where the memory is far from enough; non_finite_error naming the tensor or
+/// the module for weights (all are looked at before the work) or activations that are NaN or infinite; unsupported_error
+/// for a layer whose scales halves cannot hold; and whatever the observer throws.
 inline quantize_result quantize_model(const io::model_folder& folder, const std::filesystem::path& out,
                                       const token_windows& windows, const quantize_model_options& options,
                                       model_observer_ref observer = {}) {
@@ -374,12 +385,21 @@ inline quantize_result quantize_model(const io::model_folder& folder, const std:
     const quantization_plan plan = plan_quantization(config, folder, options.config);
     detail::check_windows(config, windows);
     detail::check_space(folder, plan, out);
+    const memory_estimate memory = estimate_memory(config, plan, options.quality.correct_drift);
+    const std::string memory_warning = detail::memory_warning(memory, windows, available_memory());
+    if (!memory_warning.empty()) observer.on_warning(memory_warning);
+    detail::check_numbers(config, folder, plan);
     io::folder_writer writer(out);
     detail::model_quantizer run(config, folder, plan, options, writer, observer);
     quantize_result result = run.run(windows);
     result.seconds = watch.seconds();
     result.bytes = writer.tensor_bytes();
-    io::write_configs(writer, folder, options.config);
+    if (!memory_warning.empty()) result.warnings.push_back(memory_warning);
+    for (const std::filesystem::path& leftover : writer.leftovers())
+        result.warnings.push_back(leftover.string() +
+                                  ": is what a run for the same folder left that did not end; delete "
+                                  "it unless that run goes on");
+    io::write_configs(writer, folder, options.config, config.ignores_tying);
     writer.write_text(std::string(quant_log_name), quant_log(result.modules));
     for (const std::filesystem::path& file : folder.companion_files()) writer.copy_file(file);
     writer.finish();

@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include <gptq/error.hpp>
@@ -16,6 +17,7 @@
 #include <gptq/io/model_folder.hpp>
 #include <gptq/io/quantization_config.hpp>
 #include <gptq/model/block.hpp>
+#include <gptq/model/folder_warnings.hpp>
 #include <gptq/model/model_config.hpp>
 #include <gptq/scheme.hpp>
 
@@ -290,7 +292,7 @@ inline std::vector<std::string> plan_warnings(const io::dynamic_rules& rules, co
 /// would do.
 inline quantization_plan plan_quantization(const model_config& config, const io::model_folder& folder,
                                            const io::quantization_config& wanted) {
-    if (io::quantization_config::parse(folder))
+    if (io::holds_quantized_tensors(folder))
         throw unsupported_error(folder.path().string() + ": is quantized already; start from the float model");
     if (wanted.lm_head) detail::check_lm_head(config, folder);
     quantization_plan plan{detail::model_stages(config, wanted.lm_head), {}};
@@ -301,7 +303,9 @@ inline quantization_plan plan_quantization(const model_config& config, const io:
     }
     detail::check_packable(wanted.format, plan.stages);
     detail::check_groups(wanted.format, plan.stages);
-    plan.warnings = detail::plan_warnings(wanted.dynamic, plan.stages);
+    plan.warnings = folder_warnings(config, folder);
+    for (std::string& warning : detail::plan_warnings(wanted.dynamic, plan.stages))
+        plan.warnings.push_back(std::move(warning));
     return plan;
 }
 

@@ -17,6 +17,7 @@
 #include <nlohmann/json.hpp>
 
 #include <gptq/error.hpp>
+#include <gptq/io/foreign_files.hpp>
 
 namespace gptq::model::detail {
 
@@ -98,7 +99,12 @@ class json_node {
 /// The parsed file; io_error if it cannot be read, format_error with the position if it is not JSON.
 inline nlohmann::json read_json(const std::filesystem::path& path) {
     std::ifstream file(path, std::ios::binary);
-    if (!file) throw io_error(path.string() + ": cannot open: " + std::generic_category().message(errno));
+    if (!file) {
+        const std::string reason = path.string() + ": cannot open: " + std::generic_category().message(errno);
+        const bool main_file = path.filename() == "tokenizer.json";
+        throw io_error(reason + (main_file ? "; " + io::foreign_tokenizer(path.parent_path()) : std::string()));
+    }
+    io::refuse_foreign_content(path);
     const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
     if (file.bad()) throw io_error(path.string() + ": cannot read");
     try {

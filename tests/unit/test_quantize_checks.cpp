@@ -1,0 +1,80 @@
+// What is known before a quantization begins: memory, and scales that halves cannot hold.
+#include <gptq/model/quantize_checks.hpp>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "support/catch.hpp"
+#include "support/message.hpp"
+
+namespace model = gptq::model;
+using gptq_test::mentions;
+using gptq_test::message_of;
+
+namespace {
+
+model::model_config llama_3_8b() {
+    return model::parse_model_config({{"model_type", "llama"},
+                                      {"vocab_size", 128256},
+                                      {"hidden_size", 4096},
+                                      {"intermediate_size", 14336},
+                                      {"num_hidden_layers", 32},
+                                      {"num_attention_heads", 32},
+                                      {"num_key_value_heads", 8}});
+}
+
+model::quantization_plan plan_of(const model::model_config& config) {
+    model::quantization_plan plan{model::detail::model_stages(config, false), {}};
+    for (model::stage_plan& stage : plan.stages) stage.settings = model::stage_settings{};
+    return plan;
+}
+
+model::token_windows windows_of(std::size_t count, std::size_t length) {
+    model::token_windows windows;
+    windows.tokens.resize(count * length);
+    windows.length = length;
+    return windows;
+}
+
+}  // namespace
+
+TEST_CASE("the memory of a run is known before it", "[checks]") {
+    const auto config = llama_3_8b();
+    const auto estimate = model::estimate_memory(config, plan_of(config), false);
+    // The states, the input of a branch and the MLP's inside of each token: 4 * (2 * 4096 + 14336) bytes.
+    CHECK(estimate.per_token == 90112.0);
+    // An embedding of 128256 * 4096, a block of 218 million weights, three matrices of 14336 * 14336, all in float.
+    CHECK(estimate.fixed == Approx(4.0 * (525336576.0 + 218103808.0 + 3.0 * 205520896.0)));
+
+    const auto windows = windows_of(128, 2048);
+    const double needed = estimate.total(128 * 2048);
+    CHECK(needed > 28e9);
+    CHECK(needed < 30e9);
+    CHECK(model::detail::memory_warning(estimate, windows, 32e9).empty());
+    CHECK(mentions(model::detail::memory_warning(estimate, windows, 20e9), "29.1 GB", "20 GB", "at most 78 windows",
+                   "--nsamples", "2048"));
+    CHECK(mentions(message_of([&] { model::detail::memory_warning(estimate, windows, 16e9); }), "at most 57 windows"));
+    CHECK(mentions(message_of([&] { model::detail::memory_warning(estimate, windows, 4e9); }), "not even one window"));
+    CHECK(model::available_memory() > 1e6);
+}
+
+TEST_CASE("scales at the limits of halves", "[checks]") {
+    model::module_plan module{"model.layers.0.mlp.up_proj", "mlp.up_proj", 2, 4};
+    model::stage_settings settings;
+    settings.scheme.bits = 4;
+    settings.scheme.grid = gptq::grid_kind::sym;
+    const auto check = [&](float first, float second) {
+        auto weight = gptq::make_tensor2<float>(2, 4);
+        for (std::size_t i = 0; i < 4; ++i) weight(0, i) = first, weight(1, i) = second;
+        model::detail::check_scales(module, settings, weight);
+    };
+    const auto refusal = [&](float first, float second) { return message_of([&] { check(first, second); }); };
+    // A symmetric scale of 4 bits is 2 |w| / 15, and the largest half is 65504.
+    CHECK_NOTHROW(check(1.0f, 491279.0f));
+    CHECK(mentions(refusal(1.0f, 491400.0f), module.name, "row 1", "too large"));
+    CHECK(mentions(refusal(1e-7f, 1e-7f), module.name, "too small"));
+    // A row that hardly counts may vanish, and one of zeros always.
+    CHECK_NOTHROW(check(1.0f, 1e-7f));
+    CHECK_NOTHROW(check(0.0f, 0.0f));
+}
