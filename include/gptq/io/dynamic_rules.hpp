@@ -175,7 +175,7 @@ class dynamic_rules {
                                                             "v2",
                                                             "v2_alpha"};
         for (const auto& [name, value] : settings.items()) {
-            const auto is_it = [&](std::string_view other) { return other == name; };
+            const auto is_it = [&key = name](std::string_view other) { return other == key; };
             if (std::any_of(std::begin(known), std::end(known), is_it) ||
                 std::any_of(std::begin(of_gptqmodel), std::end(of_gptqmodel), is_it))
                 continue;
