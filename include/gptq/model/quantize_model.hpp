@@ -16,6 +16,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
@@ -67,7 +68,7 @@ class model_observer_ref {
  public:
     model_observer_ref() = default;
     template <ModelObserver O>
-    model_observer_ref(O& observer)
+    requires(!std::is_same_v<O, model_observer_ref>) model_observer_ref(O& observer)
         : observer_(std::addressof(observer)),
           on_progress_([](void* o, double f, const std::string& d) { static_cast<O*>(o)->on_progress(f, d); }),
           on_module_([](void* o, const module_record& r) { static_cast<O*>(o)->on_module(r); }),
