@@ -7,6 +7,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
+
+#include <gptq/model/sampling.hpp>
 
 namespace program {
 
@@ -55,10 +58,13 @@ struct eval_arguments : run_arguments {
 void eval(const eval_arguments& arguments);
 
 struct generate_arguments : run_arguments {
-    std::string prompt;
+    std::vector<std::string> prompts;  ///< at least one
     std::size_t tokens = 64;
-    double temperature = 0.0;  ///< 0: greedy
-    std::uint64_t seed = 0;
+    gptq::model::sampling_options sampling;
+    std::uint64_t seed = 0;          ///< of each prompt
+    std::vector<std::string> stops;  ///< texts that end the generation
+    bool chat = false;               ///< prompts are messages to put into the model's chat template
+    std::string system;              ///< with chat
 };
 void generate(const generate_arguments& arguments);
 
