@@ -50,10 +50,10 @@ struct run_arguments : common_arguments {
 
 struct eval_arguments : run_arguments {
     eval_arguments() { activation = "exact"; }
-    std::string text;
-    std::size_t seqlen = 2048;
-    std::size_t max_tokens = 0;  ///< 0: all of them
-    std::string baseline;        ///< the model that this one was made from, to compare with; or empty
+    std::vector<std::string> texts;  ///< paths, at least one
+    std::size_t seqlen = 0;          ///< 0: 2048, or what the model was made for if less
+    std::size_t max_tokens = 0;      ///< 0: all of them
+    std::string baseline;            ///< the model that this one was made from, to compare with; or empty
 };
 void eval(const eval_arguments& arguments);
 

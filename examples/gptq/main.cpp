@@ -100,15 +100,6 @@ void add_run_options(CLI::App& command, run_arguments& a) {
     command.add_flag("--head-8bit", a.head_in_8_bits, "round the output layer to 8 bits in memory");
 }
 
-void add_eval(CLI::App& app, eval_arguments& a, std::function<void()>& chosen) {
-    CLI::App* command = add_command(app, "eval", "perplexity of MODEL on a text", a, eval, chosen);
-    add_run_options(*command, a);
-    command->add_option("--text", a.text, "text file to score")->required();
-    command->add_option("--seqlen", a.seqlen, "tokens a window")->check(CLI::Range(2, 1 << 20))->capture_default_str();
-    command->add_option("--max-tokens", a.max_tokens, "score the first N tokens only")->check(at_least_one());
-    command->add_option("--baseline", a.baseline, "the model that MODEL was made from: scored too, and compared");
-}
-
 /// An option that may be given several times, with a text each time that is taken as it is.
 CLI::Option* add_texts(CLI::App& command, const std::string& name, std::vector<std::string>& texts,
                        const std::string& what) {
@@ -117,6 +108,16 @@ CLI::Option* add_texts(CLI::App& command, const std::string& name, std::vector<s
         return true;
     };
     return command.add_option(name, take, what)->expected(1)->take_all()->type_name("TEXT");
+}
+
+void add_eval(CLI::App& app, eval_arguments& a, std::function<void()>& chosen) {
+    CLI::App* command = add_command(app, "eval", "perplexity of MODEL on a text", a, eval, chosen);
+    add_run_options(*command, a);
+    add_texts(*command, "--text", a.texts, "text file to score; may be given several times")->required();
+    command->add_option("--seqlen", a.seqlen, "tokens a window; default: 2048, or what the model was made for if less")
+        ->check(CLI::Range(2, 1 << 20));
+    command->add_option("--max-tokens", a.max_tokens, "score the first N tokens only")->check(at_least_one());
+    command->add_option("--baseline", a.baseline, "the model that MODEL was made from: scored too, and compared");
 }
 
 void add_generate(CLI::App& app, generate_arguments& a, std::function<void()>& chosen) {

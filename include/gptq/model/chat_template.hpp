@@ -68,7 +68,7 @@ class chat_template {
     std::string render(const std::string& user, const std::string& system = "", const std::string& eos = "</s>") const {
         switch (family_) {
             case chat_family::chatml: return chatml(user, system);
-            case chat_family::llama2: return llama2(trimmed(user), system);
+            case chat_family::llama2: return "[INST] " + trimmed(llama2_head(system) + user) + " [/INST]";
             case chat_family::llama3: return llama3(trimmed(user), trimmed(system));
             case chat_family::gemma: return gemma(trimmed(user), system);
             case chat_family::zephyr: return zephyr(user, system, eos);
@@ -138,8 +138,8 @@ class chat_template {
         return head + "<|im_start|>user\n" + user + "<|im_end|>\n<|im_start|>assistant\n";
     }
 
-    static std::string llama2(const std::string& user, const std::string& system) {
-        return "[INST] " + (system.empty() ? "" : "<<SYS>>\n" + system + "\n<</SYS>>\n\n") + user + " [/INST]";
+    static std::string llama2_head(const std::string& system) {
+        return system.empty() ? "" : "<<SYS>>\n" + system + "\n<</SYS>>\n\n";
     }
 
     /// Templates that write dates get the one that they fall back on, so that equal questions have equal prompts.
