@@ -6,6 +6,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include <gptq/checked_size.hpp>
 #include <gptq/io/model_folder.hpp>
 #include <gptq/model/decoder.hpp>
 
@@ -46,7 +47,7 @@ void bench(const bench_arguments& arguments) {
     model::kv_cache warm_up(decoder.config(), prompt.size());
     decoder.append(prompt, warm_up);
 
-    model::kv_cache cache(decoder.config(), prompt.size() + continuation.size());
+    model::kv_cache cache(decoder.config(), gptq::checked_add(prompt.size(), continuation.size(), "tokens"));
     const double prefill = seconds_of([&] { decoder.append(prompt, cache); });
     const double decode = seconds_of([&] {
         for (const std::int32_t token : continuation) {

@@ -7,6 +7,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
+
+#include <gptq/model/sampling.hpp>
 
 namespace program {
 
@@ -47,18 +50,21 @@ struct run_arguments : common_arguments {
 
 struct eval_arguments : run_arguments {
     eval_arguments() { activation = "exact"; }
-    std::string text;
-    std::size_t seqlen = 2048;
-    std::size_t max_tokens = 0;  ///< 0: all of them
-    std::string baseline;        ///< the model that this one was made from, to compare with; or empty
+    std::vector<std::string> texts;  ///< paths, at least one
+    std::size_t seqlen = 0;          ///< 0: 2048, or what the model was made for if less
+    std::size_t max_tokens = 0;      ///< 0: all of them
+    std::string baseline;            ///< the model that this one was made from, to compare with; or empty
 };
 void eval(const eval_arguments& arguments);
 
 struct generate_arguments : run_arguments {
-    std::string prompt;
+    std::vector<std::string> prompts;  ///< at least one
     std::size_t tokens = 64;
-    double temperature = 0.0;  ///< 0: greedy
-    std::uint64_t seed = 0;
+    gptq::model::sampling_options sampling;
+    std::uint64_t seed = 0;          ///< of each prompt
+    std::vector<std::string> stops;  ///< texts that end the generation
+    bool chat = false;               ///< prompts are messages to put into the model's chat template
+    std::string system;              ///< with chat
 };
 void generate(const generate_arguments& arguments);
 

@@ -7,15 +7,21 @@
 #include <cstdio>
 #include <exception>
 #include <functional>
+#include <iostream>
 #include <new>
+#include <stdexcept>
 #include <string>
+#include <vector>
 
 #include <CLI/CLI.hpp>
 
 #include <gptq/k_best.hpp>
+#include <gptq/version.hpp>
 
 #include "commands.hpp"
 #include "interrupt.hpp"
+#include "number_checks.hpp"
+#include "output.hpp"
 #include "threads.hpp"
 
 namespace {
@@ -59,7 +65,7 @@ void add_quantize(CLI::App& app, quantize_arguments& a, std::function<void()>& c
         ->capture_default_str();
     command->add_option("--calib", a.calib, "text file to calibrate with")->required();
     command->add_option("--nsamples", a.nsamples, "windows of calibration text")
-        ->check(CLI::PositiveNumber)
+        ->check(at_least_one())
         ->capture_default_str();
     command->add_option("--seqlen", a.seqlen, "tokens a window")->check(CLI::Range(2, 1 << 20))->capture_default_str();
     command
@@ -94,23 +100,50 @@ void add_run_options(CLI::App& command, run_arguments& a) {
     command.add_flag("--head-8bit", a.head_in_8_bits, "round the output layer to 8 bits in memory");
 }
 
+/// An option that may be given several times, with a text each time that is taken as it is.
+CLI::Option* add_texts(CLI::App& command, const std::string& name, std::vector<std::string>& texts,
+                       const std::string& what) {
+    const auto take = [&texts](const CLI::results_t& given) {
+        texts = given;
+        return true;
+    };
+    return command.add_option(name, take, what)->expected(1)->take_all()->type_name("TEXT");
+}
+
 void add_eval(CLI::App& app, eval_arguments& a, std::function<void()>& chosen) {
     CLI::App* command = add_command(app, "eval", "perplexity of MODEL on a text", a, eval, chosen);
     add_run_options(*command, a);
-    command->add_option("--text", a.text, "text file to score")->required();
-    command->add_option("--seqlen", a.seqlen, "tokens a window")->check(CLI::Range(2, 1 << 20))->capture_default_str();
-    command->add_option("--max-tokens", a.max_tokens, "score the first N tokens only")->check(CLI::PositiveNumber);
+    add_texts(*command, "--text", a.texts, "text file to score; may be given several times")->required();
+    command->add_option("--seqlen", a.seqlen, "tokens a window; default: 2048, or what the model was made for if less")
+        ->check(CLI::Range(2, 1 << 20));
+    command->add_option("--max-tokens", a.max_tokens, "score the first N tokens only")->check(at_least_one());
     command->add_option("--baseline", a.baseline, "the model that MODEL was made from: scored too, and compared");
 }
 
 void add_generate(CLI::App& app, generate_arguments& a, std::function<void()>& chosen) {
     CLI::App* command = add_command(app, "generate", "continue a prompt", a, generate, chosen);
     add_run_options(*command, a);
-    command->add_option("--prompt", a.prompt, "text to continue")->required();
+    add_texts(*command, "--prompt", a.prompts, "text to continue; may be given several times")->required();
     command->add_option("-n,--tokens", a.tokens, "tokens to generate")->capture_default_str();
-    command->add_option("--temperature", a.temperature, "0: always the most likely token")
-        ->check(CLI::NonNegativeNumber)
+    command->add_option("--temperature", a.sampling.temperature, "0: always the most likely token")
+        ->check(not_negative())
         ->capture_default_str();
+    command->add_option("--top-k", a.sampling.top_k, "draw from so many most likely tokens; 0: from all")
+        ->capture_default_str();
+    command->add_option("--top-p", a.sampling.top_p, "draw from the most likely tokens that make up this probability")
+        ->check(fraction())
+        ->capture_default_str();
+    command->add_option("--min-p", a.sampling.min_p, "draw from tokens this likely, as a part of the most likely one")
+        ->check(fraction())
+        ->capture_default_str();
+    command
+        ->add_option("--repetition-penalty", a.sampling.repetition_penalty,
+                     "above 1: tokens that the text has already are less likely")
+        ->check(above_zero())
+        ->capture_default_str();
+    add_texts(*command, "--stop", a.stops, "end before this text; may be given several times");
+    CLI::Option* chat = command->add_flag("--chat", a.chat, "put each prompt into the model's chat template");
+    command->add_option("--system", a.system, "system message of the chat")->needs(chat);
     command->add_option("--seed", a.seed, "of the random numbers that sampling draws")->capture_default_str();
 }
 
@@ -119,14 +152,17 @@ void add_tokenize(CLI::App& app, tokenize_arguments& a, std::function<void()>& c
     command->add_option("--text", a.text, "text file")->required();
 }
 
+/// Numbers of tokens that bench works on, at most.
+constexpr std::size_t most_tokens = std::size_t{1} << 24;
+
 void add_bench(CLI::App& app, bench_arguments& a, std::function<void()>& chosen) {
     CLI::App* command = add_command(app, "bench", "tokens per second", a, bench, chosen);
     add_run_options(*command, a);
     command->add_option("--prompt", a.prompt, "tokens of the prompt")
-        ->check(CLI::PositiveNumber)
+        ->check(CLI::Range(std::size_t{1}, most_tokens))
         ->capture_default_str();
     command->add_option("-n,--tokens", a.tokens, "tokens to generate")
-        ->check(CLI::PositiveNumber)
+        ->check(CLI::Range(std::size_t{1}, most_tokens))
         ->capture_default_str();
 }
 
@@ -137,6 +173,12 @@ int fail(const char* what) {
     return 1;
 }
 
+/// Prints what --help and --version ask for.
+int show(const CLI::App& app, const CLI::ParseError& request) {
+    const int status = app.exit(request);
+    return std::cout.flush() ? status : fail("standard output: cannot write");
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -144,6 +186,7 @@ int main(int argc, char** argv) {
     CLI::App app{"Quantizes language models with GPTQ, and runs them."};
     app.name("gptq");
     app.require_subcommand(1);
+    app.set_version_flag("--version", "gptq " + std::string(gptq::version_string));
 
     std::function<void()> chosen;
     quantize_arguments quantize_args;
@@ -162,7 +205,7 @@ int main(int argc, char** argv) {
     try {
         app.parse(argc, argv);
     } catch (const CLI::ParseError& problem) {
-        if (problem.get_exit_code() == 0) return app.exit(problem);  // --help
+        if (problem.get_exit_code() == 0) return show(app, problem);
         const std::string line = std::string(problem.what()) + " (gptq --help and gptq COMMAND --help say more)";
         fail(line.c_str());
         return 2;
@@ -170,10 +213,12 @@ int main(int argc, char** argv) {
     try {
         catch_interrupts();
         chosen();
-        if (std::fflush(stdout) != 0) return fail("standard output: cannot be written");
+        flush_output();
         return 0;
     } catch (const std::bad_alloc&) {
         return fail("out of memory");
+    } catch (const std::length_error&) {
+        return fail("out of memory: a size that was asked for is too large");
     } catch (const std::exception& problem) {
         return fail(problem.what());
     }

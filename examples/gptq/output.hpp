@@ -1,12 +1,16 @@
 // Printing of results.
 #pragma once
 
+#include <cerrno>
 #include <cstdarg>
 #include <cstdint>
 #include <cstdio>
 #include <string>
+#include <system_error>
 
 #include <nlohmann/json.hpp>
+
+#include <gptq/error.hpp>
 
 namespace program {
 
@@ -31,7 +35,20 @@ inline std::string bytes_string(std::uint64_t bytes) {
     return format("%.1f kB", b / 1e3);
 }
 
-inline void print(const std::string& text) { std::fputs(text.c_str(), stdout); }
+/// For a write to standard output that failed; errno has the reason.
+[[noreturn]] inline void fail_output() {
+    throw gptq::io_error("standard output: cannot write: " + std::generic_category().message(errno));
+}
+
+/// Writes what is still buffered. Throws io_error where that, or a write before, failed.
+inline void flush_output() {
+    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) fail_output();
+}
+
+/// Throws io_error, with the system's reason, where the text cannot be written.
+inline void print(const std::string& text) {
+    if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size()) fail_output();
+}
 
 /// One line of JSON. Strings that are not UTF-8 (paths, pieces of text) get replacement characters.
 inline void print_json(const nlohmann::ordered_json& value) {

@@ -6,6 +6,7 @@
 #include <type_traits>
 #include <vector>
 
+#include <gptq/checked_size.hpp>
 #include <gptq/error.hpp>
 #include <gptq/zeroed_allocator.hpp>
 
@@ -52,7 +53,8 @@ template <class T>
 class matrix {
  public:
     matrix() = default;
-    matrix(std::size_t rows, std::size_t cols) : values_(rows * cols), rows_(rows), cols_(cols) {}
+    /// Throws shape_error for more elements than memory can hold, std::bad_alloc where there is not enough of it.
+    matrix(std::size_t rows, std::size_t cols) : values_(checked_elements<T>(rows, cols)), rows_(rows), cols_(cols) {}
 
     std::size_t rows() const { return rows_; }
     std::size_t cols() const { return cols_; }

@@ -7,6 +7,7 @@
 #include <type_traits>
 #include <vector>
 
+#include <gptq/checked_size.hpp>
 #include <gptq/zeroed_allocator.hpp>
 
 namespace gptq {
@@ -27,7 +28,7 @@ class weight_memory {
     template <class T>
     std::shared_ptr<T[]> zeros(std::size_t count) {
         static_assert(std::is_trivial_v<T> && alignof(T) <= alignment);
-        std::byte* begin = take(count * sizeof(T));
+        std::byte* begin = take(checked_elements<T>(count, 1, "an array") * sizeof(T));
         return {chunk_, reinterpret_cast<T*>(begin)};
     }
 

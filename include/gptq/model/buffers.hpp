@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <vector>
 
+#include <gptq/checked_size.hpp>
 #include <gptq/matrix_view.hpp>
 
 namespace gptq::model {
@@ -11,9 +12,11 @@ namespace gptq::model {
 /// Memory for one matrix at a time, of whatever shape is asked for; grows, never shrinks.
 class scratch_matrix {
  public:
-    /// A [rows, cols] matrix with unspecified elements; invalidates the one handed out before.
+    /// A [rows, cols] matrix with unspecified elements; invalidates the one handed out before. Throws
+    /// shape_error for more elements than memory can hold.
     matrix_view<float> shaped(std::size_t rows, std::size_t cols) {
-        if (values_.size() < rows * cols) values_.resize(rows * cols);
+        const std::size_t elements = checked_elements<float>(rows, cols);
+        if (values_.size() < elements) values_.resize(elements);
         return {values_.data(), rows, cols};
     }
 

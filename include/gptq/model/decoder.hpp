@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include <gptq/checked_size.hpp>
 #include <gptq/error.hpp>
 #include <gptq/io/model_folder.hpp>
 #include <gptq/model/block.hpp>
@@ -25,10 +26,11 @@ namespace gptq::model {
 /// The keys and values of the tokens a model has read so far, for at most `capacity` tokens.
 class kv_cache {
  public:
+    /// Throws shape_error for a capacity that memory cannot hold, std::bad_alloc where there is not enough of it.
     kv_cache(const model_config& config, std::size_t capacity)
         : capacity_(capacity),
-          keys_(config.blocks * capacity, config.kv_features()),
-          values_(config.blocks * capacity, config.kv_features()) {}
+          keys_(rows_for(config, capacity), config.kv_features()),
+          values_(rows_for(config, capacity), config.kv_features()) {}
 
     std::size_t length() const { return length_; }
     std::size_t capacity() const { return capacity_; }
@@ -47,6 +49,12 @@ class kv_cache {
     void advance(std::size_t tokens) { length_ += tokens; }
 
  private:
+    static std::size_t rows_for(const model_config& config, std::size_t capacity) {
+        const std::size_t rows = checked_multiply(config.blocks, capacity, "keys and values of the tokens to read");
+        checked_elements<float>(rows, config.kv_features(), "keys and values of the tokens to read");
+        return rows;
+    }
+
     std::size_t capacity_;
     std::size_t length_ = 0;
     matrix<float> keys_, values_;  // [blocks * capacity, kv_features]

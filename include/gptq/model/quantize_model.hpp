@@ -38,6 +38,7 @@
 #include <gptq/model/quantize_plan.hpp>
 #include <gptq/model/stage_statistics.hpp>
 #include <gptq/model/stages.hpp>
+#include <gptq/model/window_length.hpp>
 #include <gptq/xtensor/surface.hpp>
 
 namespace gptq::model {
@@ -149,6 +150,7 @@ class model_quantizer {
     }
 
     quantize_result run(const token_windows& windows) {
+        if (const auto warning = window_warning(config_, windows.length)) result_.warnings.push_back(*warning);
         warn_about_samples(windows);
         activations hidden = embed(config_, load_embedding(config_, folder_), windows.tokens, windows.length);
         activations float_hidden;

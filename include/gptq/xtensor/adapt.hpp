@@ -4,6 +4,7 @@
 #include <array>
 #include <cstddef>
 
+#include <gptq/checked_size.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/xtensor/xtensor_headers.hpp>
 
@@ -15,9 +16,10 @@ using tensor2 = xt::xtensor<T, 2, xt::layout_type::row_major>;
 template <class T>
 using tensor1 = xt::xtensor<T, 1, xt::layout_type::row_major>;
 
-/// An uninitialized [rows, cols] matrix.
+/// An uninitialized [rows, cols] matrix. Throws shape_error for more elements than memory can hold.
 template <class T>
 tensor2<T> make_tensor2(std::size_t rows, std::size_t cols) {
+    checked_elements<T>(rows, cols);
     return tensor2<T>(std::array<std::size_t, 2>{rows, cols});
 }
 

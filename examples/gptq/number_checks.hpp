@@ -1,0 +1,65 @@
+// Checks of numbers on the command line, whose messages stay short.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <string>
+
+#include <CLI/CLI.hpp>
+
+namespace program {
+
+/// A whole number of at least 1.
+inline CLI::Validator at_least_one() {
+    return {[](std::string& text) {
+                const bool digits = !text.empty() && std::all_of(text.begin(), text.end(),
+                                                                 [](unsigned char c) { return c >= '0' && c <= '9'; });
+                if (digits && text.find_first_not_of('0') != std::string::npos) return std::string();
+                return "give a whole number of at least 1, not " + text;
+            },
+            "1 OR MORE", "at_least_one"};
+}
+
+namespace detail {
+
+/// The number, or NaN where the text is not one.
+inline double number_of(const std::string& text) {
+    char* end = nullptr;
+    const double number = std::strtod(text.c_str(), &end);
+    return text.empty() || *end != '\0' ? std::nan("") : number;
+}
+
+}  // namespace detail
+
+/// A finite number of at least 0.
+inline CLI::Validator not_negative() {
+    return {[](std::string& text) {
+                const double number = detail::number_of(text);
+                if (number >= 0.0 && std::isfinite(number)) return std::string();
+                return "give a number of at least 0, not " + text;
+            },
+            "0 OR MORE", "not_negative"};
+}
+
+/// A finite number above 0.
+inline CLI::Validator above_zero() {
+    return {[](std::string& text) {
+                const double number = detail::number_of(text);
+                if (number > 0.0 && std::isfinite(number)) return std::string();
+                return "give a number above 0, not " + text;
+            },
+            "ABOVE 0", "above_zero"};
+}
+
+/// A number from 0 to 1.
+inline CLI::Validator fraction() {
+    return {[](std::string& text) {
+                const double number = detail::number_of(text);
+                if (number >= 0.0 && number <= 1.0) return std::string();
+                return "give a number from 0 to 1, not " + text;
+            },
+            "0 TO 1", "fraction"};
+}
+
+}  // namespace program
