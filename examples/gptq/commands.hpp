@@ -30,6 +30,7 @@ struct quantize_arguments : common_arguments {
     std::string method = "gptq";
     std::string format;  ///< empty: gptq for symmetric grids, gptq_v2 for asymmetric ones
     std::string calib;
+    std::string sampling = "spread";  ///< of the windows: spread or first
     std::size_t nsamples = 128;
     std::size_t seqlen = 2048;
     std::string damp_percent = "auto";  ///< or a number

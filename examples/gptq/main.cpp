@@ -63,7 +63,15 @@ void add_quantize(CLI::App& app, quantize_arguments& a, std::function<void()>& c
     command->add_option("--method", a.method, "gptq, or rtn: round to nearest, the baseline")
         ->check(CLI::IsMember({"gptq", "rtn"}))
         ->capture_default_str();
-    command->add_option("--calib", a.calib, "text file to calibrate with")->required();
+    command->add_option("--calib", a.calib, "text file to calibrate with; -: standard input; rtn needs none");
+    command->parse_complete_callback([&a] {
+        if (a.calib.empty() && a.method != "rtn") throw CLI::RequiredError("--calib");
+    });
+    command
+        ->add_option("--sampling", a.sampling,
+                     "where the windows are: spread over the whole text, or its first, as other tools take them")
+        ->check(CLI::IsMember({"spread", "first"}))
+        ->capture_default_str();
     command->add_option("--nsamples", a.nsamples, "windows of calibration text")
         ->check(at_least_one())
         ->capture_default_str();

@@ -1,5 +1,6 @@
 // gptq quantize: writes a quantized copy of a model.
 #include <algorithm>
+#include <cstdint>
 #include <filesystem>
 #include <map>
 #include <string>
@@ -94,12 +95,22 @@ void refuse_existing(const std::string& out) {
         throw gptq::io_error(out + ": exists already; choose another name or remove it");
 }
 
+/// Tokens evenly spaced over the vocabulary, which stand in for a text where only reported errors depend on it.
+model::token_windows stand_in_windows(const model::model_config& config) {
+    model::token_windows windows{{}, 64};
+    for (std::size_t i = 0; i < windows.length; ++i)
+        windows.tokens.push_back(static_cast<std::int32_t>(i * config.vocab_size / windows.length));
+    return windows;
+}
+
 model::token_windows read_windows(const io::model_folder& folder, const quantize_arguments& arguments) {
+    if (arguments.calib.empty() && arguments.method == "rtn") return stand_in_windows(model::read_model_config(folder));
     const std::string text = read_text(arguments.calib);
     const auto tokens = model::tokenizer::load(arguments.model);
-    return model::calibration_windows(tokens, text, arguments.nsamples, arguments.seqlen,
-                                      model::window_bos(model::read_model_config(folder), tokens),
-                                      "calibration text " + arguments.calib);
+    return model::calibration_windows(
+        tokens, text, arguments.nsamples, arguments.seqlen, model::window_bos(model::read_model_config(folder), tokens),
+        "calibration text " + arguments.calib,
+        arguments.sampling == "first" ? model::window_sampling::first : model::window_sampling::spread);
 }
 
 void print_result(const quantize_arguments& arguments, const model::quantize_result& result) {
@@ -110,6 +121,7 @@ void print_result(const quantize_arguments& arguments, const model::quantize_res
     }
     if (arguments.json)
         return print_json({{"out", arguments.out},
+                           {"sampling", arguments.calib.empty() ? "none" : arguments.sampling},
                            {"modules", result.modules.size()},
                            {"seconds", result.seconds},
                            {"bits_per_weight", result.bits_per_weight},
@@ -136,6 +148,8 @@ void quantize(const quantize_arguments& arguments) {
         watcher observer;
         result = model::quantize_model(folder, arguments.out, windows, options, observer);
     }
+    if (arguments.calib.empty())
+        result.warnings.emplace_back("without --calib, errors are those on 64 tokens from all over the vocabulary");
     for (const std::string& warning : result.warnings) std::fprintf(stderr, "warning: %s\n", warning.c_str());
     print_result(arguments, result);
 }

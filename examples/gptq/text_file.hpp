@@ -1,26 +1,21 @@
 // Reading a text file whole.
 #pragma once
 
-#include <cstddef>
-#include <limits>
+#include <cstdio>
 #include <string>
+#include <utility>
 
-#include <gptq/io/file.hpp>
+#include <gptq/io/text.hpp>
 
 namespace program {
 
-/// The text with every line ended by "\n", whether the file ends them so, with "\r\n" or with "\r". Other programs read
-/// text in this way, and a model's perplexity depends on it. Throws io_error naming the file and the system's reason.
+/// What gptq::io::read_text reads, with a warning on standard error if bytes of it are ill-formed.
 inline std::string read_text(const std::string& path) {
-    std::string text = gptq::io::read_text_file(path, std::numeric_limits<std::size_t>::max());
-    std::size_t kept = 0;
-    for (std::size_t i = 0; i < text.size(); ++i) {
-        const bool carriage_return = text[i] == '\r';
-        if (carriage_return && i + 1 < text.size() && text[i + 1] == '\n') continue;
-        text[kept++] = carriage_return ? '\n' : text[i];
-    }
-    text.resize(kept);
-    return text;
+    gptq::io::text_content content = gptq::io::read_text(path);
+    if (content.ill_formed != 0)
+        std::fprintf(stderr, "warning: %s: %zu bytes are no UTF-8 text; U+FFFD takes their place\n", path.c_str(),
+                     content.ill_formed);
+    return std::move(content.text);
 }
 
 }  // namespace program

@@ -235,7 +235,7 @@ TEST_CASE("quantize refuses calibration text that does not do") {
     }
     SECTION("empty") {
         gptq_test::write_file(s.text, "");
-        check_refused(s, s.quantize(), "calib.txt", "has 0 tokens", "need 256");
+        check_refused(s, s.quantize(), "calib.txt", "no text but blanks");
     }
     SECTION("missing") {
         check_refused(s,

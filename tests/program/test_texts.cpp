@@ -1,0 +1,73 @@
+// What kinds of text files the program reads, and what it says to others.
+#include "support/catch.hpp"
+
+#include <filesystem>
+#include <string>
+
+#include "program/run_program.hpp"
+#include "program/tiny_model.hpp"
+#include "support/message.hpp"
+
+namespace fs = std::filesystem;
+using gptq_test::mentions;
+
+namespace {
+
+/// A model and a file of the given bytes, of which the program prints the tokens.
+struct text_scene {
+    gptq_test::temp_dir folder;
+    fs::path model = folder.path() / "model";
+    fs::path text = folder.path() / "text";
+
+    text_scene() { gptq_test::write_tiny_model(model); }
+
+    gptq_test::run_result tokenize(const std::string& bytes) const {
+        gptq_test::write_file(text, bytes);
+        return gptq_test::run_program({"tokenize", model.string(), "--text", text.string()});
+    }
+};
+
+}  // namespace
+
+TEST_CASE("a text in UTF-16, JSON Lines or gzip has the tokens of the text in UTF-8", "[program][texts]") {
+    const text_scene s;
+    const auto plain = s.tokenize("h\xc3\xa9\nyo");
+    REQUIRE(plain.status == 0);
+    using namespace std::string_literals;
+    const std::string gzip =  // gzip.compress("hé\nyo", mtime=0)
+        "\037\213\010\000\000\000\000\000\002\003\313\070\274\222\253\062\037\000\260\323\324\345\006\000\000\000"s;
+    for (const std::string& same :
+         {"\xff\xfeh\0\xe9\0\n\0y\0o\0"s, "\xfe\xff\0h\0\xe9\0\n\0y\0o"s, "\xef\xbb\xbfh\xc3\xa9\r\nyo"s, gzip}) {
+        const auto result = s.tokenize(same);
+        CHECK(result.status == 0);
+        CHECK(result.out == plain.out);
+    }
+    const std::string lines =
+        "{\"text\": \"h\xc3\xa9\"}\n{\"messages\": [{\"role\": \"user\", \"content\": \"yo\"}]}\n";
+    CHECK(s.tokenize(lines).out == s.tokenize("h\xc3\xa9\nyo\n").out);
+}
+
+TEST_CASE("a file that is no text is refused by its kind", "[program][texts]") {
+    const text_scene s;
+    const auto refused = [&](const std::string& bytes, const std::string& part) {
+        const auto result = s.tokenize(bytes);
+        INFO(result.err);
+        CHECK(result.status == 1);
+        CHECK(mentions(result.err, part));
+    };
+    refused("PAR1 and more", "Parquet");
+    refused("PK\x03\x04 and more", "zip");
+    refused("\x28\xb5\x2f\xfd and more", "zstd -d");
+    refused("%PDF-1.4", "PDF");
+    refused("\x1f\x8b cut off", "gzip");
+    refused(" \n\t\n", "blanks");
+    refused("{\"body\": \"x\"}\n", "line 1");
+    refused("caf\xe9", "1 of 4 bytes are no UTF-8");
+}
+
+TEST_CASE("few ill-formed bytes are counted in a warning", "[program][texts]") {
+    const text_scene s;
+    const auto result = s.tokenize(std::string(200, 'a') + "\xe9");
+    CHECK(result.status == 0);
+    CHECK(mentions(result.err, "warning", "1 bytes are no UTF-8"));
+}
