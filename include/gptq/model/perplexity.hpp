@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -147,9 +148,9 @@ inline double window_nll(const decoder& model, std::span<const std::int32_t> win
 /// The perplexity of `model` on a text. on_window(done, total) is called after each window; what it throws (cancelled,
 /// for one) ends the evaluation. Throws shape_error where there is no token to score or one outside the vocabulary,
 /// and non_finite_error where the model's output is not finite.
-template <class OnWindow>
-perplexity_result evaluate_perplexity(const decoder& model, std::span<const std::int32_t> tokens,
-                                      const perplexity_options& options, OnWindow&& on_window) {
+inline perplexity_result evaluate_perplexity(const decoder& model, std::span<const std::int32_t> tokens,
+                                             const perplexity_options& options,
+                                             const std::function<void(std::size_t, std::size_t)>& on_window) {
     const auto start = std::chrono::steady_clock::now();
     detail::nll_sums sums;
     scratch_matrix memory;
@@ -211,9 +212,9 @@ inline paired_sums compare_window(const decoder& model, const decoder& baseline,
 /// The perplexities of a model and of the one it was made from on a text of both, and how far they agree. Memory beside
 /// the models is that of one window. Throws shape_error for models of different vocabularies, and as
 /// evaluate_perplexity.
-template <class OnWindow>
-paired_result evaluate_pair(const decoder& model, const decoder& baseline, std::span<const std::int32_t> tokens,
-                            const perplexity_options& options, OnWindow&& on_window) {
+inline paired_result evaluate_pair(const decoder& model, const decoder& baseline, std::span<const std::int32_t> tokens,
+                                   const perplexity_options& options,
+                                   const std::function<void(std::size_t, std::size_t)>& on_window) {
     if (model.config().vocab_size != baseline.config().vocab_size)
         throw shape_error("the model has a vocabulary of " + std::to_string(model.config().vocab_size) +
                           " tokens, the baseline one of " + std::to_string(baseline.config().vocab_size) +
