@@ -2,32 +2,19 @@
 // is complete and on the disk.
 #pragma once
 
-#include <algorithm>
-#include <cerrno>
 #include <cstddef>
-#include <cstdio>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <optional>
-#include <random>
-#include <set>
 #include <span>
 #include <string>
 #include <string_view>
-#include <system_error>
-#include <utility>
 #include <vector>
-
-#include <nlohmann/json.hpp>
-
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <gptq/error.hpp>
 #include <gptq/io/dtype.hpp>
 #include <gptq/io/file.hpp>
-#include <gptq/io/json.hpp>
 #include <gptq/io/safetensors.hpp>
 
 namespace gptq::io {
@@ -40,19 +27,6 @@ namespace detail {
 /// Longer names and shapes of more dimensions are not written; both are far beyond what any model has.
 inline constexpr std::size_t max_name_bytes = 4096;
 inline constexpr std::size_t max_rank = 64;
-
-/// A tensor's line in a header: "name":{...}. Throws format_error for a name that is not UTF-8.
-inline std::string safetensors_entry_text(std::string_view name, dtype type, std::span<const std::size_t> shape,
-                                          std::size_t begin, std::size_t end) {
-    const nlohmann::ordered_json entry = {{"dtype", dtype_name(type)},
-                                          {"shape", std::vector<std::size_t>(shape.begin(), shape.end())},
-                                          {"data_offsets", {begin, end}}};
-    try {
-        return nlohmann::json(name).dump() + ":" + entry.dump();
-    } catch (const nlohmann::json::exception& e) {
-        throw format_error("tensor \"" + std::string(name) + "\": the name is not UTF-8: " + e.what());
-    }
-}
 
 /// One safetensors file whose tensors arrive one after another. The header comes before the data but is known last, so
 /// room for it is left at the beginning. In the end the header is padded with spaces if that room is small beside the
@@ -67,26 +41,10 @@ class shard_writer {
     /// False if the room for the header may not take another entry.
     bool has_room() const { return header_.size() + max_entry <= room - 16; }
 
-    void add(std::string_view name, dtype type, std::span<const std::size_t> shape, std::span<const std::byte> bytes) {
-        const auto entry = safetensors_entry_text(name, type, shape, data_bytes_, data_bytes_ + bytes.size());
-        file_.write_at(room + data_bytes_, bytes);
-        header_ += "," + entry;
-        data_bytes_ += bytes.size();
-    }
+    void add(std::string_view name, dtype type, std::span<const std::size_t> shape, std::span<const std::byte> bytes);
 
     /// Writes the header and waits until the file is on the disk.
-    void close() {
-        header_ += "}";
-        const bool small_file = room > data_bytes_ / 100;
-        const std::size_t data_begin = small_file ? (8 + header_.size() + 7) / 8 * 8 : room;
-        if (small_file) move_data_to(data_begin);
-        header_.resize(data_begin - 8, ' ');
-        std::byte length[8];
-        for (std::size_t i = 0; i < 8; ++i) length[i] = static_cast<std::byte>(header_.size() >> (8 * i) & 0xff);
-        file_.write_at(0, length);
-        file_.write_at(8, bytes_of(header_));
-        file_.close();
-    }
+    void close();
 
  private:
     /// Left for the length and the header: a few thousand tensors.
@@ -94,42 +52,12 @@ class shard_writer {
     /// Every byte of a name can become six (\u0001), every number has up to 20 digits.
     static constexpr std::size_t max_entry = 6 * max_name_bytes + 22 * max_rank + 256;
 
-    void move_data_to(std::size_t target) {
-        std::vector<std::byte> buffer(std::min(data_bytes_, std::size_t{8} << 20));
-        for (std::size_t done = 0; done < data_bytes_;) {
-            const auto part = std::span(buffer).first(std::min(buffer.size(), data_bytes_ - done));
-            file_.read_at(room + done, part);
-            file_.write_at(target + done, part);
-            done += part.size();
-        }
-        file_.truncate(target + data_bytes_);
-    }
+    void move_data_to(std::size_t target);
 
     output_file file_;
     std::string header_ = R"({"__metadata__":{"format":"pt"})";
     std::size_t data_bytes_ = 0;
 };
-
-/// Waits until the entries of a folder are on the disk.
-inline void sync_folder(const std::filesystem::path& folder) {
-    const descriptor file(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (file.get() < 0) throw_io_error(folder, "open", errno);
-    // Some file systems cannot sync folders and say EINVAL; there is nothing better to do on them.
-    if (::fsync(file.get()) != 0 && errno != EINVAL) throw_io_error(folder, "write to the disk", errno);
-}
-
-/// Renames a folder to a name that must not exist.
-inline void rename_folder(const std::filesystem::path& from, const std::filesystem::path& to) {
-#ifdef RENAME_NOREPLACE
-    if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0) return;
-    // Not every file system knows the flag; then the check below is the best there is.
-    if (errno != EINVAL && errno != ENOSYS) throw_io_error(to, "put the finished folder in place", errno);
-#endif
-    std::error_code code;
-    if (std::filesystem::exists(std::filesystem::symlink_status(to, code)))
-        throw_io_error(to, "put the finished folder in place", EEXIST);
-    if (::rename(from.c_str(), to.c_str()) != 0) throw_io_error(to, "put the finished folder in place", errno);
-}
 
 }  // namespace detail
 
@@ -141,37 +69,15 @@ class folder_writer {
  public:
     /// Throws io_error if OUT exists or its parent folder cannot be written to. A tensor larger than `shard_bytes` gets
     /// a shard of its own.
-    explicit folder_writer(const std::filesystem::path& out, std::size_t shard_bytes = default_shard_bytes)
-        : out_(without_trailing_separator(out)), shard_bytes_(shard_bytes) {
-        std::error_code code;
-        if (std::filesystem::exists(std::filesystem::symlink_status(out_, code)))
-            throw io_error(out_.string() + ": already exists; give the name of a new folder");
-        create_temporary();
-    }
+    explicit folder_writer(const std::filesystem::path& out, std::size_t shard_bytes = default_shard_bytes);
     folder_writer(const folder_writer&) = delete;
     folder_writer& operator=(const folder_writer&) = delete;
 
     /// Removes the temporary folder unless finish() was called.
-    ~folder_writer() {
-        if (state_ == state::finished) return;
-        shard_.reset();
-        std::error_code ignored;  // nothing can be done about it here, and the folder does not look finished
-        std::filesystem::remove_all(temporary_, ignored);
-    }
+    ~folder_writer();
 
     /// Temporary folders of other runs for the same OUT, sorted: left by one that was killed, unless it still runs.
-    std::vector<std::filesystem::path> leftovers() const {
-        std::vector<std::filesystem::path> found;
-        std::error_code code;
-        const std::string beginning = out_.filename().string() + ".partial-";
-        std::filesystem::directory_iterator entry(out_.has_parent_path() ? out_.parent_path() : ".", code);
-        for (; !code && entry != std::filesystem::directory_iterator(); entry.increment(code))
-            if (entry->path().filename().string().starts_with(beginning) &&
-                entry->path().filename() != temporary_.filename())
-                found.push_back(entry->path());
-        std::sort(found.begin(), found.end());
-        return found;
-    }
+    std::vector<std::filesystem::path> leftovers() const;
 
     /// Where the folder will appear.
     const std::filesystem::path& path() const { return out_; }
@@ -179,75 +85,28 @@ class folder_writer {
     /// Appends a tensor to the weights. Throws shape_error if `bytes` is not as long as type and shape need,
     /// format_error for a name that was used before or that cannot be written, io_error for a full disk and the like.
     void add_tensor(std::string_view name, dtype type, std::span<const std::size_t> shape,
-                    std::span<const std::byte> bytes) {
-        check_tensor(name, type, shape, bytes);
-        write([&] {
-            if (shard_ && (!shard_->has_room() || shard_->data_bytes() + bytes.size() > shard_bytes_)) close_shard();
-            if (!shard_) open_shard();
-            shard_->add(name, type, shape, bytes);
-        });
-        shard_of_.emplace(name, shards_.size() - 1);
-        total_bytes_ += bytes.size();
-    }
+                    std::span<const std::byte> bytes);
 
     /// Writes a file directly in the folder. Throws format_error for a name that has a path in it, io_error if the file
     /// exists or cannot be written.
-    void write_text(const std::string& name, std::string_view content) {
-        write([&] {
-            output_file file(new_file(name));
-            file.write_at(0, bytes_of(content));
-            file.close();
-        });
-    }
+    void write_text(const std::string& name, std::string_view content);
 
     /// Copies a file into the folder under its own name; throws as write_text().
-    void copy_file(const std::filesystem::path& source) {
-        write([&] {
-            const mapped_file content(source);
-            output_file file(new_file(source.filename().string()));
-            file.write_at(0, content.bytes());
-            file.close();
-        });
-    }
+    void copy_file(const std::filesystem::path& source);
 
     /// Bytes of all tensors so far.
     std::size_t tensor_bytes() const { return total_bytes_; }
 
     /// Completes the weights, waits until everything is on the disk and gives the folder its name. Call once, last.
     /// Throws io_error, also if writing failed before or if OUT has appeared meanwhile.
-    void finish() {
-        write([&] {
-            if (shards_.empty()) open_shard();
-            if (shard_) close_shard();
-            name_shards();
-            detail::sync_folder(temporary_);
-            detail::rename_folder(temporary_, out_);
-        });
-        state_ = state::finished;
-        detail::sync_folder(out_.has_parent_path() ? out_.parent_path() : std::filesystem::path("."));
-    }
+    void finish();
 
  private:
     enum class state { good, failed, finished };
 
-    static std::filesystem::path without_trailing_separator(const std::filesystem::path& out) {
-        const auto normal = out.lexically_normal();
-        const auto folder = normal.has_filename() ? normal : normal.parent_path();
-        if (folder.empty() || folder.filename() == "." || folder.filename() == "..")
-            throw io_error("\"" + out.string() + "\": not the name of a new folder");
-        return folder;
-    }
+    static std::filesystem::path without_trailing_separator(const std::filesystem::path& out);
 
-    void create_temporary() {
-        std::random_device random;
-        do {
-            temporary_ = out_;
-            temporary_ += ".partial-" + std::to_string(random());
-            // mkdir and not mkdtemp: the finished folder has the permissions that the user's umask gives.
-        } while (::mkdir(temporary_.c_str(), 0777) != 0 && errno == EEXIST);
-        std::error_code code;
-        if (!std::filesystem::is_directory(temporary_, code)) detail::throw_io_error(temporary_, "create", errno);
-    }
+    void create_temporary();
 
     /// Runs something that writes; if it throws, the folder can no longer be finished.
     template <class Operation>
@@ -261,61 +120,20 @@ class folder_writer {
     }
 
     void check_tensor(std::string_view name, dtype type, std::span<const std::size_t> shape,
-                      std::span<const std::byte> bytes) const {
-        const std::string where = out_.string() + ": tensor \"" + std::string(name) + "\"";
-        if (name.empty() || name == "__metadata__" || name.size() > detail::max_name_bytes ||
-            shape.size() > detail::max_rank)
-            throw format_error(where + ": a name or a shape that is not written to safetensors files");
-        if (shard_of_.contains(name)) throw format_error(where + ": is there already");
-        const auto needed = io::tensor_bytes(type, shape);
-        if (!needed || *needed != bytes.size())
-            throw shape_error(where + ": " + std::string(dtype_name(type)) + shape_text(shape) + " needs " +
-                              (needed ? std::to_string(*needed) : "too many") + " bytes, but " +
-                              std::to_string(bytes.size()) + " were given");
-    }
+                      std::span<const std::byte> bytes) const;
 
-    std::filesystem::path new_file(const std::string& name) const {
-        if (!detail::is_plain_file_name(name))
-            throw format_error(out_.string() + ": \"" + name + "\" is not the name of a file in this folder");
-        return temporary_ / name;
-    }
+    std::filesystem::path new_file(const std::string& name) const;
 
-    void open_shard() {
-        shards_.push_back(temporary_ / ("shard-" + std::to_string(shards_.size()) + ".partial"));
-        shard_.emplace(shards_.back());
-    }
+    void open_shard();
 
-    void close_shard() {
-        shard_->close();
-        shard_.reset();
-    }
+    void close_shard();
 
     /// The names contain the number of shards, so they are known only now.
-    void name_shards() {
-        if (shards_.size() == 1) return rename_file(shards_[0], "model.safetensors");
-        std::vector<std::string> names;
-        for (std::size_t i = 0; i < shards_.size(); ++i) {
-            names.push_back("model-" + five_digits(i + 1) + "-of-" + five_digits(shards_.size()) + ".safetensors");
-            rename_file(shards_[i], names.back());
-        }
-        nlohmann::json index = {{"metadata", {{"total_size", total_bytes_}}}, {"weight_map", nlohmann::json::object()}};
-        for (const auto& [tensor, shard] : shard_of_) index["weight_map"][tensor] = names[shard];
-        const std::string name = "model.safetensors.index.json";
-        output_file file(new_file(name));
-        file.write_at(0, bytes_of(json_text(index, name)));
-        file.close();
-    }
+    void name_shards();
 
-    void rename_file(const std::filesystem::path& from, const std::string& name) const {
-        std::error_code code;
-        std::filesystem::rename(from, temporary_ / name, code);
-        if (code) detail::throw_io_error(temporary_ / name, "create", code.value());
-    }
+    void rename_file(const std::filesystem::path& from, const std::string& name) const;
 
-    static std::string five_digits(std::size_t number) {
-        const std::string digits = std::to_string(number);
-        return std::string(digits.size() < 5 ? 5 - digits.size() : 0, '0') + digits;
-    }
+    static std::string five_digits(std::size_t number);
 
     std::filesystem::path out_;
     std::filesystem::path temporary_;
@@ -328,3 +146,7 @@ class folder_writer {
 };
 
 }  // namespace gptq::io
+
+#ifndef GPTQ_COMPILED
+#include <gptq/io/impl/folder_writer.hpp>
+#endif

@@ -2,7 +2,6 @@
 // a format_error that names the file.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -83,24 +82,7 @@ Json read_json(const std::filesystem::path& path) {
 namespace detail {
 
 /// `text` with NaN, Infinity and -Infinity outside of strings, which Python writes, as marked strings.
-inline std::string quote_literals(std::string_view text) {
-    std::string result;
-    bool in_string = false;
-    for (std::size_t i = 0; i < text.size();) {
-        if (in_string && text[i] == '\\') {
-            result += text.substr(i, 2);
-            i += 2;
-            continue;
-        }
-        if (text[i] == '"') in_string = !in_string;
-        std::string_view literal;
-        for (const std::string_view name : {"NaN", "Infinity", "-Infinity"})
-            if (!in_string && text.substr(i).starts_with(name)) literal = name;
-        result += literal.empty() ? std::string(1, text[i]) : "\"\\u0001" + std::string(literal) + "\"";
-        i += std::max<std::size_t>(literal.size(), 1);
-    }
-    return result;
-}
+std::string quote_literals(std::string_view text);
 
 }  // namespace detail
 
@@ -159,3 +141,7 @@ std::string json_text(const Json& value, const std::string& where) {
 }
 
 }  // namespace gptq::io
+
+#ifndef GPTQ_COMPILED
+#include <gptq/io/impl/json.hpp>
+#endif

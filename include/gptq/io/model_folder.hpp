@@ -1,27 +1,17 @@
 // A model's folder in the Hugging Face layout: config.json and the weights, in one safetensors file or in shards.
 #pragma once
 
-#include <algorithm>
-#include <cmath>
 #include <cstddef>
-#include <cstdint>
-#include <cstring>
 #include <filesystem>
 #include <map>
 #include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
-#include <utility>
 #include <vector>
 
 #include <nlohmann/json.hpp>
 
-#include <gptq/error.hpp>
-#include <gptq/half.hpp>
-#include <gptq/io/file.hpp>
-#include <gptq/io/foreign_files.hpp>
-#include <gptq/io/json.hpp>
 #include <gptq/io/safetensors.hpp>
 #include <gptq/xtensor/adapt.hpp>
 
@@ -29,42 +19,8 @@ namespace gptq::io {
 
 namespace detail {
 
-/// The files directly in `folder`, sorted by name. Symbolic links count as what they point to. Throws io_error.
-inline std::vector<std::filesystem::path> files_in(const std::filesystem::path& folder) {
-    std::error_code code;
-    std::vector<std::filesystem::path> files;
-    std::filesystem::directory_iterator entry(folder, code);
-    for (; !code && entry != std::filesystem::directory_iterator(); entry.increment(code)) {
-        std::error_code broken_link;
-        if (entry->is_regular_file(broken_link)) files.push_back(entry->path());
-    }
-    if (code) throw_io_error(folder, "read", code.value());
-    std::sort(files.begin(), files.end());
-    return files;
-}
-
-/// Stored numbers of one type, possibly unaligned, as floats.
-template <class Stored, class Widen>
-void widen_to(std::span<const std::byte> bytes, std::span<float> out, Widen&& widen) {
-    for (std::size_t i = 0; i < out.size(); ++i) {
-        Stored stored{};
-        std::memcpy(&stored, bytes.data() + i * sizeof(Stored), sizeof(Stored));
-        out[i] = widen(stored);
-    }
-}
-
 /// All elements of a tensor of F64, F32, F16 or BF16, in their order. Throws unsupported_error for other types.
-inline void read_floats(const tensor_info& tensor, std::span<float> out, const std::string& where) {
-    switch (tensor.dtype) {
-        case dtype::f64: return widen_to<double>(tensor.bytes, out, [](double x) { return static_cast<float>(x); });
-        case dtype::f32: return widen_to<float>(tensor.bytes, out, [](float x) { return x; });
-        case dtype::f16: return widen_to<half>(tensor.bytes, out, [](half x) { return to_float(x); });
-        case dtype::bf16: return widen_to<bfloat16>(tensor.bytes, out, [](bfloat16 x) { return to_float(x); });
-        default:
-            throw unsupported_error(where + ": has the dtype " + std::string(dtype_name(tensor.dtype)) +
-                                    "; F32, F16, BF16 or F64 is needed here");
-    }
-}
+void read_floats(const tensor_info& tensor, std::span<float> out, const std::string& where);
 
 }  // namespace detail
 
@@ -75,18 +31,7 @@ class model_folder {
  public:
     /// Throws io_error if a file cannot be read, format_error if one is not what it should be: a missing shard, a
     /// tensor that is not in the shard the index names, a shard outside the folder.
-    explicit model_folder(const std::filesystem::path& path) : path_(path) {
-        std::error_code code;
-        if (!std::filesystem::is_directory(path_, code))
-            throw io_error(path_.string() + ": not a folder" +
-                           (code                                   ? ": " + code.message()
-                            : std::filesystem::exists(path_, code) ? "; give the folder that the file is in"
-                                                                   : std::string()));
-        refuse_foreign_files();
-        config_ = read_model_json(path_ / "config.json");
-        if (!config_.is_object()) throw format_error((path_ / "config.json").string() + ": not a JSON object");
-        open_weights();
-    }
+    explicit model_folder(const std::filesystem::path& path);
     model_folder(model_folder&&) = default;
     model_folder& operator=(model_folder&&) = default;
 
@@ -102,20 +47,10 @@ class model_folder {
     bool contains(std::string_view name) const { return tensors_.contains(name); }
 
     /// The tensor of that name. Throws format_error, naming tensor and folder, if there is none.
-    const tensor_info& tensor(std::string_view name) const {
-        const auto found = tensors_.find(name);
-        if (found == tensors_.end()) throw format_error(describe(name) + ": the model has no such tensor" + like(name));
-        return *found->second;
-    }
+    const tensor_info& tensor(std::string_view name) const;
 
     /// All names, sorted.
-    std::vector<std::string> tensor_names() const {
-        std::vector<std::string> names;
-        names.reserve(tensors_.size());
-        for (const auto& [name, tensor] : tensors_) names.emplace_back(name);
-        std::sort(names.begin(), names.end());
-        return names;
-    }
+    std::vector<std::string> tensor_names() const;
 
     /// The mapped weight files.
     const std::vector<safetensors_file>& weight_files() const { return files_; }
@@ -123,245 +58,58 @@ class model_folder {
     /// A matrix [rows, cols] of F32, F16, BF16 or F64 as floats. Throws format_error if there is none of that name,
     /// shape_error for another number of dimensions, unsupported_error for another type, and non_finite_error with the
     /// place of the first NaN or infinity.
-    tensor2<float> read_matrix(std::string_view name) const {
-        const auto& info = tensor_of_rank(name, 2, "a matrix");
-        auto values = make_tensor2<float>(info.shape[0], info.shape[1]);
-        read_finite(info, {values.data(), values.size()}, info.shape[1]);
-        return values;
-    }
+    tensor2<float> read_matrix(std::string_view name) const;
 
     /// A vector likewise.
-    tensor1<float> read_vector(std::string_view name) const {
-        const auto& info = tensor_of_rank(name, 1, "a vector");
-        auto values = make_tensor1<float>(info.shape[0]);
-        read_finite(info, {values.data(), values.size()}, info.shape[0]);
-        return values;
-    }
+    tensor1<float> read_vector(std::string_view name) const;
 
     /// Throws non_finite_error with the place of the first NaN or infinity in a tensor of float numbers; others pass.
     /// Takes no memory for the tensor as a whole.
-    void require_finite(std::string_view name) const {
-        const auto& info = tensor(name);
-        if (!is_float(info.dtype)) return;
-        const std::size_t size = dtype_size(info.dtype), count = info.bytes.size() / size;
-        const std::size_t cols = info.shape.empty() ? 1 : std::max<std::size_t>(info.shape.back(), 1);
-        std::vector<float> part(std::min<std::size_t>(count, std::size_t{1} << 16));
-        for (std::size_t first = 0; first < count; first += part.size()) {
-            const std::span<float> out(part.data(), std::min(part.size(), count - first));
-            tensor_info piece{info.name, info.dtype, info.shape, info.bytes.subspan(first * size, out.size() * size)};
-            detail::read_floats(piece, out, describe(name));
-            refuse_non_finite(info, out, first, cols);
-        }
-    }
+    void require_finite(std::string_view name) const;
 
     /// The files to carry along into a copy of the model with other weights (tokenizer, generation config, licence):
     /// all files directly in the folder but weights of any format, their indices, config.json and what describes or
     /// logs a quantization. Sorted.
-    std::vector<std::filesystem::path> companion_files() const {
-        auto files = detail::files_in(path_);
-        std::erase_if(files, [](const std::filesystem::path& file) { return !is_companion(file.filename().string()); });
-        return files;
-    }
+    std::vector<std::filesystem::path> companion_files() const;
 
     /// "FOLDER: tensor "NAME"", the beginning of messages.
-    std::string describe(std::string_view name) const {
-        return path_.string() + ": tensor \"" + std::string(name) + "\"";
-    }
+    std::string describe(std::string_view name) const;
 
  private:
-    static bool is_companion(const std::string& name) {
-        static constexpr std::string_view weight_suffixes[] = {".safetensors", ".safetensors.index.json",
-                                                               ".bin",         ".bin.index.json",
-                                                               ".pt",          ".pth",
-                                                               ".gguf",        ".h5",
-                                                               ".msgpack",     ".onnx",
-                                                               ".onnx_data",   ".ckpt",
-                                                               ".ggml",        ".npz",
-                                                               ".tflite",      ".ot",
-                                                               ".part",        ".incomplete"};
-        static constexpr std::string_view written_anew[] = {
-            "config.json",          "quantize_config.json", "quant_config.json", "quantization_config.json",
-            "hf_quant_config.json", "quanto_qmap.json",     "quant_log.csv"};
-        // An adapter's config without the adapter makes loaders fetch the model that it names.
-        return !name.starts_with('.') && !name.starts_with("adapter_") &&
-               std::none_of(std::begin(weight_suffixes), std::end(weight_suffixes),
-                            [&](std::string_view suffix) { return name.ends_with(suffix); }) &&
-               std::find(std::begin(written_anew), std::end(written_anew), name) == std::end(written_anew);
-    }
+    static bool is_companion(const std::string& name);
 
     /// Throws for a folder without config.json, and for files that are something else under a model's names.
-    void refuse_foreign_files() const {
-        const auto files = detail::files_in(path_);
-        for (const char* name : {"config.json", "tokenizer.json", "model.safetensors", "model.safetensors.index.json"})
-            if (detail::exists_in(path_, name)) refuse_foreign_content(path_ / name);
-        if (detail::exists_in(path_, "config.json")) return;
-        const std::string what = foreign_folder(path_, files);
-        throw io_error(path_.string() + ": holds no config.json, so it is no model" +
-                       (what.empty() ? std::string("; give a model's folder") : "; " + what));
-    }
+    void refuse_foreign_files() const;
 
     /// " (it has ...)", a tensor that is there in place of `name`, and what to do; the end of a message.
-    std::string like(std::string_view name) const {
-        if (tensors_.empty()) return " (it has none at all)";
-        std::string_view first = tensors_.begin()->first;
-        for (const auto& [other, tensor] : tensors_) {
-            first = std::min(first, other);
-            if (other.size() > name.size() + 1 && other.ends_with(name) && other[other.size() - name.size() - 1] == '.')
-                return "; it has \"" + std::string(other) + "\": save the model again without \"" +
-                       std::string(other.substr(0, other.size() - name.size())) + "\" before its tensors' names" +
-                       (other.starts_with("base_model.") ? ", after merging the adapter into it" : "");
-            if (name.size() > other.size() + 1 && name.ends_with(other) && name[name.size() - other.size() - 1] == '.')
-                return "; it has \"" + std::string(other) + "\": save the whole model (with its head), whose names " +
-                       "begin with \"" + std::string(name.substr(0, name.size() - other.size())) + "\"";
-        }
-        return "; of those it has, the first is \"" + std::string(first) + "\"";
-    }
+    std::string like(std::string_view name) const;
 
-    void open_weights() {
-        static constexpr std::string_view index_suffix = ".safetensors.index.json";
-        auto files = detail::files_in(path_);
-        std::erase_if(files, [&](const std::filesystem::path& file) {
-            const std::string name = file.filename().string();
-            const bool adapter = name.starts_with("adapter") && name.ends_with(".safetensors");
-            if (adapter)
-                warnings_.push_back(path_.string() + ": the adapter " + name +
-                                    " beside the model is ignored; merge it into the model first if it is wanted");
-            return adapter;
-        });
-        const auto single = path_ / "model.safetensors";
-        if (std::find(files.begin(), files.end(), single) != files.end()) return open_single(single);
-        const auto standard_index = path_ / "model.safetensors.index.json";
-        if (std::find(files.begin(), files.end(), standard_index) != files.end()) return open_shards(standard_index);
-        if (const auto index = only_file(files, index_suffix); !index.empty()) return open_shards(index);
-        if (const auto shards = complete_shards(files); !shards.empty()) return open_all(shards);
-        if (const auto file = only_file(files, ".safetensors"); !file.empty()) return open_single(file);
-        const std::string what = foreign_folder(path_, files);
-        throw format_error(path_.string() +
-                           ": holds neither model.safetensors nor model.safetensors.index.json (weights in other "
-                           "formats must be converted to safetensors first)" +
-                           (what.empty() ? "" : "; " + what));
-    }
+    void open_weights();
 
     /// NAME-00001-of-0000N.safetensors and all that follow, in their order; nothing if no file is called so. Throws
     /// format_error where some of them are missing.
-    std::vector<std::filesystem::path> complete_shards(const std::vector<std::filesystem::path>& files) const {
-        static constexpr std::string_view middle = "-00001-of-", end = ".safetensors";
-        std::string first;
-        for (const auto& file : files) {
-            const std::string name = file.filename().string();
-            const auto at = name.find("-of-");
-            if (name.ends_with(end) && at != std::string::npos && at >= 6 && name.size() == at + 9 + end.size() &&
-                name.find_first_not_of("0123456789", at + 4) == at + 9)
-                first = name.substr(0, at - 6) + std::string(middle) + name.substr(at + 4);
-            if (!first.empty()) break;
-        }
-        std::vector<std::filesystem::path> shards;
-        if (first.empty()) return shards;
-        const auto at = first.find(middle);
-        const int count = std::stoi(first.substr(at + middle.size(), 5));
-        for (int i = 1; i <= count; ++i) {
-            const std::string digits = std::to_string(i);
-            shards.push_back(path_ / (first.substr(0, at + 1) + std::string(5 - digits.size(), '0') + digits +
-                                      first.substr(at + 6)));
-            if (std::find(files.begin(), files.end(), shards.back()) == files.end())
-                throw format_error(path_.string() + ": the shard " + shards.back().filename().string() +
-                                   " and model.safetensors.index.json are missing; download the whole model");
-        }
-        return shards;
-    }
+    std::vector<std::filesystem::path> complete_shards(const std::vector<std::filesystem::path>& files) const;
 
     /// Shards whose index is missing: all tensors of all of them.
-    void open_all(const std::vector<std::filesystem::path>& shards) {
-        files_.reserve(shards.size());
-        for (const auto& shard : shards) {
-            files_.emplace_back(shard);
-            for (const auto& tensor : files_.back().tensors())
-                if (!tensors_.emplace(tensor.name, &tensor).second)
-                    throw format_error(shard.string() + ": tensor \"" + tensor.name + "\" is in another shard, too");
-        }
-        warnings_.push_back(path_.string() + ": model.safetensors.index.json is missing; all " +
-                            std::to_string(shards.size()) + " shards are read");
-    }
+    void open_all(const std::vector<std::filesystem::path>& shards);
 
     /// The only file whose name ends so; an empty path if there is none. Throws format_error if there are several.
-    std::filesystem::path only_file(const std::vector<std::filesystem::path>& files, std::string_view suffix) const {
-        std::filesystem::path found;
-        for (const auto& file : files) {
-            if (!file.filename().string().ends_with(suffix)) continue;
-            if (!found.empty())
-                throw format_error(path_.string() + ": holds both " + found.filename().string() + " and " +
-                                   file.filename().string() + " and no index that tells which of them is the model");
-            found = file;
-        }
-        return found;
-    }
+    std::filesystem::path only_file(const std::vector<std::filesystem::path>& files, std::string_view suffix) const;
 
-    void open_single(const std::filesystem::path& file) {
-        files_.emplace_back(file);
-        for (const auto& tensor : files_.back().tensors()) tensors_.emplace(tensor.name, &tensor);
-    }
+    void open_single(const std::filesystem::path& file);
 
-    void open_shards(const std::filesystem::path& index_path) {
-        const auto index = read_json(index_path);
-        const std::string where = index_path.string();
-        if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object())
-            throw format_error(where + ": has no object \"weight_map\"");
-        const auto shard_of = open_files_of(index["weight_map"], where);
-        for (const auto& [tensor, shard] : index["weight_map"].items()) {
-            const auto& file = files_[shard_of.at(shard.get_ref<const std::string&>())];
-            const tensor_info* info = file.find(tensor);
-            if (info == nullptr)
-                throw format_error(where + ": tensor \"" + tensor + "\" is not in " + file.path().filename().string() +
-                                   ", where the index says it is");
-            tensors_.emplace(info->name, info);
-        }
-    }
+    void open_shards(const std::filesystem::path& index_path);
 
     /// Opens every shard once; returns the place in files_ by the shard's name.
-    std::map<std::string, std::size_t> open_files_of(const nlohmann::json& weight_map, const std::string& where) {
-        std::map<std::string, std::size_t> shard_of;
-        for (const auto& [tensor, shard] : weight_map.items()) {
-            if (!shard.is_string()) throw format_error(where + ": the shard of tensor \"" + tensor + "\" is no string");
-            const auto& name = shard.get_ref<const std::string&>();
-            if (!detail::is_plain_file_name(name))
-                throw format_error(where + ": tensor \"" + tensor + "\" is said to be in \"" + name +
-                                   "\", which is not the name of a file in this folder");
-            shard_of.emplace(name, 0);
-        }
-        for (auto& [name, place] : shard_of) {
-            std::error_code code;
-            if (!std::filesystem::exists(path_ / name, code))
-                throw format_error(where + ": shard " + name + " is missing");
-            place = files_.size();
-            files_.emplace_back(path_ / name);
-        }
-        return shard_of;
-    }
+    std::map<std::string, std::size_t> open_files_of(const nlohmann::json& weight_map, const std::string& where);
 
-    const tensor_info& tensor_of_rank(std::string_view name, std::size_t rank, const char* what) const {
-        const auto& info = tensor(name);
-        if (info.shape.size() != rank)
-            throw shape_error(describe(name) + ": has the shape " + shape_text(info.shape) + "; " + what +
-                              " is needed");
-        return info;
-    }
+    const tensor_info& tensor_of_rank(std::string_view name, std::size_t rank, const char* what) const;
 
-    void read_finite(const tensor_info& info, std::span<float> out, std::size_t cols) const {
-        detail::read_floats(info, out, describe(info.name));
-        refuse_non_finite(info, out, 0, cols);
-    }
+    void read_finite(const tensor_info& info, std::span<float> out, std::size_t cols) const;
 
     /// `part` are the elements of the tensor from `first` on.
     void refuse_non_finite(const tensor_info& info, std::span<const float> part, std::size_t first,
-                           std::size_t cols) const {
-        const auto bad = std::find_if(part.begin(), part.end(), [](float x) { return !std::isfinite(x); });
-        if (bad == part.end()) return;
-        const auto at = first + static_cast<std::size_t>(bad - part.begin());
-        throw non_finite_error(describe(info.name) + ": " + (std::isnan(*bad) ? "NaN" : "infinity") + " at " +
-                               (info.shape.size() == 2
-                                    ? "row " + std::to_string(at / cols) + ", column " + std::to_string(at % cols)
-                                    : "element " + std::to_string(at)));
-    }
+                           std::size_t cols) const;
 
     std::filesystem::path path_;
     nlohmann::json config_;
@@ -371,3 +119,7 @@ class model_folder {
 };
 
 }  // namespace gptq::io
+
+#ifndef GPTQ_COMPILED
+#include <gptq/io/impl/model_folder.hpp>
+#endif

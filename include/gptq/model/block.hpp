@@ -6,11 +6,9 @@
 #include <cstddef>
 #include <functional>
 #include <optional>
-#include <string>
 #include <string_view>
 
 #include <gptq/matrix_view.hpp>
-#include <gptq/model/attention.hpp>
 #include <gptq/model/buffers.hpp>
 #include <gptq/model/elementwise.hpp>
 #include <gptq/model/linear.hpp>
@@ -55,10 +53,10 @@ struct norm_slot {
 
 namespace detail {
 
-inline std::size_t hidden_of(const model_config& c) { return c.hidden_size; }
-inline std::size_t queries_of(const model_config& c) { return c.query_features(); }
-inline std::size_t keys_of(const model_config& c) { return c.kv_features(); }
-inline std::size_t intermediate_of(const model_config& c) { return c.intermediate_size; }
+std::size_t hidden_of(const model_config& c);
+std::size_t queries_of(const model_config& c);
+std::size_t keys_of(const model_config& c);
+std::size_t intermediate_of(const model_config& c);
 
 }  // namespace detail
 
@@ -86,26 +84,8 @@ inline constexpr std::array<norm_slot, 6> norm_slots = {{
 
 /// Reads block `index`. Throws naming the tensor that is missing, or has another shape, type or a value that is not
 /// finite.
-inline block load_block(const model_config& config, const weight_reader& weights, std::size_t index) {
-    const std::string prefix = config.block_prefix(index);
-    block loaded;
-    for (const linear_slot& slot : linear_slots) {
-        const std::string_view name = config.arch.names.*slot.name;
-        if (name.empty()) continue;
-        loaded.*slot.where = weights.read_linear(prefix + std::string(name), slot.out_features(config),
-                                                 slot.in_features(config), config.*slot.needs_bias);
-    }
-    for (const norm_slot& slot : norm_slots) {
-        const std::string_view name = config.arch.names.*slot.name;
-        if (name.empty()) continue;
-        loaded.*slot.where =
-            weights.read_norm(config, prefix + std::string(name), slot.per_head ? config.head_dim : config.hidden_size);
-    }
-    return loaded;
-}
-inline block load_block(const model_config& config, const io::model_folder& folder, std::size_t index) {
-    return load_block(config, weight_reader(folder), index);
-}
+block load_block(const model_config& config, const weight_reader& weights, std::size_t index);
+block load_block(const model_config& config, const io::model_folder& folder, std::size_t index);
 
 /// The keys and values of one block for the positions so far and those about to be computed.
 struct kv_rows {
@@ -131,126 +111,44 @@ class block_run {
     /// outputs of the stage's linear layers are computed from these inputs. `cache` is for a single window that
     /// continues earlier tokens.
     void operator()(matrix_view<float> hidden, std::size_t window_length, const std::optional<kv_rows>& cache,
-                    const std::function<void(stage, matrix_view<const float>)>& on_stage) {
-        begin(hidden, window_length, cache);
-        for (const stage which : stages_in_order) on_stage(which, inputs_of(which));
-        finish();
-    }
+                    const std::function<void(stage, matrix_view<const float>)>& on_stage);
 
     /// The same in steps: begin, inputs_of for each of stages_in_order, finish. Whatever linear layers the block has
     /// when the next step is called are those that its outputs are computed with.
-    void begin(matrix_view<float> hidden, std::size_t window_length, const std::optional<kv_rows>& cache) {
-        hidden_ = hidden;
-        window_length_ = window_length;
-        cache_ = cache;
-    }
+    void begin(matrix_view<float> hidden, std::size_t window_length, const std::optional<kv_rows>& cache);
 
     /// The inputs of a stage's linear layers; valid until the next step.                                 [tokens, K]
-    matrix_view<const float> inputs_of(stage which) {
-        switch (which) {
-            case stage::attention_in: return start_attention();
-            case stage::attention_out: return attend_windows();
-            case stage::mlp_in: finish_attention(); return start_mlp();
-            case stage::mlp_out: return compute_intermediate();
-        }
-        return {};
-    }
+    matrix_view<const float> inputs_of(stage which);
 
     /// The outputs of the last stage, added to hidden.
-    void finish() {
-        add_branch(weights_.down, intermediate_, weights_.mlp_out_norm);
-        if (!config_.norm_before) weights_.mlp_norm->apply(hidden_, hidden_);
-    }
+    void finish();
 
  private:
     /// Tokens whose branch outputs are held at a time.
     static constexpr std::size_t chunk_tokens = 512;
 
-    matrix_view<const float> start_attention() {
-        buffer_ = buffers_.branch_input.shaped(hidden_.rows, std::max(config_.hidden_size, config_.query_features()));
-        return inputs_ = branch_inputs(weights_.attention_norm);
-    }
+    matrix_view<const float> start_attention();
 
     /// A window's inputs are not needed once its q, k and v are there, so its result takes their place.
-    matrix_view<const float> attend_windows() {
-        const std::size_t query_features = config_.query_features();
-        const auto attended = buffer_.columns(0, query_features);
-        for (std::size_t first = 0; first < hidden_.rows; first += window_length_)
-            attend_window(inputs_.block(first, window_length_, 0, inputs_.cols), cache_,
-                          attended.block(first, window_length_, 0, query_features));
-        return inputs_ = attended;
-    }
+    matrix_view<const float> attend_windows();
 
-    void finish_attention() {
-        add_branch(weights_.o, inputs_, weights_.attention_out_norm);
-        if (!config_.norm_before) weights_.attention_norm->apply(hidden_, hidden_);
-    }
+    void finish_attention();
 
-    matrix_view<const float> start_mlp() {
-        buffer_ = buffers_.branch_input.shaped(hidden_.rows, config_.hidden_size);
-        return inputs_ = branch_inputs(weights_.mlp_norm);
-    }
+    matrix_view<const float> start_mlp();
 
     /// What a branch reads: the normalized states, or the states themselves where norms come after the sum.
-    matrix_view<const float> branch_inputs(const std::optional<norm_layer>& norm) const {
-        if (!config_.norm_before) return hidden_;
-        const auto inputs = buffer_.columns(0, config_.hidden_size);
-        norm->apply(hidden_, inputs);
-        return inputs;
-    }
+    matrix_view<const float> branch_inputs(const std::optional<norm_layer>& norm) const;
 
     /// out may lie where the inputs do.
-    void attend_window(matrix_view<const float> inputs, const std::optional<kv_rows>& cache, matrix_view<float> out) {
-        const std::size_t tokens = inputs.rows;
-        const auto q = buffers_.q.shaped(tokens, config_.query_features());
-        const kv_rows rows = cache ? *cache
-                                   : kv_rows{buffers_.k.shaped(tokens, config_.kv_features()),
-                                             buffers_.v.shaped(tokens, config_.kv_features())};
-        const auto k = rows.k.block(rows.k.rows - tokens, tokens, 0, rows.k.cols);
-        const auto v = rows.v.block(rows.v.rows - tokens, tokens, 0, rows.v.cols);
-        apply_together(inputs, {{weights_.q, q}, {weights_.k, k}, {weights_.v, v}});
-        normalize_heads(weights_.q_norm, q);
-        normalize_heads(weights_.k_norm, k);
-        if (config_.rotary()) {
-            rope_.rotate(q);
-            rope_.rotate(k);
-        }
-        attend(config_, attention_window_, q, rows.k, rows.v, buffers_.scores, out);
-    }
+    void attend_window(matrix_view<const float> inputs, const std::optional<kv_rows>& cache, matrix_view<float> out);
 
     /// Each head of each token by itself.
-    void normalize_heads(const std::optional<norm_layer>& norm, matrix_view<float> x) const {
-        if (!norm) return;
-        const matrix_view<float> heads(x.data, x.rows * x.cols / config_.head_dim, config_.head_dim);
-        norm->apply(heads, heads);
-    }
+    void normalize_heads(const std::optional<norm_layer>& norm, matrix_view<float> x) const;
 
-    matrix_view<const float> compute_intermediate() {
-        intermediate_ = buffers_.intermediate.shaped(hidden_.rows, config_.intermediate_size);
-        if (!config_.gated()) {
-            weights_.up.apply(inputs_, intermediate_);
-            activate(config_.activation, intermediate_);
-            return intermediate_;
-        }
-        for_chunks(inputs_.rows, [&](std::size_t first, std::size_t count) {
-            const auto gate = intermediate_.block(first, count, 0, intermediate_.cols);
-            const auto up = buffers_.chunk.shaped(count, config_.intermediate_size);
-            apply_together(inputs_.block(first, count, 0, inputs_.cols), {{weights_.gate, gate}, {weights_.up, up}});
-            activate(config_.activation, gate);
-            multiply(gate, up);
-        });
-        return intermediate_;
-    }
+    matrix_view<const float> compute_intermediate();
 
     /// hidden += norm(output of `layer`), the norm only where there is one.
-    void add_branch(const linear& layer, matrix_view<const float> inputs, const std::optional<norm_layer>& norm) {
-        for_chunks(inputs.rows, [&](std::size_t first, std::size_t count) {
-            const auto output = buffers_.chunk.shaped(count, hidden_.cols);
-            layer.apply(inputs.block(first, count, 0, inputs.cols), output);
-            if (norm) norm->apply(output, output);
-            add(hidden_.block(first, count, 0, hidden_.cols), output);
-        });
-    }
+    void add_branch(const linear& layer, matrix_view<const float> inputs, const std::optional<norm_layer>& norm);
 
     template <class F>
     static void for_chunks(std::size_t rows, F&& f) {
@@ -271,3 +169,7 @@ class block_run {
 };
 
 }  // namespace gptq::model
+
+#ifndef GPTQ_COMPILED
+#include <gptq/model/impl/block.hpp>
+#endif

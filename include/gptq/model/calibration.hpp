@@ -1,7 +1,6 @@
 // Calibration text as the windows of tokens that a quantization works on.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -9,7 +8,6 @@
 #include <string_view>
 #include <vector>
 
-#include <gptq/error.hpp>
 #include <gptq/model/model_config.hpp>
 #include <gptq/model/tokenizer.hpp>
 
@@ -26,9 +24,7 @@ struct token_windows {
 /// The token that heads every window of text for this model, if one does: the beginning-of-text token of architectures
 /// that make no sense of text without it (Gemma). Others read windows as they are cut, as their perplexities are
 /// reported.
-inline std::optional<std::int32_t> window_bos(const model_config& config, const tokenizer& tokens) {
-    return config.arch.needs_bos ? tokens.bos_id() : std::nullopt;
-}
+std::optional<std::int32_t> window_bos(const model_config& config, const tokenizer& tokens);
 
 /// Where in a text the windows are.
 enum class window_sampling {
@@ -36,89 +32,17 @@ enum class window_sampling {
     first    ///< one after another from its beginning
 };
 
-namespace detail {
-
-/// Tokens at the end of a piece of text that differ if the text goes on, amply.
-constexpr std::size_t unsure_tokens = 16;
-
-/// The first position from `from` on, at most `to`, that is just before a line's end or a space.
-inline std::size_t boundary_from(std::string_view text, std::size_t from, std::size_t to) {
-    return from >= to ? to : std::min(text.find_first_of("\n ", from), to);
-}
-
-/// At least `count` tokens of text[begin, end), of no more of it than needed; all of its tokens if it has fewer.
-inline std::vector<std::int32_t> encode_prefix(const tokenizer& tokens, std::string_view text, std::size_t begin,
-                                               std::size_t end, std::size_t count) {
-    for (std::size_t bytes = 6 * (count + unsure_tokens);; bytes *= 2) {
-        const std::size_t cut = bytes < end - begin ? boundary_from(text, begin + bytes, end) : end;
-        std::vector<std::int32_t> ids = tokens.encode(text.substr(begin, cut - begin));
-        if (cut == end || ids.size() >= count + unsure_tokens) return ids;
-    }
-}
-
-/// `count` runs of `stride` tokens, one from the beginning of each of as many equal parts of the text; nothing if a
-/// part has too few tokens.
-inline std::vector<std::int32_t> spread_pieces(const tokenizer& tokens, std::string_view text, std::size_t count,
-                                               std::size_t stride) {
-    std::vector<std::int32_t> chosen;
-    const std::size_t part = text.size() / count;
-    if (part < 16 * stride) return chosen;
-    for (std::size_t i = 0; i < count; ++i) {
-        const std::size_t end = i + 1 == count ? text.size() : boundary_from(text, (i + 1) * part, text.size());
-        const std::size_t begin = i == 0 ? 0 : boundary_from(text, i * part, end);
-        std::vector<std::int32_t> ids = encode_prefix(tokens, text, begin, end, stride);
-        if (ids.size() < stride) return {};
-        chosen.insert(chosen.end(), ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(stride));
-    }
-    return chosen;
-}
-
-/// `count` runs of `stride` of all tokens of a text, evenly spaced, the first at its beginning and the last at its end.
-inline std::vector<std::int32_t> spread_tokens(const std::vector<std::int32_t>& ids, std::size_t count,
-                                               std::size_t stride) {
-    std::vector<std::int32_t> chosen;
-    for (std::size_t i = 0; i < count; ++i) {
-        const std::size_t begin = count == 1 ? 0 : (ids.size() - stride) * i / (count - 1);
-        const auto first = ids.begin() + static_cast<std::ptrdiff_t>(begin);
-        chosen.insert(chosen.end(), first, first + static_cast<std::ptrdiff_t>(stride));
-    }
-    return chosen;
-}
-
-}  // namespace detail
-
 /// `count` windows of `length` tokens of a text without overlap, tokenized without added tokens; `bos`, if any, takes
 /// the place of a token of the text at the head of each window. Only as much of the text is tokenized as is used:
 /// `first` takes a prefix; `spread` the beginning of each of `count` equal parts, each on its own, or, where a part has
 /// fewer than 16 bytes for each token wanted, evenly spaced runs of all tokens. Throws shape_error, saying how many
 /// tokens there are and how many are needed, if the text is too short; `what` names it there.
-inline token_windows calibration_windows(const tokenizer& tokens, std::string_view text, std::size_t count,
-                                         std::size_t length, std::optional<std::int32_t> bos,
-                                         const std::string& what = "calibration text",
-                                         window_sampling sampling = window_sampling::spread) {
-    if (count == 0 || length < 2)
-        throw shape_error(what + ": at least 1 window of at least 2 tokens is needed, not " + std::to_string(count) +
-                          " of " + std::to_string(length));
-    const std::size_t stride = length - (bos ? 1 : 0);
-    const bool spread = sampling == window_sampling::spread;
-    std::vector<std::int32_t> ids;
-    if (spread) ids = detail::spread_pieces(tokens, text, count, stride);
-    if (ids.empty()) {
-        ids = spread ? tokens.encode(text) : detail::encode_prefix(tokens, text, 0, text.size(), count * stride);
-        if (ids.size() / stride < count)
-            throw shape_error(what + ": has " + std::to_string(ids.size()) + " tokens; " + std::to_string(count) +
-                              " windows of " + std::to_string(stride) + " tokens need " +
-                              std::to_string(count * stride) + "; give more text, or fewer or shorter windows");
-        if (spread) ids = detail::spread_tokens(ids, count, stride);
-    }
-    token_windows windows{{}, length};
-    windows.tokens.reserve(count * length);
-    for (std::size_t i = 0; i < count; ++i) {
-        if (bos) windows.tokens.push_back(*bos);
-        const auto first = ids.begin() + static_cast<std::ptrdiff_t>(i * stride);
-        windows.tokens.insert(windows.tokens.end(), first, first + static_cast<std::ptrdiff_t>(stride));
-    }
-    return windows;
-}
+token_windows calibration_windows(const tokenizer& tokens, std::string_view text, std::size_t count, std::size_t length,
+                                  std::optional<std::int32_t> bos, const std::string& what = "calibration text",
+                                  window_sampling sampling = window_sampling::spread);
 
 }  // namespace gptq::model
+
+#ifndef GPTQ_COMPILED
+#include <gptq/model/impl/calibration.hpp>
+#endif

@@ -1,16 +1,12 @@
 // Reads numbers, flags and names out of a config.json that may say anything.
 #pragma once
 
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
-#include <utility>
 
 #include <nlohmann/json.hpp>
-
-#include <gptq/error.hpp>
 
 namespace gptq::model {
 
@@ -19,91 +15,48 @@ namespace gptq::model {
 class config_values {
  public:
     /// `what` names the object in messages, e.g. "config.json".
-    config_values(const nlohmann::json& object, std::string what) : object_(&object), what_(std::move(what)) {
-        if (!object.is_object()) throw format_error(what_ + " is not a JSON object");
-    }
+    config_values(const nlohmann::json& object, std::string what);
 
     /// The key is there, even if null.
     bool has_key(std::string_view key) const { return object_->find(std::string(key)) != object_->end(); }
 
     /// The member, or nullptr where it is absent or null.
-    const nlohmann::json* find(std::string_view key) const {
-        const auto at = object_->find(std::string(key));
-        return at == object_->end() || at->is_null() ? nullptr : &*at;
-    }
+    const nlohmann::json* find(std::string_view key) const;
 
     /// The member as an object of its own; `key` must be there.
-    config_values object(std::string_view key) const {
-        return {object_->at(std::string(key)), what_ + ": " + std::string(key)};
-    }
+    config_values object(std::string_view key) const;
 
     /// An integer from 1 to `largest`; `otherwise` where the key is absent, 0 for "must be there".
-    std::size_t size(std::string_view key, std::size_t largest, std::size_t otherwise = 0) const {
-        if (find(key) == nullptr && otherwise == 0) fail(key, "is missing");
-        return integer(key, 1, largest, otherwise);
-    }
+    std::size_t size(std::string_view key, std::size_t largest, std::size_t otherwise = 0) const;
 
     /// An integer from 0 to `largest`; `otherwise` where the key is absent.
-    std::size_t count(std::string_view key, std::size_t largest, std::size_t otherwise) const {
-        return integer(key, 0, largest, otherwise);
-    }
+    std::size_t count(std::string_view key, std::size_t largest, std::size_t otherwise) const;
 
     /// A finite number above 0; `otherwise` where the key is absent, 0 for "must be there".
-    double positive(std::string_view key, double otherwise = 0.0) const {
-        const nlohmann::json* value = find(key);
-        if (value == nullptr) {
-            if (otherwise != 0.0) return otherwise;
-            fail(key, "is missing");
-        }
-        const double number = value->is_number() ? value->get<double>() : -1.0;
-        if (!(number > 0.0) || !std::isfinite(number)) fail(key, "is " + shown(*value) + ", not a number above 0");
-        return number;
-    }
+    double positive(std::string_view key, double otherwise = 0.0) const;
 
-    bool flag(std::string_view key, bool otherwise) const {
-        const nlohmann::json* value = find(key);
-        if (value == nullptr) return otherwise;
-        if (!value->is_boolean()) fail(key, "is " + shown(*value) + ", not true or false");
-        return value->get<bool>();
-    }
+    bool flag(std::string_view key, bool otherwise) const;
 
-    std::string text(std::string_view key, std::string_view otherwise) const {
-        const nlohmann::json* value = find(key);
-        if (value == nullptr) return std::string(otherwise);
-        if (!value->is_string()) fail(key, "is " + shown(*value) + ", not a string");
-        return value->get<std::string>();
-    }
+    std::string text(std::string_view key, std::string_view otherwise) const;
 
-    [[noreturn]] void fail(std::string_view key, const std::string& problem) const {
-        throw format_error(what_ + ": " + std::string(key) + " " + problem);
-    }
+    [[noreturn]] void fail(std::string_view key, const std::string& problem) const;
 
-    [[noreturn]] void unsupported(std::string_view key, const std::string& problem) const {
-        throw unsupported_error(what_ + ": " + std::string(key) + " " + problem);
-    }
+    [[noreturn]] void unsupported(std::string_view key, const std::string& problem) const;
 
     const std::string& what() const { return what_; }
 
  private:
-    std::size_t integer(std::string_view key, std::int64_t least, std::size_t largest, std::size_t otherwise) const {
-        const nlohmann::json* value = find(key);
-        if (value == nullptr) return otherwise;
-        if (!value->is_number_integer()) fail(key, "is " + shown(*value) + ", not an integer");
-        // Unsigned numbers are told apart, so that none above 2^63 wraps to a small one.
-        const bool too_large = value->is_number_unsigned() && value->get<std::uint64_t>() > largest;
-        if (too_large || value->get<std::int64_t>() < least)
-            fail(key, "is " + shown(*value) + ", outside " + std::to_string(least) + " to " + std::to_string(largest));
-        return value->get<std::size_t>();
-    }
+    std::size_t integer(std::string_view key, std::int64_t least, std::size_t largest, std::size_t otherwise) const;
 
     /// The value as JSON, short enough for a message whatever the file holds.
-    static std::string shown(const nlohmann::json& value) {
-        const std::string whole = value.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
-        return whole.size() <= 40 ? whole : whole.substr(0, 40) + "...";
-    }
+    static std::string shown(const nlohmann::json& value);
 
     const nlohmann::json* object_;
     std::string what_;
 };
 
 }  // namespace gptq::model
+
+#ifndef GPTQ_COMPILED
+#include <gptq/model/impl/config_values.hpp>
+#endif

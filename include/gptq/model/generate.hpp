@@ -1,7 +1,6 @@
 // Text generation: token after token, chosen as sampling.hpp says.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -10,8 +9,6 @@
 #include <type_traits>
 #include <vector>
 
-#include <gptq/checked_size.hpp>
-#include <gptq/error.hpp>
 #include <gptq/model/decoder.hpp>
 #include <gptq/model/sampling.hpp>
 
@@ -37,24 +34,9 @@ bool goes_on(OnToken& on_token, std::int32_t id) {
     }
 }
 
-inline std::vector<std::int32_t> generate_tokens(const decoder& model, std::span<const std::int32_t> prompt,
-                                                 const generate_options& options, std::mt19937_64& random,
-                                                 const std::function<bool(std::int32_t)>& on_token) {
-    if (options.max_tokens == 0) return {};
-    kv_cache cache(model.config(),
-                   checked_add(prompt.size(), options.max_tokens - 1, "tokens of the prompt and those to generate"));
-    std::vector<std::int32_t> text(prompt.begin(), prompt.end());
-    auto logits = model.append(prompt, cache);
-    while (true) {
-        const std::int32_t next = choose_token({logits.data(), logits.size()}, options.sampling, text, random);
-        if (std::find(options.stop_tokens.begin(), options.stop_tokens.end(), next) != options.stop_tokens.end()) break;
-        text.push_back(next);
-        if (!on_token(next) || text.size() - prompt.size() == options.max_tokens) break;
-        logits = model.append({&next, 1}, cache);
-    }
-    text.erase(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(prompt.size()));
-    return text;
-}
+std::vector<std::int32_t> generate_tokens(const decoder& model, std::span<const std::int32_t> prompt,
+                                          const generate_options& options, std::mt19937_64& random,
+                                          const std::function<bool(std::int32_t)>& on_token);
 
 }  // namespace detail
 
@@ -69,9 +51,11 @@ std::vector<std::int32_t> generate(const decoder& model, std::span<const std::in
 }
 
 /// The same without anybody watching.
-inline std::vector<std::int32_t> generate(const decoder& model, std::span<const std::int32_t> prompt,
-                                          const generate_options& options, std::mt19937_64& random) {
-    return generate(model, prompt, options, random, [](std::int32_t) {});
-}
+std::vector<std::int32_t> generate(const decoder& model, std::span<const std::int32_t> prompt,
+                                   const generate_options& options, std::mt19937_64& random);
 
 }  // namespace gptq::model
+
+#ifndef GPTQ_COMPILED
+#include <gptq/model/impl/generate.hpp>
+#endif

@@ -3,21 +3,16 @@
 
 #include <cstddef>
 #include <initializer_list>
-#include <string>
 #include <type_traits>
 #include <utility>
 #include <variant>
-#include <vector>
 
-#include <gptq/error.hpp>
 #include <gptq/matmul.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/model/dense.hpp>
 #include <gptq/weight_memory.hpp>
 #include <gptq/xtensor/adapt.hpp>
-#include <gptq/xtensor/matmul.hpp>
 #include <gptq/xtensor/quantized.hpp>
-#include <gptq/xtensor/surface.hpp>
 
 namespace gptq::model {
 
@@ -35,15 +30,9 @@ class linear_job {
     /// The product with a quantized layer, if it is one.
     const begun_product<float>* product() const { return std::get_if<begun_product<float>>(&job_); }
 
-    std::size_t count() const {
-        return std::visit([](const auto& job) { return job.count(); }, job_);
-    }
-    std::size_t work() const {
-        return std::visit([](const auto& job) { return job.work(); }, job_);
-    }
-    void operator()(std::size_t first, std::size_t last) const {
-        std::visit([&](const auto& job) { job(first, last); }, job_);
-    }
+    std::size_t count() const;
+    std::size_t work() const;
+    void operator()(std::size_t first, std::size_t last) const;
 
  private:
     struct nothing {
@@ -62,47 +51,21 @@ struct linear {
         packed;
     tensor1<float> bias = make_tensor1<float>(0);  ///< [N], or empty
 
-    std::size_t out_features() const {
-        return on_weights([](const auto& m) { return m.out_features(); },
-                          [](matrix_view<const float> w) { return w.rows; });
-    }
-    std::size_t in_features() const {
-        return on_weights([](const auto& m) { return m.in_features(); },
-                          [](matrix_view<const float> w) { return w.cols; });
-    }
+    std::size_t out_features() const;
+    std::size_t in_features() const;
 
     /// False for the parts that an architecture does not have (the gate of a plain MLP).
     explicit operator bool() const { return out_features() != 0; }
 
     /// Makes the layer hold `q` in that form, codes in `memory` if it is given.
-    void hold(const quantized_layer& q, quantized_form form, weight_memory* memory = nullptr) {
-        weight = form == quantized_form::dense ? dequantize(q) : make_tensor2<float>(0, 0);
-        switch (form) {
-            case quantized_form::dense: packed = std::monostate(); return;
-            case quantized_form::exact: packed = prepare<activation::exact>(q, memory); return;
-            case quantized_form::int16: packed = prepare<activation::int16>(q, memory); return;
-            case quantized_form::int8: packed = prepare<activation::int8>(q, memory); return;
-        }
-    }
+    void hold(const quantized_layer& q, quantized_form form, weight_memory* memory = nullptr);
 
     /// Writes X [T, K] · Wᵀ + bias into Y [T, N]. Throws shape_error where the shapes do not fit.
     void apply(matrix_view<const float> x, matrix_view<float> y) const;
 
     /// apply without the bias, in pieces that are left to do. `beside` is another layer's job with the same inputs,
     /// or null.
-    linear_job begin(matrix_view<const float> x, matrix_view<float> y, const linear_job* beside) const {
-        if (x.cols != in_features() || y.cols != out_features() || x.rows != y.rows)
-            throw shape_error("linear layer " + shape_string(out_features(), in_features()) + ": input " +
-                              shape_string(x.rows, x.cols) + " and output " + shape_string(y.rows, y.cols) +
-                              " do not fit it");
-        const begun_product<float>* product = beside != nullptr ? beside->product() : nullptr;
-        return on_weights([&](const auto& m) { return linear_job(m.begin(x, y, {}, no_epilogue{}, product)); },
-                          [&](matrix_view<const float> w) {
-                              if (!worth_blas(x)) return linear_job(dense_job<>{x, w, y});
-                              multiply_dense(x, w, y);
-                              return linear_job();
-                          });
-    }
+    linear_job begin(matrix_view<const float> x, matrix_view<float> y, const linear_job* beside) const;
 
  private:
     /// on_codes(prepared) or on_dense(view of weight), whichever the layer holds.
@@ -126,21 +89,12 @@ struct linear_output {
 };
 
 /// Linear layers that read the same inputs X [T, K], side by side: see linear::apply.
-inline void apply_together(matrix_view<const float> x, std::initializer_list<linear_output> outputs) {
-    std::vector<linear_job> jobs;
-    std::size_t work = 0;
-    for (const auto& [layer, y] : outputs) {
-        jobs.push_back(layer.begin(x, y, jobs.empty() ? nullptr : &jobs.back()));
-        work += jobs.back().work();
-    }
-    kernels::run_jobs(jobs, matmul_options{}.threads_for(work));
-    for (const auto& [layer, y] : outputs) {
-        if (layer.bias.size() == 0) continue;
-        for (std::size_t r = 0; r < y.rows; ++r)
-            for (std::size_t n = 0; n < y.cols; ++n) y(r, n) += layer.bias(n);
-    }
-}
+void apply_together(matrix_view<const float> x, std::initializer_list<linear_output> outputs);
 
 inline void linear::apply(matrix_view<const float> x, matrix_view<float> y) const { apply_together(x, {{*this, y}}); }
 
 }  // namespace gptq::model
+
+#ifndef GPTQ_COMPILED
+#include <gptq/model/impl/linear.hpp>
+#endif

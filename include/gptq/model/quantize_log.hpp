@@ -1,19 +1,11 @@
 // What was recorded about each quantized module, and quant_log.csv, the file that keeps it beside the checkpoint.
 #pragma once
 
-#include <algorithm>
-#include <array>
-#include <charconv>
 #include <cstddef>
 #include <filesystem>
-#include <fstream>
-#include <map>
-#include <sstream>
 #include <string>
 #include <string_view>
 #include <vector>
-
-#include <gptq/error.hpp>
 
 namespace gptq::model {
 
@@ -33,74 +25,21 @@ struct module_record {
 namespace detail {
 
 /// The shortest text that reads back as `value`, whatever the locale.
-inline std::string number_string(double value) {
-    std::array<char, 32> text{};
-    const auto end = std::to_chars(text.data(), text.data() + text.size(), value).ptr;
-    return std::string(text.data(), end);
-}
-
-template <class Number>
-Number parse_number(const std::string& text, const std::string& where) {
-    Number value{};
-    const char* last = text.data() + text.size();
-    const auto [end, problem] = std::from_chars(text.data(), last, value);
-    if (problem != std::errc{} || end != last) throw format_error(where + ": '" + text + "' is not a number");
-    return value;
-}
-
-inline std::vector<std::string> split_line(const std::string& line) {
-    std::vector<std::string> fields;
-    std::istringstream stream(line);
-    for (std::string field; std::getline(stream, field, ',');) fields.push_back(field);
-    return fields;
-}
+std::string number_string(double value);
 
 }  // namespace detail
 
 inline constexpr std::string_view quant_log_name = "quant_log.csv";
 
 /// The contents of quant_log.csv: a line of column names, then one line a module.
-inline std::string quant_log(const std::vector<module_record>& records) {
-    std::string csv = "layer,module,error,rtn_error,samples,damp_percent,seconds,relative_error,drift_share\n";
-    for (const module_record& r : records) {
-        csv += std::to_string(r.layer) + ',' + r.module;
-        for (const double value : {r.error, r.rtn_error}) csv += ',' + detail::number_string(value);
-        csv += ',' + std::to_string(r.samples);
-        for (const double value : {r.damp_percent, r.seconds, r.relative_error, r.drift_share})
-            csv += ',' + detail::number_string(value);
-        csv += '\n';
-    }
-    return csv;
-}
+std::string quant_log(const std::vector<module_record>& records);
 
 /// Reads a quant_log.csv of this library's; columns are found by their names. Throws io_error where there is none, and
 /// format_error where a column is missing (other programs write logs of the same name) or a field is no number.
-inline std::vector<module_record> read_quant_log(const std::filesystem::path& path) {
-    std::ifstream file(path);
-    std::string line;
-    if (!std::getline(file, line)) throw io_error(path.string() + ": cannot be read");
-    std::map<std::string, std::size_t, std::less<>> column;
-    for (const std::string& name : detail::split_line(line)) column.emplace(name, column.size());
-
-    std::vector<module_record> records;
-    while (std::getline(file, line)) {
-        const auto fields = detail::split_line(line);
-        const auto field = [&](std::string_view name) {
-            const auto at = column.find(name);
-            if (at == column.end() || at->second >= fields.size())
-                throw format_error(path.string() + ": no column " + std::string(name));
-            return fields[at->second];
-        };
-        const auto real = [&](std::string_view name) {
-            return detail::parse_number<double>(field(name), path.string());
-        };
-        const auto count = [&](std::string_view name) {
-            return detail::parse_number<std::size_t>(field(name), path.string());
-        };
-        records.push_back({count("layer"), field("module"), real("error"), real("rtn_error"), count("samples"),
-                           real("damp_percent"), real("seconds"), real("relative_error"), real("drift_share")});
-    }
-    return records;
-}
+std::vector<module_record> read_quant_log(const std::filesystem::path& path);
 
 }  // namespace gptq::model
+
+#ifndef GPTQ_COMPILED
+#include <gptq/model/impl/quantize_log.hpp>
+#endif

@@ -2,22 +2,14 @@
 // the format to write before any work is done.
 #pragma once
 
-#include <algorithm>
-#include <array>
 #include <cstddef>
 #include <optional>
 #include <string>
 #include <string_view>
-#include <unordered_map>
-#include <utility>
 #include <vector>
 
-#include <gptq/error.hpp>
-#include <gptq/groups.hpp>
 #include <gptq/io/model_folder.hpp>
 #include <gptq/io/quantization_config.hpp>
-#include <gptq/model/block.hpp>
-#include <gptq/model/folder_warnings.hpp>
 #include <gptq/model/model_config.hpp>
 #include <gptq/scheme.hpp>
 
@@ -38,13 +30,7 @@ struct quality_options {
     std::size_t candidates = 1;   ///< partial sequences of codes that the loop keeps (see k_best.hpp)
 
     /// The combination that did best for a number of bits: see docs/quality.md.
-    static quality_options best(int bits) {
-        const bool few = bits <= 3;
-        return {.search_by_loss = true,
-                .correct_drift = true,
-                .refine_rounds = few ? 1 : 0,
-                .candidates = few ? std::size_t{8} : std::size_t{1}};
-    }
+    static quality_options best(int bits);
 };
 
 /// What to make of a model.
@@ -75,11 +61,7 @@ struct stage_plan {
     std::vector<module_plan> modules;
     std::optional<stage_settings> settings;  ///< nothing: left as they are
 
-    std::size_t weights() const {
-        std::size_t total = 0;
-        for (const module_plan& m : modules) total += m.out_features * m.in_features;
-        return total;
-    }
+    std::size_t weights() const;
 };
 
 struct quantization_plan {
@@ -91,198 +73,10 @@ namespace detail {
 
 inline constexpr std::string_view weight_suffix = ".weight";
 
-/// The linear layers of one block, in the order of run_block_by_stages.
-inline std::vector<stage_plan> block_stages(const model_config& c, std::size_t index) {
-    std::vector<stage_plan> stages;
-    std::optional<stage> last;
-    for (const linear_slot& slot : linear_slots) {
-        const std::string name(c.arch.names.*slot.name);
-        if (name.empty()) continue;
-        if (slot.stage != last) stages.push_back({index, {}, {}});
-        last = slot.stage;
-        stages.back().modules.push_back(
-            {c.block_prefix(index) + name, name, slot.out_features(c), slot.in_features(c)});
-    }
-    return stages;
-}
-
-inline std::vector<stage_plan> model_stages(const model_config& c, bool lm_head) {
-    std::vector<stage_plan> stages;
-    for (std::size_t i = 0; i < c.blocks; ++i)
-        for (stage_plan& stage : block_stages(c, i)) stages.push_back(std::move(stage));
-    const std::string head(c.arch.names.head);
-    if (lm_head) stages.push_back({c.blocks, {{head, head, c.vocab_size, c.embedding_size}}, {}});
-    return stages;
-}
-
-/// The order that the switches of a rule make of the model's. Throws unsupported_error for static groups without an
-/// order to quantize them in.
-inline order_kind order_of(const io::quantization_config& config, const io::dynamic_match& rule,
-                           const std::string& name) {
-    if (rule.desc_act.value_or(config.desc_act))
-        return rule.static_groups.value_or(config.static_groups) ? order_kind::act_static : order_kind::act;
-    if (rule.static_groups == true)
-        throw unsupported_error("dynamic: " + name + ": static_groups needs desc_act, in the same rule or for all");
-    return rule.act_group_aware.value_or(config.act_group_aware) ? order_kind::group_aware : order_kind::natural;
-}
+std::vector<stage_plan> model_stages(const model_config& c, bool lm_head);
 
 /// The settings of one module after the rules; nothing if they leave it alone.
-inline std::optional<stage_settings> settings_of(const io::quantization_config& config, const std::string& name) {
-    const io::dynamic_match rule = config.dynamic.match(name);
-    if (rule.skip) return std::nullopt;
-    // Only the v1 layout cannot hold a zero point of 0.
-    const grid_kind asym = config.format == io::checkpoint_format::gptq ? grid_kind::asym_from_one : grid_kind::asym;
-    const bool sym = rule.sym.value_or(config.sym);
-    return stage_settings{{rule.bits.value_or(config.bits), rule.group_size.value_or(config.group_size),
-                           sym ? grid_kind::sym : asym, order_of(config, rule, name)},
-                          rule.damp_percent.value_or(config.damp_percent)};
-}
-
-inline bool same_scheme(const std::optional<stage_settings>& a, const std::optional<stage_settings>& b) {
-    if (!a || !b) return a.has_value() == b.has_value();
-    const scheme_config &x = a->scheme, &y = b->scheme;
-    return x.bits == y.bits && x.group_size == y.group_size && x.grid == y.grid && x.order == y.order;
-}
-
-inline std::string settings_string(const std::optional<stage_settings>& s) {
-    if (!s) return "not quantized";
-    static constexpr std::array<const char*, 4> orders{"natural", "act", "static act", "group-aware"};
-    return std::to_string(s->scheme.bits) + " bits, group size " + std::to_string(s->scheme.group_size) +
-           (s->scheme.grid == grid_kind::sym ? ", symmetric, " : ", asymmetric, ") +
-           orders[static_cast<std::size_t>(s->scheme.order)] + " order";
-}
-
-/// Runtimes fuse q/k/v and gate/up, so the rules may not tell them apart.
-inline void settle_stage(const io::quantization_config& config, stage_plan& stage) {
-    stage.settings = settings_of(config, stage.modules.front().name);
-    for (const module_plan& m : stage.modules) {
-        const auto settings = settings_of(config, m.name);
-        if (same_scheme(settings, stage.settings)) continue;
-        throw unsupported_error("dynamic: " + stage.modules.front().name + " (" + settings_string(stage.settings) +
-                                ") and " + m.name + " (" + settings_string(settings) +
-                                ") differ, but runtimes such as vLLM fuse them; let one rule match both");
-    }
-}
-
-inline void check_tensor(const io::model_folder& folder, const module_plan& m) {
-    const io::tensor_info& info = folder.tensor(m.name + std::string(weight_suffix));
-    const std::vector<std::size_t> expected{m.out_features, m.in_features};
-    if (info.shape != expected)
-        throw shape_error(folder.path().string() + ": tensor " + info.name + " is " + io::shape_text(info.shape) +
-                          ", config.json says " + io::shape_text(expected));
-}
-
-inline void check_bits(io::checkpoint_format format, const stage_plan& stage) {
-    io::visit_layout(format, [&]<class L>() {
-        if (L::supports(stage.settings->scheme.bits)) return;
-        std::string choices;
-        for (int bits = 2; bits <= 8; ++bits)
-            if (L::supports(bits)) choices += (choices.empty() ? "" : ", ") + std::to_string(bits);
-        throw unsupported_error(stage.modules.front().name + ": " + std::to_string(stage.settings->scheme.bits) +
-                                " bits are not supported by the format " + io::format_name(format) + "; choose from " +
-                                choices);
-    });
-}
-
-/// A list of modules for a message, each name once although every block has it, e.g. "self_attn.q_proj (576 inputs)".
-class module_list {
- public:
-    void add(const std::string& entry) {
-        if (std::find(entries_.begin(), entries_.end(), entry) == entries_.end()) entries_.push_back(entry);
-    }
-    bool empty() const { return entries_.empty(); }
-    std::string text() const {
-        std::string all;
-        for (const std::string& entry : entries_) all += (all.empty() ? "" : ", ") + entry;
-        return all;
-    }
-
- private:
-    std::vector<std::string> entries_;
-};
-
-/// The gptq layouts pack 32 codes at a time, in both directions.
-inline void check_packable(io::checkpoint_format format, const std::vector<stage_plan>& stages) {
-    if (format == io::checkpoint_format::compressed_tensors) return;
-    module_list unfit;
-    for (const stage_plan& stage : stages)
-        for (const module_plan& m : stage.modules)
-            if (stage.settings && (m.out_features % 32 != 0 || m.in_features % 32 != 0))
-                unfit.add(m.name_in_layer + " " + shape_string(m.out_features, m.in_features));
-    if (unfit.empty()) return;
-    throw shape_error("format gptq holds layers whose [out_features, in_features] are multiples of 32 only, not " +
-                      unfit.text() + "; choose compressed-tensors, or leave these alone by a dynamic rule \"-:...\"");
-}
-
-/// The sizes that GPTQModel's kernels know; compressed-tensors has no such list.
-inline constexpr std::array<int, 7> gptq_group_sizes{16, 32, 64, 128, 256, 512, 1024};
-
-/// Whether every reader of the format accepts groups of `size` for `in_features` inputs: see docs/formats.md.
-inline bool group_size_fits(io::checkpoint_format format, int size, std::size_t in_features) {
-    if (size == per_channel) return true;
-    if (size <= 0 || in_features % static_cast<std::size_t>(size) != 0) return false;
-    return format == io::checkpoint_format::compressed_tensors ||
-           std::find(gptq_group_sizes.begin(), gptq_group_sizes.end(), size) != gptq_group_sizes.end();
-}
-
-/// The sizes in gptq_group_sizes that fit every quantized module.
-inline std::string fitting_group_sizes(const std::vector<stage_plan>& stages) {
-    std::string sizes = "-1 (one group per row)";
-    for (const int size : gptq_group_sizes) {
-        const bool fits = std::all_of(stages.begin(), stages.end(), [size](const stage_plan& stage) {
-            return !stage.settings || stage.modules.front().in_features % static_cast<std::size_t>(size) == 0;
-        });
-        if (fits) sizes += ", " + std::to_string(size);
-    }
-    return sizes;
-}
-
-inline void check_groups(io::checkpoint_format format, const std::vector<stage_plan>& stages) {
-    module_list unfit;
-    for (const stage_plan& stage : stages)
-        for (const module_plan& m : stage.modules)
-            if (stage.settings && !group_size_fits(format, stage.settings->scheme.group_size, m.in_features))
-                unfit.add(m.name_in_layer + " (groups of " + std::to_string(stage.settings->scheme.group_size) + ", " +
-                          std::to_string(m.in_features) + " inputs)");
-    if (unfit.empty()) return;
-    throw shape_error("the group size must divide the input features, and be one that readers of the format accept: " +
-                      unfit.text() + "; sizes that fit all modules: " + fitting_group_sizes(stages));
-}
-
-inline void check_lm_head(const model_config& config, const io::model_folder& folder) {
-    const std::string head = std::string(config.arch.names.head) + std::string(weight_suffix);
-    if (!config.tied_embeddings && folder.contains(head)) return;
-    throw unsupported_error(folder.path().string() + ": the output layer shares its weights with the embedding, so " +
-                            "it cannot be quantized; leave it out");
-}
-
-/// Rules that match nothing are usually misspelt.
-inline void warn_about_rules(const io::dynamic_rules& rules, const std::vector<stage_plan>& stages,
-                             std::vector<std::string>& warnings) {
-    for (const auto& rule : rules.rules()) {
-        const bool used = std::any_of(stages.begin(), stages.end(), [&](const stage_plan& stage) {
-            return std::any_of(stage.modules.begin(), stage.modules.end(),
-                               [&](const module_plan& m) { return rule.pattern.matches(m.name); });
-        });
-        if (!used) warnings.push_back("the dynamic rule \"" + rule.expression + "\" matches no module");
-    }
-}
-
-inline std::vector<std::string> plan_warnings(const io::dynamic_rules& rules, const std::vector<stage_plan>& stages) {
-    std::vector<std::string> warnings;
-    warn_about_rules(rules, stages, warnings);
-    const auto quantized = [](const stage_plan& stage) { return stage.settings.has_value(); };
-    const auto asymmetric = [](const stage_plan& stage) {
-        return stage.settings && stage.settings->scheme.grid == grid_kind::asym_from_one;
-    };
-    if (std::none_of(stages.begin(), stages.end(), quantized))
-        warnings.push_back("the dynamic rules leave every module alone: nothing is quantized");
-    if (std::any_of(stages.begin(), stages.end(), asymmetric))
-        warnings.push_back(
-            "GPTQModel refuses asymmetric checkpoints in format gptq that it has not written itself; "
-            "gptq_v2 is read everywhere");
-    return warnings;
-}
+std::optional<stage_settings> settings_of(const io::quantization_config& config, const std::string& name);
 
 }  // namespace detail
 
@@ -290,23 +84,11 @@ inline std::vector<std::string> plan_warnings(const io::dynamic_rules& rules, co
 /// tensors present and of the right shape, bits, shapes and group sizes that the format's readers accept, settings that
 /// agree where runtimes fuse layers. Throws unsupported_error, shape_error or format_error naming the modules and what
 /// would do.
-inline quantization_plan plan_quantization(const model_config& config, const io::model_folder& folder,
-                                           const io::quantization_config& wanted) {
-    if (io::holds_quantized_tensors(folder))
-        throw unsupported_error(folder.path().string() + ": is quantized already; start from the float model");
-    if (wanted.lm_head) detail::check_lm_head(config, folder);
-    quantization_plan plan{detail::model_stages(config, wanted.lm_head), {}};
-    for (stage_plan& stage : plan.stages) {
-        detail::settle_stage(wanted, stage);
-        for (const module_plan& m : stage.modules) detail::check_tensor(folder, m);
-        if (stage.settings) detail::check_bits(wanted.format, stage);
-    }
-    detail::check_packable(wanted.format, plan.stages);
-    detail::check_groups(wanted.format, plan.stages);
-    plan.warnings = folder_warnings(config, folder);
-    for (std::string& warning : detail::plan_warnings(wanted.dynamic, plan.stages))
-        plan.warnings.push_back(std::move(warning));
-    return plan;
-}
+quantization_plan plan_quantization(const model_config& config, const io::model_folder& folder,
+                                    const io::quantization_config& wanted);
 
 }  // namespace gptq::model
+
+#ifndef GPTQ_COMPILED
+#include <gptq/model/impl/quantize_plan.hpp>
+#endif

@@ -1,10 +1,7 @@
 // Rotary position embedding: pairs of features of a head are turned by an angle that grows with the position.
 #pragma once
 
-#include <algorithm>
-#include <cmath>
 #include <cstddef>
-#include <numbers>
 #include <vector>
 
 #include <gptq/matrix_view.hpp>
@@ -13,24 +10,7 @@
 namespace gptq::model {
 
 /// The angle that each pair of features turns by from one token to the next.              [head_dim / 2]
-inline std::vector<float> rope_frequencies(const rope_settings& rope, std::size_t head_dim) {
-    std::vector<float> frequencies(head_dim / 2);
-    for (std::size_t i = 0; i < frequencies.size(); ++i) {
-        const double exponent = 2.0 * static_cast<double>(i) / static_cast<double>(head_dim);
-        double frequency = 1.0 / std::pow(rope.theta, exponent);
-        if (rope.scaling == rope_scaling::linear) frequency /= rope.factor;
-        if (rope.scaling == rope_scaling::llama3) {
-            // How often this pair turns within the original context decides: seldom, and it is slowed down by
-            // `factor`; often, and it is left alone; between the two limits it is something between.
-            const double turns = rope.original_positions * frequency / (2.0 * std::numbers::pi);
-            const double between = (turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor);
-            const double kept = std::min(1.0, std::max(0.0, between));
-            frequency = kept * frequency + (1.0 - kept) * frequency / rope.factor;
-        }
-        frequencies[i] = static_cast<float>(frequency);
-    }
-    return frequencies;
-}
+std::vector<float> rope_frequencies(const rope_settings& rope, std::size_t head_dim);
 
 /// Cosines and sines for consecutive positions.
 class rope_table {
@@ -39,37 +19,14 @@ class rope_table {
 
     /// For positions first, first + 1, ..., first + count - 1. Angles are float products, as in the programs that
     /// the models were trained with.
-    rope_table(const rope_settings& rope, std::size_t head_dim, std::size_t first, std::size_t count)
-        : cos_(count, head_dim / 2), sin_(count, head_dim / 2) {
-        const std::vector<float> frequencies = rope_frequencies(rope, head_dim);
-        for (std::size_t p = 0; p < count; ++p)
-            for (std::size_t i = 0; i < frequencies.size(); ++i) {
-                const float angle = static_cast<float>(first + p) * frequencies[i];
-                cos_(p, i) = std::cos(angle);
-                sin_(p, i) = std::sin(angle);
-            }
-    }
+    rope_table(const rope_settings& rope, std::size_t head_dim, std::size_t first, std::size_t count);
 
     /// Turns every head of every row; row r is at the table's r-th position.                x [count, heads * head_dim]
-    void rotate(matrix_view<float> x) const {
-        const std::size_t half = cos_.cols();
-        for (std::size_t r = 0; r < x.rows; ++r) {
-            const float* cosines = &cos_(r, 0);
-            const float* sines = &sin_(r, 0);
-            for (std::size_t head = 0; head < x.cols; head += 2 * half) rotate_head(&x(r, head), half, cosines, sines);
-        }
-    }
+    void rotate(matrix_view<float> x) const;
 
  private:
     /// The two features of a pair lie half a head apart.
-    static void rotate_head(float* head, std::size_t half, const float* cosines, const float* sines) {
-        for (std::size_t i = 0; i < half; ++i) {
-            const float a = head[i];
-            const float b = head[i + half];
-            head[i] = a * cosines[i] - b * sines[i];
-            head[i + half] = b * cosines[i] + a * sines[i];
-        }
-    }
+    static void rotate_head(float* head, std::size_t half, const float* cosines, const float* sines);
 
     matrix<float> cos_;  // [count, head_dim / 2]
     matrix<float> sin_;
@@ -79,15 +36,13 @@ class rope_table {
 struct rope_tables {
     rope_table full, windowed;
 
-    rope_tables(const model_config& c, std::size_t first, std::size_t count) {
-        if (!c.rotary()) return;
-        full = rope_table(c.rope, c.head_dim, first, count);
-        windowed = c.window_rope == c.rope ? full : rope_table(c.window_rope, c.head_dim, first, count);
-    }
+    rope_tables(const model_config& c, std::size_t first, std::size_t count);
 
-    const rope_table& of_block(const model_config& c, std::size_t index) const {
-        return c.windows[index] != 0 ? windowed : full;
-    }
+    const rope_table& of_block(const model_config& c, std::size_t index) const;
 };
 
 }  // namespace gptq::model
+
+#ifndef GPTQ_COMPILED
+#include <gptq/model/impl/rope.hpp>
+#endif

@@ -1,7 +1,6 @@
 // What the calibration tokens say about the layers that read one input: gathered once, used for each of them.
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <optional>
@@ -10,7 +9,6 @@
 
 #include <gptq/backends/cpu/cpu_backend.hpp>
 #include <gptq/drift.hpp>
-#include <gptq/error.hpp>
 #include <gptq/factor.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/model/stages.hpp>
@@ -31,30 +29,15 @@ struct stage_statistics {
 namespace detail {
 
 /// Tokens of a stage, one after the other.
-inline paired_inputs token_range(const paired_inputs& all, std::size_t first, std::size_t last) {
-    const auto rows = [first, last](matrix_view<const float> m) {
-        return m.rows == 0 ? m : m.block(first, last - first, 0, m.cols);
-    };
-    return {rows(all.inputs), rows(all.float_inputs), rows(all.states), rows(all.float_states)};
-}
+paired_inputs token_range(const paired_inputs& all, std::size_t first, std::size_t last);
 
-inline hessian<float> hessian_of(const paired_inputs& tokens) {
-    hessian<float> h(tokens.inputs.cols);
-    h.add(tokens.inputs);
-    return h;
-}
+hessian<float> hessian_of(const paired_inputs& tokens);
 
 /// Only a stage of one layer adds to states.
-inline basic_drift<cpu_backend> drift_of(const paired_inputs& tokens,
-                                         const std::vector<matrix_view<const float>>& weights) {
-    basic_drift<cpu_backend> drift = tokens.states.rows == 0 ? basic_drift<cpu_backend>(tokens.inputs.cols)
-                                                             : basic_drift<cpu_backend>(weights.front());
-    drift.add(tokens.float_inputs, tokens.inputs, tokens.float_states, tokens.states);
-    return drift;
-}
+basic_drift<cpu_backend> drift_of(const paired_inputs& tokens, const std::vector<matrix_view<const float>>& weights);
 
 /// The share of the calibration tokens, from the last ones, that a correction of drift has to prove itself on.
-inline std::size_t held_out_tokens(std::size_t tokens) { return tokens / 4; }
+std::size_t held_out_tokens(std::size_t tokens);
 
 /// What a stage's float inputs say.
 using stage_drift = drift_statistics<cpu_backend, inverse_free_path>;
@@ -64,14 +47,7 @@ using stage_drift = drift_statistics<cpu_backend, inverse_free_path>;
 inline constexpr std::array<double, 7> drift_dampings{0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0};
 
 /// Judged by about 64 rows of each layer, which is enough to tell dampings apart.
-inline double sampled_saving(const std::vector<matrix_view<const float>>& weights, const stage_drift& drift) {
-    double saving = 0.0;
-    for (const matrix_view<const float> W : weights) {
-        const std::size_t every = std::max<std::size_t>(1, W.rows / 64);
-        saving += static_cast<double>(every) * drift_saving(W, drift, every);
-    }
-    return saving;
-}
+double sampled_saving(const std::vector<matrix_view<const float>>& weights, const stage_drift& drift);
 
 /// The drift with the factor, of those with drift_dampings, whose correction does most for the tokens held out, found by
 /// steps from the middle one for as long as each helps; nothing if no factorization succeeds. A damping too small does
@@ -135,3 +111,7 @@ stage_statistics gather_statistics(const paired_inputs& tokens, const std::vecto
 }
 
 }  // namespace gptq::model
+
+#ifndef GPTQ_COMPILED
+#include <gptq/model/impl/stage_statistics.hpp>
+#endif

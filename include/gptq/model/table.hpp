@@ -4,13 +4,11 @@
 #include <algorithm>
 #include <cstddef>
 #include <span>
-#include <utility>
 #include <variant>
 
 #include <gptq/half.hpp>
 #include <gptq/io/dtype.hpp>
 #include <gptq/matrix_view.hpp>
-#include <gptq/model/dense.hpp>
 #include <gptq/xtensor/adapt.hpp>
 
 namespace gptq::model {
@@ -33,40 +31,19 @@ class table {
     table() = default;
 
     /// `values` [rows, cols] come from a tensor of `stored` numbers, and are finite.
-    table(tensor2<float>&& values, io::dtype stored) {
-        switch (stored) {
-            case io::dtype::f16: numbers_ = narrowed<half>(values); break;
-            case io::dtype::bf16: numbers_ = narrowed<bfloat16>(values); break;
-            default: numbers_ = std::move(values);
-        }
-    }
+    table(tensor2<float>&& values, io::dtype stored);
 
-    std::size_t rows() const {
-        return visit([](const auto& view) { return view.rows; });
-    }
-    std::size_t cols() const {
-        return visit([](const auto& view) { return view.cols; });
-    }
+    std::size_t rows() const;
+    std::size_t cols() const;
 
     /// Row r times `factor` to out [cols].
-    void copy_row(std::size_t r, float factor, std::span<float> out) const {
-        visit([&](const auto& view) {
-            const auto row = view.row(r);
-            for (std::size_t i = 0; i < out.size(); ++i) out[i] = widen_finite(row[i]) * factor;
-        });
-    }
+    void copy_row(std::size_t r, float factor, std::span<float> out) const;
 
     /// All of it in float.
-    tensor2<float> floats() const {
-        auto all = make_tensor2<float>(rows(), cols());
-        for (std::size_t r = 0; r < rows(); ++r) copy_row(r, 1.0f, view_of(all).row(r));
-        return all;
-    }
+    tensor2<float> floats() const;
 
     /// Y = X · Tᵀ.                                                        X [T, cols]  Y [T, rows]
-    void multiply(matrix_view<const float> x, matrix_view<float> y) const {
-        visit([&](const auto& view) { multiply_dense(x, view, y); });
-    }
+    void multiply(matrix_view<const float> x, matrix_view<float> y) const;
 
  private:
     template <class T>
@@ -80,3 +57,7 @@ class table {
 };
 
 }  // namespace gptq::model
+
+#ifndef GPTQ_COMPILED
+#include <gptq/model/impl/table.hpp>
+#endif

@@ -11,13 +11,11 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <system_error>
 #include <utility>
 #include <vector>
 
 #include <nlohmann/json.hpp>
 
-#include <gptq/error.hpp>
 #include <gptq/model/tokenizer_added_tokens.hpp>
 #include <gptq/model/tokenizer_bpe.hpp>
 #include <gptq/model/tokenizer_decoders.hpp>
@@ -81,48 +79,12 @@ class tokenizer {
         std::optional<std::int32_t> eos{};
         bool adds_bos = false;
 
-        explicit contents(const detail::json_node& file)
-            : normalize(file["normalizer"]),
-              pre_tokenize(file["pre_tokenizer"]),
-              bpe(file["model"]),
-              added(file["added_tokens"], normalize),
-              join(file["decoder"]) {
-            for (const auto& [token, id] : bpe.vocabulary()) name_token(id, token, file["model"]["vocab"]);
-            for (const detail::added_token& token : added.tokens()) {
-                name_token(token.id, token.content, file["added_tokens"]);
-            }
-            for (const detail::added_token& token : added.tokens()) {
-                const auto index = static_cast<std::size_t>(token.id);
-                special[index] = token.special;
-                // What was found in normalized text is text that the decoder can undo the normalization of.
-                if (token.normalized) tokens[index] = normalize(token.content);
-            }
-        }
+        explicit contents(const detail::json_node& file);
 
         /// An id means one token, and a token has one id, wherever in the file they stand.
-        void name_token(std::int32_t id, const std::string& token, const detail::json_node& place) {
-            const auto index = static_cast<std::size_t>(id);
-            if (index >= tokens.size()) {
-                tokens.resize(index + 1);
-                special.resize(index + 1);
-            }
-            if (!tokens[index].empty() && tokens[index] != token) {
-                throw format_error(place.where() + ": id " + std::to_string(id) + " is both \"" + tokens[index] +
-                                   "\" and \"" + token + "\"");
-            }
-            if (bpe.id_of(token).value_or(id) != id) {
-                throw format_error(place.where() + ": \"" + token + "\" has id " + std::to_string(id) +
-                                   ", but another one in the vocabulary");
-            }
-            tokens[index] = token;
-        }
+        void name_token(std::int32_t id, const std::string& token, const detail::json_node& place);
 
-        std::optional<std::int32_t> id_of(const std::string& token) const {
-            for (const detail::added_token& candidate : added.tokens()) {
-                if (candidate.content == token) return candidate.id;
-            }
-            return bpe.id_of(token);
-        }
+        std::optional<std::int32_t> id_of(const std::string& token) const;
     };
 
     explicit tokenizer(std::shared_ptr<const contents> data) : data_(std::move(data)) {}
@@ -233,3 +195,7 @@ inline tokenizer tokenizer::load(const std::filesystem::path& folder) {
 }
 
 }  // namespace gptq::model
+
+#ifndef GPTQ_COMPILED
+#include <gptq/model/impl/tokenizer.hpp>
+#endif

@@ -5,16 +5,13 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include <gptq/model/tokenizer_bpe.hpp>
 #include <gptq/model/tokenizer_json.hpp>
-#include <gptq/model/tokenizer_unicode.hpp>
 
 namespace gptq::model::detail {
 
@@ -29,22 +26,13 @@ struct added_token {
     bool rstrip;       ///< Takes the white space to its right with it.
 };
 
-inline added_token parse_added_token(const json_node& node) {
-    return {node["content"].text(),        node["id"].number(max_token_id), node["special"].flag(false),
-            node["normalized"].flag(true), node["single_word"].flag(false), node["lstrip"].flag(false),
-            node["rstrip"].flag(false)};
-}
+added_token parse_added_token(const json_node& node);
 
 /// Finds any of a set of strings, the longest where several begin at one place.
 class literal_set {
  public:
     /// The value of a text that is inserted twice is the first one's. Empty texts are left out.
-    void insert(const std::string& text, std::size_t value) {
-        if (text.empty() || !values_.emplace(text, value).second) return;
-        auto& lengths = lengths_[static_cast<unsigned char>(text.front())];
-        const auto place = std::lower_bound(lengths.begin(), lengths.end(), text.size(), std::greater<>());
-        if (place == lengths.end() || *place != text.size()) lengths.insert(place, text.size());
-    }
+    void insert(const std::string& text, std::size_t value);
 
     struct found {
         std::size_t begin;
@@ -53,59 +41,22 @@ class literal_set {
     };
 
     /// The leftmost match at or after `from`.
-    std::optional<found> find(std::string_view text, std::size_t from) const {
-        if (values_.empty()) return std::nullopt;
-        for (std::size_t begin = from; begin < text.size(); ++begin) {
-            for (const std::size_t length : lengths_[static_cast<unsigned char>(text[begin])]) {
-                if (length > text.size() - begin) continue;
-                const auto match = values_.find(text.substr(begin, length));
-                if (match != values_.end()) return found{begin, begin + length, match->second};
-            }
-        }
-        return std::nullopt;
-    }
+    std::optional<found> find(std::string_view text, std::size_t from) const;
 
  private:
     string_map<std::size_t> values_;
     std::array<std::vector<std::size_t>, 256> lengths_;  // by first byte, longest first
 };
 
-inline bool starts_with_word_character(std::string_view text) {
-    return !text.empty() && is_word_character(decode_character(text, 0).code);
-}
+bool starts_with_word_character(std::string_view text);
 
-/// Where the last character of `text` begins; text is not empty.
-inline std::size_t last_character(std::string_view text) {
-    std::size_t at = text.size() - 1;
-    while (at > 0 && (static_cast<unsigned char>(text[at]) & 0xC0) == 0x80) --at;
-    return at;
-}
-
-inline bool ends_with_word_character(std::string_view text) {
-    return !text.empty() && starts_with_word_character(text.substr(last_character(text)));
-}
+bool ends_with_word_character(std::string_view text);
 
 /// The bytes of white space that `text` begins with.
-inline std::size_t leading_space(std::string_view text) {
-    std::size_t end = 0;
-    while (end < text.size()) {
-        const auto character = decode_character(text, end);
-        if (!is_space(character.code)) break;
-        end += character.length;
-    }
-    return end;
-}
+std::size_t leading_space(std::string_view text);
 
 /// Where the white space that `text` ends with begins.
-inline std::size_t trailing_space(std::string_view text) {
-    std::size_t begin = text.size();
-    while (begin > 0) {
-        const std::size_t at = last_character(text.substr(0, begin));
-        if (!is_space(decode_character(text, at).code)) break;
-        begin = at;
-    }
-    return begin;
-}
+std::size_t trailing_space(std::string_view text);
 
 /// All added tokens of a file.
 class added_tokens {
@@ -170,3 +121,7 @@ class added_tokens {
 };
 
 }  // namespace gptq::model::detail
+
+#ifndef GPTQ_COMPILED
+#include <gptq/model/impl/tokenizer_added_tokens.hpp>
+#endif

@@ -1,7 +1,6 @@
 // Byte pair encoding as tokenizer.json's model of type "BPE" describes it.
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -14,9 +13,7 @@
 #include <utility>
 #include <vector>
 
-#include <gptq/error.hpp>
 #include <gptq/model/tokenizer_json.hpp>
-#include <gptq/model/tokenizer_unicode.hpp>
 
 namespace gptq::model::detail {
 
@@ -35,26 +32,9 @@ using string_map = std::unordered_map<std::string, Value, string_hash, std::equa
 /// The vocabulary and its merges.
 class bpe_model {
  public:
-    explicit bpe_model(const json_node& node) {
-        check_type(node);
-        read_vocabulary(node["vocab"]);
-        byte_fallback_ = node["byte_fallback"].flag(false);
-        fuse_unknown_ = node["fuse_unk"].flag(false);
-        ignore_merges_ = node["ignore_merges"].flag(false);
-        prefix_ = node["continuing_subword_prefix"].optional_text().value_or("");
-        suffix_ = node["end_of_word_suffix"].optional_text().value_or("");
-        read_merges(node["merges"]);
-        if (const json_node unknown = node["unk_token"]; !unknown.is_null()) {
-            unknown_ = id_of(unknown.text());
-            if (!unknown_) unknown.fail("expected a token of the vocabulary");
-        }
-        read_byte_tokens();
-    }
+    explicit bpe_model(const json_node& node);
 
-    std::optional<std::int32_t> id_of(std::string_view token) const {
-        const auto found = vocabulary_.find(token);
-        return found == vocabulary_.end() ? std::nullopt : std::optional(found->second);
-    }
+    std::optional<std::int32_t> id_of(std::string_view token) const;
 
     const string_map<std::int32_t>& vocabulary() const { return vocabulary_; }
 
@@ -64,22 +44,7 @@ class bpe_model {
         explicit encoder(const bpe_model& model) : model_(model) {}
 
         /// Appends the ids of `word`, which is not empty. O(n log n) for n characters.
-        void encode(std::string_view word, std::vector<std::int32_t>& ids) {
-            if (model_.ignore_merges_) {
-                if (const auto whole = model_.id_of(word)) return ids.push_back(*whole);
-            }
-            if (word.size() > longest_remembered) return encode_new(word, ids);
-            if (const auto known = seen_.find(word); known != seen_.end()) {
-                const auto first = remembered_.begin() + static_cast<std::ptrdiff_t>(known->second.first);
-                ids.insert(ids.end(), first, first + static_cast<std::ptrdiff_t>(known->second.second));
-                return;
-            }
-            const std::size_t before = ids.size();
-            encode_new(word, ids);
-            const std::size_t count = ids.size() - before;
-            seen_.emplace(word, std::pair(remembered_.size(), count));
-            remembered_.insert(remembered_.end(), ids.end() - static_cast<std::ptrdiff_t>(count), ids.end());
-        }
+        void encode(std::string_view word, std::vector<std::int32_t>& ids);
 
      private:
         static constexpr std::size_t longest_remembered = 64;  // bytes; longer words hardly come twice
@@ -98,87 +63,22 @@ class bpe_model {
             std::uint32_t position;
             std::int32_t id;
             /// For std heap functions, which keep the largest in front: the lowest rank, then the leftmost pair.
-            bool operator<(const candidate& other) const {
-                return rank != other.rank ? rank > other.rank : position > other.position;
-            }
+            bool operator<(const candidate& other) const;
         };
 
-        void encode_new(std::string_view word, std::vector<std::int32_t>& ids) {
-            split_into_symbols(word);
-            if (symbols_.empty()) return;
-            merge_symbols();
-            for (std::uint32_t at = 0; at != none; at = symbols_[at].next) ids.push_back(symbols_[at].id);
-        }
+        void encode_new(std::string_view word, std::vector<std::int32_t>& ids);
 
-        void append(std::int32_t id) {
-            const auto at = static_cast<std::uint32_t>(symbols_.size());
-            if (at > 0) symbols_.back().next = at;
-            symbols_.push_back({id, at == 0 ? none : at - 1, none});
-        }
+        void append(std::int32_t id);
 
-        void split_into_symbols(std::string_view word) {
-            // Positions have 32 bits; with byte fallback a byte can be a symbol.
-            if (word.size() >= none) throw unsupported_error("cannot tokenize a single word of 4 GiB or more");
-            symbols_.clear();
-            bool unknown_pending = false;
-            for_each_character(word, [&](char32_t, std::size_t begin, std::size_t length) {
-                const bool last = begin + length == word.size();
-                const std::string_view token = model_.decorate(word.substr(begin, length), begin == 0, last, buffer_);
-                if (const auto id = model_.id_of(token)) {
-                    if (unknown_pending) append(*model_.unknown_);
-                    unknown_pending = false;
-                    append(*id);
-                } else if (model_.knows_bytes_of(token)) {
-                    // A pending unknown token stays behind these bytes; the reference implementation does the same.
-                    for (const char byte : token) append(*model_.byte_tokens_[static_cast<unsigned char>(byte)]);
-                } else if (model_.unknown_) {
-                    if (unknown_pending && !model_.fuse_unknown_) append(*model_.unknown_);
-                    unknown_pending = true;
-                }
-            });
-            if (unknown_pending) append(*model_.unknown_);
-        }
+        void split_into_symbols(std::string_view word);
 
-        void propose(std::uint32_t position) {
-            const std::uint32_t next = symbols_[position].next;
-            if (next == none) return;
-            const auto found = model_.merges_.find(pair_key(symbols_[position].id, symbols_[next].id));
-            if (found == model_.merges_.end()) return;
-            candidates_.push_back({found->second.rank, position, found->second.id});
-        }
+        void propose(std::uint32_t position);
 
-        bool current(const candidate& c) const {
-            const symbol& left = symbols_[c.position];
-            if (left.id < 0 || left.next == none) return false;
-            const auto found = model_.merges_.find(pair_key(left.id, symbols_[left.next].id));
-            return found != model_.merges_.end() && found->second.id == c.id;
-        }
+        bool current(const candidate& c) const;
 
-        void merge_symbols() {
-            candidates_.clear();
-            for (std::uint32_t at = 0; at < symbols_.size(); ++at) propose(at);
-            std::make_heap(candidates_.begin(), candidates_.end());
-            while (!candidates_.empty()) {
-                std::pop_heap(candidates_.begin(), candidates_.end());
-                const candidate best = candidates_.back();
-                candidates_.pop_back();
-                if (!current(best)) continue;
-                symbol& left = symbols_[best.position];
-                symbol& right = symbols_[left.next];
-                left.id = best.id;
-                left.next = right.next;
-                right.id = -1;
-                if (left.next != none) symbols_[left.next].previous = best.position;
-                push_proposal(best.position);
-                if (left.previous != none) push_proposal(left.previous);
-            }
-        }
+        void merge_symbols();
 
-        void push_proposal(std::uint32_t position) {
-            const std::size_t before = candidates_.size();
-            propose(position);
-            if (candidates_.size() != before) std::push_heap(candidates_.begin(), candidates_.end());
-        }
+        void push_proposal(std::uint32_t position);
 
         const bpe_model& model_;
         std::vector<symbol> symbols_;
@@ -199,81 +99,23 @@ class bpe_model {
         std::size_t operator()(std::uint64_t key) const { return (key * 0x9E3779B97F4A7C15U) >> 20; }
     };
 
-    static std::uint64_t pair_key(std::int32_t left, std::int32_t right) {
-        return static_cast<std::uint64_t>(static_cast<std::uint32_t>(left)) << 32 | static_cast<std::uint32_t>(right);
-    }
+    static std::uint64_t pair_key(std::int32_t left, std::int32_t right);
 
-    static void check_type(const json_node& node) {
-        // Old files name no type; only BPE has merges.
-        const std::string type = node["type"].optional_text().value_or(node["merges"].is_null() ? "" : "BPE");
-        if (type != "BPE") node.refuse("a tokenizer of type \"" + type + "\" is not supported, only BPE is");
-        const json_node dropout = node["dropout"];
-        if (!dropout.is_null() && dropout.value() != 0.0)
-            dropout.refuse("dropout, which makes ids random, is not supported");
-    }
+    static void check_type(const json_node& node);
 
-    void read_vocabulary(const json_node& node) {
-        if (!node.value().is_object()) node.fail("expected an object of tokens and their ids");
-        vocabulary_.reserve(node.value().size());
-        for (const auto& [token, id] : node.value().items()) {
-            vocabulary_.emplace(token, json_node(id, node.where() + ".\"" + token + "\"").number(max_token_id));
-        }
-    }
+    void read_vocabulary(const json_node& node);
 
     /// "a b" in older files, ["a", "b"] in newer ones.
-    static std::pair<std::string, std::string> parse_merge(const json_node& merge) {
-        if (merge.value().is_array()) {
-            const auto parts = merge.items();
-            if (parts.size() != 2) merge.fail("expected two tokens to merge");
-            return {parts[0].text(), parts[1].text()};
-        }
-        const std::string both = merge.text();
-        const auto space = both.find(' ');
-        if (space == std::string::npos || both.find(' ', space + 1) != std::string::npos) {
-            merge.fail("expected two tokens with one space between them");
-        }
-        return {both.substr(0, space), both.substr(space + 1)};
-    }
+    static std::pair<std::string, std::string> parse_merge(const json_node& merge);
 
-    void read_merges(const json_node& node) {
-        const auto entries = node.items();
-        merges_.reserve(entries.size());
-        for (std::uint32_t rank = 0; rank < entries.size(); ++rank) {
-            const json_node& entry = entries[rank];
-            const auto [left, right] = parse_merge(entry);
-            const auto find = [&](const std::string& token) {
-                const auto id = id_of(token);
-                if (!id) entry.fail("\"" + token + "\" is not in the vocabulary");
-                return *id;
-            };
-            if (right.size() < prefix_.size()) entry.fail("expected a token that begins with \"" + prefix_ + "\"");
-            const std::uint64_t key = pair_key(find(left), find(right));
-            merges_.insert_or_assign(key, merge{rank, find(left + right.substr(prefix_.size()))});
-        }
-    }
+    void read_merges(const json_node& node);
 
-    void read_byte_tokens() {
-        static constexpr const char* digits = "0123456789ABCDEF";
-        for (std::size_t byte = 0; byte < 256; ++byte) {
-            byte_tokens_[byte] = id_of(std::string("<0x") + digits[byte / 16] + digits[byte % 16] + ">");
-        }
-    }
+    void read_byte_tokens();
 
     /// The character as the vocabulary spells it at its place in a word; `buffer` holds it if it differs.
-    std::string_view decorate(std::string_view character, bool first, bool last, std::string& buffer) const {
-        if ((first || prefix_.empty()) && (!last || suffix_.empty())) return character;
-        buffer.clear();
-        if (!first) buffer += prefix_;
-        buffer += character;
-        if (last) buffer += suffix_;
-        return buffer;
-    }
+    std::string_view decorate(std::string_view character, bool first, bool last, std::string& buffer) const;
 
-    bool knows_bytes_of(std::string_view token) const {
-        return byte_fallback_ && std::all_of(token.begin(), token.end(), [&](char byte) {
-                   return byte_tokens_[static_cast<unsigned char>(byte)].has_value();
-               });
-    }
+    bool knows_bytes_of(std::string_view token) const;
 
     string_map<std::int32_t> vocabulary_;
     std::unordered_map<std::uint64_t, merge, pair_hash> merges_;  // pair of ids -> what it becomes
@@ -287,3 +129,7 @@ class bpe_model {
 };
 
 }  // namespace gptq::model::detail
+
+#ifndef GPTQ_COMPILED
+#include <gptq/model/impl/tokenizer_bpe.hpp>
+#endif

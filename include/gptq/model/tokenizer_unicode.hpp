@@ -3,15 +3,10 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
-#include <cstdlib>
-#include <memory>
 #include <string>
 #include <string_view>
 
 #include <utf8proc.h>
-
-#include <gptq/error.hpp>
 
 namespace gptq::model::detail {
 
@@ -27,31 +22,10 @@ struct decoded_character {
 
 /// The character at `pos` (< text.size()). Where there is none, the length is that of the longest start of one, as the
 /// Unicode standard recommends (chapter 3, "U+FFFD Substitution of Maximal Subparts"), which others follow as well.
-inline decoded_character decode_character(std::string_view text, std::size_t pos) {
-    const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-    const unsigned lead = byte(pos);
-    if (lead < 0x80) return {lead, 1, true};
-    const std::size_t length = lead < 0xC2 ? 0 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : lead < 0xF5 ? 4 : 0;
-    if (length == 0) return {0, 1, false};
-    // The second byte's range is narrower after some leads: no overlong forms, no surrogates, nothing past U+10FFFF.
-    const unsigned low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
-    const unsigned high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
-    char32_t code = lead & (0xFFU >> (length + 1));
-    for (std::size_t i = 1; i < length; ++i) {
-        if (pos + i >= text.size()) return {0, i, false};
-        const unsigned next = byte(pos + i);
-        if (next < (i == 1 ? low : 0x80) || next > (i == 1 ? high : 0xBF)) return {0, i, false};
-        code = (code << 6) | (next & 0x3F);
-    }
-    return {code, length, true};
-}
+decoded_character decode_character(std::string_view text, std::size_t pos);
 
 /// Appends the UTF-8 of `code`.
-inline void append_character(std::string& text, char32_t code) {
-    utf8proc_uint8_t bytes[4];
-    const auto count = utf8proc_encode_char(static_cast<utf8proc_int32_t>(code), bytes);
-    text.append(reinterpret_cast<const char*>(bytes), static_cast<std::size_t>(count));
-}
+void append_character(std::string& text, char32_t code);
 
 /// Calls visit(code, begin, length) for every character of valid UTF-8.
 template <class Visit>
@@ -64,92 +38,30 @@ void for_each_character(std::string_view text, Visit&& visit) {
 }
 
 /// The text with every ill-formed sequence replaced by U+FFFD; valid UTF-8, NULs included, comes back unchanged.
-inline std::string repair_utf8(std::string_view text) {
-    std::string out;
-    out.reserve(text.size());
-    for (std::size_t pos = 0; pos < text.size();) {
-        const auto character = decode_character(text, pos);
-        out += character.valid ? text.substr(pos, character.length) : replacement_character;
-        pos += character.length;
-    }
-    return out;
-}
+std::string repair_utf8(std::string_view text);
 
-inline bool is_valid_utf8(std::string_view text) {
-    for (std::size_t pos = 0; pos < text.size();) {
-        const auto character = decode_character(text, pos);
-        if (!character.valid) return false;
-        pos += character.length;
-    }
-    return true;
-}
+bool is_valid_utf8(std::string_view text);
 
 /// The property White_Space.
-inline bool is_space(char32_t c) {
-    return (c >= 0x09 && c <= 0x0D) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 ||
-           (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
-}
-
-inline utf8proc_category_t category_of(char32_t c) { return utf8proc_category(static_cast<utf8proc_int32_t>(c)); }
+bool is_space(char32_t c);
 
 /// General category N: decimal digits, letters used as numbers, and other numbers.
-inline bool is_number(char32_t c) {
-    const auto category = category_of(c);
-    return category >= UTF8PROC_CATEGORY_ND && category <= UTF8PROC_CATEGORY_NO;
-}
+bool is_number(char32_t c);
 
 /// General category P, and the ASCII symbols that C calls punctuation.
-inline bool is_punctuation(char32_t c) {
-    const bool ascii =
-        (c > 0x20 && c < 0x30) || (c > 0x39 && c < 0x41) || (c > 0x5A && c < 0x61) || (c > 0x7A && c < 0x7F);
-    const auto category = category_of(c);
-    return ascii || (category >= UTF8PROC_CATEGORY_PC && category <= UTF8PROC_CATEGORY_PO);
-}
+bool is_punctuation(char32_t c);
 
 /// What `\w` means in Unicode Technical Standard 18: Alphabetic, M, Nd, Pc and Join_Control.
-inline bool is_word_character(char32_t c) {
-    switch (category_of(c)) {
-        case UTF8PROC_CATEGORY_LU:
-        case UTF8PROC_CATEGORY_LL:
-        case UTF8PROC_CATEGORY_LT:
-        case UTF8PROC_CATEGORY_LM:
-        case UTF8PROC_CATEGORY_LO:
-        case UTF8PROC_CATEGORY_MN:
-        case UTF8PROC_CATEGORY_MC:
-        case UTF8PROC_CATEGORY_ME:
-        case UTF8PROC_CATEGORY_ND:
-        case UTF8PROC_CATEGORY_NL:
-        case UTF8PROC_CATEGORY_PC: return true;
-        default: break;
-    }
-    // Symbols that are Alphabetic all the same: circled, squared and negative letters. Then the two joiners.
-    return (c >= 0x24B6 && c <= 0x24E9) || (c >= 0x1F130 && c <= 0x1F149) || (c >= 0x1F150 && c <= 0x1F169) ||
-           (c >= 0x1F170 && c <= 0x1F189) || c == 0x200C || c == 0x200D;
-}
+bool is_word_character(char32_t c);
 
 /// Every character in lower case by its full mapping; the one that becomes two characters is U+0130.
-inline std::string to_lower(std::string_view text) {
-    std::string out;
-    out.reserve(text.size());
-    for_each_character(text, [&](char32_t c, std::size_t, std::size_t) {
-        if (c == 0x130) {
-            out += "i\xCC\x87";
-        } else {
-            append_character(out, static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c))));
-        }
-    });
-    return out;
-}
+std::string to_lower(std::string_view text);
 
 /// A Unicode normalization form of valid UTF-8; `options` are utf8proc's (UTF8PROC_COMPOSE for NFC, and so on).
-inline std::string normalize_utf8(std::string_view text, utf8proc_option_t options) {
-    const auto* bytes = reinterpret_cast<const utf8proc_uint8_t*>(text.data());
-    utf8proc_uint8_t* mapped = nullptr;
-    const auto length = utf8proc_map(bytes, static_cast<utf8proc_ssize_t>(text.size()), &mapped,
-                                     static_cast<utf8proc_option_t>(options | UTF8PROC_STABLE));
-    const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owner(mapped, &std::free);
-    if (length < 0) throw error(std::string("cannot normalize text: ") + utf8proc_errmsg(length));
-    return {reinterpret_cast<const char*>(mapped), static_cast<std::size_t>(length)};
-}
+std::string normalize_utf8(std::string_view text, utf8proc_option_t options);
 
 }  // namespace gptq::model::detail
+
+#ifndef GPTQ_COMPILED
+#include <gptq/model/impl/tokenizer_unicode.hpp>
+#endif

@@ -6,10 +6,8 @@
 #include <string>
 #include <vector>
 
-#include <gptq/error.hpp>
 #include <gptq/io/model_folder.hpp>
 #include <gptq/io/quantization_config.hpp>
-#include <gptq/io/quantized_tensors.hpp>
 #include <gptq/model/elementwise.hpp>
 #include <gptq/model/linear.hpp>
 #include <gptq/model/model_config.hpp>
@@ -28,72 +26,31 @@ class weight_reader {
         : folder_(&folder), form_(form), quantization_(io::quantization_config::parse(folder)) {}
 
     /// <name>.weight [rows, cols] in float. Throws shape_error for another shape, and what the folder throws.
-    tensor2<float> matrix(const std::string& name, std::size_t rows, std::size_t cols) const {
-        require_shape(name + ".weight", {rows, cols});
-        return folder_->read_matrix(name + ".weight");
-    }
+    tensor2<float> matrix(const std::string& name, std::size_t rows, std::size_t cols) const;
 
     /// The same in the numbers that it is stored in.
-    table read_table(const std::string& name, std::size_t rows, std::size_t cols) const {
-        return {matrix(name, rows, cols), folder_->tensor(name + ".weight").dtype};
-    }
+    table read_table(const std::string& name, std::size_t rows, std::size_t cols) const;
 
     /// The tensor `name` [size] in float, likewise.
-    tensor1<float> vector(const std::string& name, std::size_t size) const {
-        require_shape(name, {size});
-        return folder_->read_vector(name);
-    }
+    tensor1<float> vector(const std::string& name, std::size_t size) const;
 
     /// A linear layer [rows, cols]. Its bias is read where there is one: quantizers store a bias of zeros for layers
     /// that have none; `needs_bias` makes it an error if there is none.
-    linear read_linear(const std::string& name, std::size_t rows, std::size_t cols, bool needs_bias) const {
-        linear layer;
-        if (is_quantized(name))
-            layer.hold(codes(name, rows, cols), form_, &memory_);
-        else
-            layer.weight = matrix(name, rows, cols);
-        if (needs_bias || folder_->contains(name + ".bias")) layer.bias = vector(name + ".bias", rows);
-        return layer;
-    }
+    linear read_linear(const std::string& name, std::size_t rows, std::size_t cols, bool needs_bias) const;
 
     /// A norm of `features`.
-    norm_layer read_norm(const model_config& config, const std::string& name, std::size_t features) const {
-        norm_layer layer{.kind = config.arch.norm, .eps = config.norm_eps};
-        if (!config.norm_parameters) return layer;
-        layer.weight = vector(name + ".weight", features);
-        if (layer.kind == norm_kind::layer) layer.bias = vector(name + ".bias", features);
-        if (layer.kind == norm_kind::rms_one_plus_weight)
-            for (std::size_t i = 0; i < features; ++i) layer.weight(i) += 1.0f;
-        return layer;
-    }
+    norm_layer read_norm(const model_config& config, const std::string& name, std::size_t features) const;
 
     bool contains(const std::string& name) const { return folder_->contains(name); }
 
     /// The linear layer of that name is stored as codes.
-    bool is_quantized(const std::string& name) const {
-        return folder_->contains(name + ".qweight") || folder_->contains(name + ".weight_packed");
-    }
+    bool is_quantized(const std::string& name) const;
 
  private:
     /// Before anything of that size is allocated.
-    void require_shape(const std::string& name, const std::vector<std::size_t>& shape) const {
-        const auto& info = folder_->tensor(name);
-        if (info.shape != shape)
-            throw shape_error(folder_->describe(name) + ": has the shape " + io::shape_text(info.shape) +
-                              "; config.json asks for " + io::shape_text(shape));
-    }
+    void require_shape(const std::string& name, const std::vector<std::size_t>& shape) const;
 
-    quantized_layer codes(const std::string& name, std::size_t rows, std::size_t cols) const {
-        if (!quantization_)
-            throw format_error(folder_->describe(name) + ": is quantized, but neither quantize_config.json nor " +
-                               "config.json says how");
-        quantized_layer q = io::read_quantized(*folder_, *quantization_, name);
-        if (q.out_features() != rows || q.in_features() != cols)
-            throw shape_error(folder_->describe(name) + ": is a quantized layer of " +
-                              shape_string(q.out_features(), q.in_features()) + "; config.json asks for " +
-                              shape_string(rows, cols));
-        return q;
-    }
+    quantized_layer codes(const std::string& name, std::size_t rows, std::size_t cols) const;
 
     const io::model_folder* folder_;
     quantized_form form_;
@@ -102,3 +59,7 @@ class weight_reader {
 };
 
 }  // namespace gptq::model
+
+#ifndef GPTQ_COMPILED
+#include <gptq/model/impl/weights.hpp>
+#endif

@@ -1,0 +1,251 @@
+// The bodies of <gptq/io/quantized_tensors.hpp>.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include <nlohmann/json.hpp>
+
+#include <gptq/compiled.hpp>
+#include <gptq/concepts.hpp>
+#include <gptq/error.hpp>
+#include <gptq/groups.hpp>
+#include <gptq/io/folder_writer.hpp>
+#include <gptq/io/json.hpp>
+#include <gptq/io/model_folder.hpp>
+#include <gptq/io/quantization_config.hpp>
+#include <gptq/io/quantized_tensors.hpp>
+#include <gptq/xtensor/adapt.hpp>
+#include <gptq/xtensor/pack.hpp>
+#include <gptq/xtensor/quantized.hpp>
+
+namespace gptq::io {
+
+GPTQ_INLINE bool is_quantized(const model_folder& folder, std::string_view module) {
+    const std::string name(module);
+    return folder.contains(name + ".qweight") || folder.contains(name + ".weight_packed");
+}
+
+}  // namespace gptq::io
+
+namespace gptq::io {
+namespace detail {
+
+/// What the parts of a layer are called in files of one layout.
+struct part_names {
+    std::string codes, zeros, scales, g_idx;
+};
+
+template <PackLayout L>
+part_names names_of(std::string_view module) {
+    const std::string name(module);
+    if constexpr (L::scales_by_group) return {name + ".qweight", name + ".qzeros", name + ".scales", name + ".g_idx"};
+    return {name + ".weight_packed", name + ".weight_zero_point", name + ".weight_scale", name + ".weight_g_idx"};
+}
+
+/// Throws format_error unless the tensor has that type and that number of dimensions.
+inline const tensor_info& typed_tensor(const model_folder& folder, const std::string& name, dtype type,
+                                       std::size_t rank) {
+    const auto& info = folder.tensor(name);
+    if (info.dtype != type || info.shape.size() != rank)
+        throw format_error(folder.describe(name) + ": is " + std::string(dtype_name(info.dtype)) +
+                           shape_text(info.shape) + "; " + std::string(dtype_name(type)) + " with " +
+                           std::to_string(rank) + " dimensions is needed");
+    return info;
+}
+
+inline void check_extents(const model_folder& folder, const tensor_info& info, extent2 expected,
+                          const std::string& why) {
+    if (info.shape[0] == expected.rows && info.shape[1] == expected.cols) return;
+    throw shape_error(folder.describe(info.name) + ": has the shape " + shape_text(info.shape) + ", but " +
+                      shape_string(expected.rows, expected.cols) + " is needed for " + why);
+}
+
+inline tensor2<std::int32_t> read_words(const tensor_info& info) {
+    auto words = make_tensor2<std::int32_t>(info.shape[0], info.shape[1]);
+    if (!info.bytes.empty()) std::memcpy(words.data(), info.bytes.data(), info.bytes.size());
+    return words;
+}
+
+/// The group of each input feature. Entries from -groups to -1 count from the end, as the Python readers of the format
+/// take them; others outside [0, groups) are a format_error. Empty where the file has none: then the groups are runs of
+/// neighbours, which contradicts act-order with groups that follow it.
+inline tensor1<std::int32_t> read_g_idx(const model_folder& folder, const std::string& name, std::size_t in_features,
+                                        std::size_t groups, const module_settings& settings) {
+    if (!folder.contains(name)) {
+        if (settings.desc_act && !settings.static_groups && groups > 1)
+            throw format_error(folder.describe(name) + ": is missing, though the groups follow the activation order");
+        return {};
+    }
+    const auto& info = typed_tensor(folder, name, dtype::i32, 1);
+    if (info.shape[0] != in_features)
+        throw shape_error(folder.describe(name) + ": has " + std::to_string(info.shape[0]) +
+                          " entries, but there are " + std::to_string(in_features) + " input features");
+    auto g_idx = make_tensor1<std::int32_t>(in_features);
+    if (in_features != 0) std::memcpy(g_idx.data(), info.bytes.data(), info.bytes.size());
+    const auto count = static_cast<std::int64_t>(groups);
+    for (std::size_t k = 0; k < in_features; ++k) {
+        const std::int64_t group = g_idx(k);
+        if (group < -count || group >= count)
+            throw format_error(folder.describe(name) + ": entry " + std::to_string(k) + " is " + std::to_string(group) +
+                               ", but there are " + std::to_string(groups) + " groups");
+        if (group < 0) g_idx(k) = static_cast<std::int32_t>(group + count);
+    }
+    return g_idx;
+}
+
+/// Scales as they lie in the file, of any float type. A scale of 0 is accepted: tiny ones underflow in half precision,
+/// and their weights are 0 then. So are negative ones: AutoRound writes them.
+inline tensor2<float> read_scales(const model_folder& folder, const std::string& name, extent2 expected,
+                                  const std::string& why) {
+    auto scales = folder.read_matrix(name);
+    check_extents(folder, folder.tensor(name), expected, why);
+    return scales;
+}
+
+/// [out_features, in_features] of a layer.
+template <PackLayout L>
+extent2 layer_extents(const model_folder& folder, std::string_view module, const tensor_info& codes, int bits) {
+    if constexpr (L::scales_by_group) {
+        // Whole runs of 32 codes, which take `bits` words.
+        const auto words = static_cast<std::size_t>(bits);
+        if (codes.shape[0] % words != 0)
+            throw shape_error(folder.describe(codes.name) + ": has " + std::to_string(codes.shape[0]) +
+                              " rows, which is no multiple of its " + std::to_string(bits) + " bits");
+        return {codes.shape[1], codes.shape[0] / words * 32};
+    } else {
+        const auto& info = typed_tensor(folder, std::string(module) + ".weight_shape", dtype::i64, 1);
+        std::array<std::int64_t, 2> shape{};
+        if (info.bytes.size() != sizeof shape)
+            throw shape_error(folder.describe(info.name) + ": has the shape " + shape_text(info.shape) +
+                              "; two numbers are needed");
+        std::memcpy(shape.data(), info.bytes.data(), sizeof shape);
+        if (shape[0] < 0 || shape[1] < 0) throw format_error(folder.describe(info.name) + ": holds a negative number");
+        return {static_cast<std::size_t>(shape[0]), static_cast<std::size_t>(shape[1])};
+    }
+}
+
+/// The words of a layer, their shapes checked; scales and g_idx are left to the caller.
+template <PackLayout L>
+packed_layer read_packed_words(const model_folder& folder, std::string_view module, const module_settings& settings,
+                               const std::string& why, extent2 layer, std::size_t group_features) {
+    const auto names = names_of<L>(module);
+    packed_layer packed;
+    packed.bits = settings.bits;
+    // Zero points that are there count, also where the layout needs none.
+    packed.sym = settings.sym && (gptq::detail::stores_zeros<L>(true) || !folder.contains(names.zeros));
+    packed.out_features = layer.rows;
+    packed.in_features = layer.cols;
+    packed.group_features = group_features;
+    gptq::detail::visit_layout_bits<L>(settings.bits, [&]<int Bits>() {
+        const auto& codes = folder.tensor(names.codes);
+        check_extents(folder, codes, L::template code_words<Bits>(layer.rows, layer.cols), why);
+        packed.qweight = read_words(codes);
+        if (!gptq::detail::stores_zeros<L>(packed.sym)) return;
+        const auto& zeros = typed_tensor(folder, names.zeros, dtype::i32, 2);
+        const std::size_t groups = group_count(layer.cols, group_features);
+        check_extents(folder, zeros, L::template zero_words<Bits>(layer.rows, groups), why);
+        packed.qzeros = read_words(zeros);
+    });
+    return packed;
+}
+
+template <PackLayout L>
+quantized_layer read_quantized_as(const model_folder& folder, std::string_view module,
+                                  const module_settings& settings) {
+    const auto names = names_of<L>(module);
+    const auto& codes = typed_tensor(folder, names.codes, dtype::i32, 2);
+    const extent2 layer = layer_extents<L>(folder, module, codes, settings.bits);
+    if (layer.rows == 0 || layer.cols == 0) throw shape_error(folder.describe(names.codes) + ": is empty");
+    const std::size_t group_features = group_size<gptq::dynamic>::features(layer.cols, settings.group_size);
+    const std::size_t groups = group_count(layer.cols, group_features);
+    const std::string why = std::to_string(settings.bits) + " bits, group_size " + std::to_string(settings.group_size) +
+                            " and a layer of " + shape_string(layer.rows, layer.cols);
+
+    auto packed = read_packed_words<L>(folder, module, settings, why, layer, group_features);
+    const auto scales = read_scales(folder, names.scales, gptq::detail::scales_shape<L>(layer.rows, groups), why);
+    packed.g_idx = read_g_idx(folder, names.g_idx, layer.cols, groups, settings);
+    // unpack() takes halves; the file's scales, which may be floats, replace these below.
+    packed.scales = make_tensor2<half>(scales.shape()[0], scales.shape()[1]);
+    std::fill_n(packed.scales.data(), packed.scales.size(), to_half(1.0f));
+    auto result = naming(folder.describe(module), [&] { return unpack<L>(packed); });
+    for (std::size_t n = 0; n < layer.rows; ++n)
+        for (std::size_t g = 0; g < groups; ++g) result.scales(n, g) = gptq::detail::scale_at<L>(scales, n, g);
+    return result;
+}
+
+template <class T>
+void add_matrix(folder_writer& writer, const std::string& name, dtype type, const tensor2<T>& values) {
+    const std::array<std::size_t, 2> shape{values.shape()[0], values.shape()[1]};
+    writer.add_tensor(name, type, shape, std::as_bytes(std::span(values.data(), values.size())));
+}
+
+template <class T>
+void add_vector(folder_writer& writer, const std::string& name, dtype type, std::span<const T> values) {
+    const std::array<std::size_t, 1> shape{values.size()};
+    writer.add_tensor(name, type, shape, std::as_bytes(values));
+}
+
+/// Whether groups are runs of neighbouring input features.
+inline bool has_plain_groups(const quantized_layer& layer) {
+    for (std::size_t k = 0; k < layer.in_features(); ++k)
+        if (static_cast<std::size_t>(layer.g_idx(k)) != k / layer.group_features) return false;
+    return true;
+}
+
+template <PackLayout L>
+void write_quantized_as(folder_writer& writer, std::string_view module, const quantized_layer& layer) {
+    const auto names = names_of<L>(module);
+    const auto packed = naming("module " + std::string(module), [&] { return pack<L>(layer); });
+    add_matrix(writer, names.codes, dtype::i32, packed.qweight);
+    if (gptq::detail::stores_zeros<L>(layer.sym)) add_matrix(writer, names.zeros, dtype::i32, packed.qzeros);
+    add_matrix(writer, names.scales, dtype::f16, packed.scales);
+    if (L::scales_by_group || !has_plain_groups(layer))
+        add_vector<std::int32_t>(writer, names.g_idx, dtype::i32, {packed.g_idx.data(), packed.g_idx.size()});
+    if constexpr (!L::scales_by_group) {
+        const std::array<std::int64_t, 2> shape{static_cast<std::int64_t>(layer.out_features()),
+                                                static_cast<std::int64_t>(layer.in_features())};
+        add_vector<std::int64_t>(writer, std::string(module) + ".weight_shape", dtype::i64, shape);
+    }
+}
+
+}  // namespace detail
+}  // namespace gptq::io
+
+namespace gptq::io {
+
+GPTQ_INLINE quantized_layer read_quantized(const model_folder& folder, const quantization_config& config,
+                                           std::string_view module) {
+    const auto settings = config.settings_of(module);
+    if (!settings)
+        throw format_error(folder.describe(module) + ": the quantization config says that it is not quantized");
+    detail::check_bits(config.format, settings->bits, folder.describe(module));
+    return visit_layout(config.format,
+                        [&]<class L>() { return detail::read_quantized_as<L>(folder, module, *settings); });
+}
+
+GPTQ_INLINE void write_quantized(folder_writer& writer, checkpoint_format format, std::string_view module,
+                                 const quantized_layer& layer) {
+    visit_layout(format, [&]<class L>() { detail::write_quantized_as<L>(writer, module, layer); });
+}
+
+GPTQ_INLINE void write_configs(folder_writer& writer, const model_folder& source, const quantization_config& config,
+                               bool own_head) {
+    const auto path = source.path() / "config.json";
+    auto model = read_model_json<nlohmann::ordered_json>(path);
+    const auto description = config.to_json();
+    model.erase("compression_config");
+    model["quantization_config"] = description;
+    if (own_head) model["tie_word_embeddings"] = false;
+    writer.write_text("config.json", json_text(model, path.string()));
+    if (config.format == checkpoint_format::compressed_tensors) return;
+    writer.write_text("quantize_config.json", json_text(description, "quantize_config.json"));
+}
+
+}  // namespace gptq::io

@@ -1,0 +1,286 @@
+// The bodies of <gptq/model/model_config.hpp>.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include <gptq/compiled.hpp>
+#include <gptq/error.hpp>
+#include <gptq/io/model_folder.hpp>
+#include <gptq/model/architecture.hpp>
+#include <gptq/model/config_values.hpp>
+#include <gptq/model/model_config.hpp>
+
+namespace gptq::model {
+
+GPTQ_INLINE std::string model_config::block_prefix(std::size_t index) const {
+    return std::string(arch.names.blocks) + std::to_string(index) + ".";
+}
+
+}  // namespace gptq::model
+
+namespace gptq::model {
+namespace detail {
+
+// Far above every published model; what keeps products of sizes from overflowing.
+inline constexpr std::size_t largest_vocabulary = std::size_t{1} << 24;
+
+inline constexpr std::size_t largest_width = std::size_t{1} << 20;
+
+inline constexpr std::size_t largest_count = std::size_t{1} << 14;
+
+inline constexpr std::size_t largest_position = std::size_t{1} << 30;
+
+inline std::string known_architectures() {
+    std::string names;
+    for (const architecture& a : architectures) names += (names.empty() ? "" : ", ") + std::string(a.model_type);
+    return names;
+}
+
+/// The entry of "architectures", or "" where there is none. The oldest conversions of Llama spell it otherwise.
+inline std::string class_name_of(const config_values& values) {
+    const nlohmann::json* list = values.find("architectures");
+    if (list == nullptr) return "";
+    if (list->is_array() && list->empty()) return "";
+    if (!list->is_array() || list->size() != 1 || !list->front().is_string())
+        values.fail("architectures", "is not a list of one name");
+    const auto name = list->front().get<std::string>();
+    return name == "LLaMAForCausalLM" ? "LlamaForCausalLM" : name;
+}
+
+inline const architecture& find_architecture(const config_values& values) {
+    const std::string type = values.text("model_type", "");
+    const std::string class_name = class_name_of(values);
+    const auto found = std::find_if(architectures.begin(), architectures.end(), [&](const architecture& a) {
+        return type.empty() ? a.class_name == class_name : a.model_type == type;
+    });
+    if (found == architectures.end())
+        throw unsupported_error(values.what() + ": the architecture \"" + (type.empty() ? class_name : type) +
+                                "\" is not one of those supported (" + known_architectures() + ")");
+    if (!class_name.empty() && class_name != found->class_name)
+        throw unsupported_error(values.what() + ": the model is a " + class_name + "; of the type " +
+                                std::string(found->model_type) + " only " + std::string(found->class_name) +
+                                " is supported");
+    return *found;
+}
+
+inline mlp_activation parse_activation(const config_values& values, const architecture& arch) {
+    const std::string name = values.text(arch.activation_key, arch.default_activation);
+    if (name == "silu" || name == "swish") return mlp_activation::silu;
+    if (name == "gelu") return mlp_activation::gelu;
+    if (name == "gelu_pytorch_tanh" || name == "gelu_new") return mlp_activation::gelu_tanh;
+    if (name == "relu") return mlp_activation::relu;
+    values.unsupported(arch.activation_key,
+                       "is \"" + name + "\"; silu, gelu, gelu_pytorch_tanh and relu are supported");
+}
+
+inline rope_settings parse_rope(const config_values& values, double theta, std::size_t max_positions) {
+    rope_settings rope{.theta = values.positive("rope_theta", theta)};
+    if (values.positive("partial_rotary_factor", 1.0) != 1.0)
+        values.unsupported("partial_rotary_factor", "is not 1; heads that rotate only in part are not supported");
+    const std::string type = values.text("rope_type", values.text("type", "default"));
+    if (type == "default") return rope;
+    if (type != "linear" && type != "llama3")
+        values.unsupported("rope_type", "is \"" + type + "\"; default, linear and llama3 are supported");
+    rope.factor = values.positive("factor");
+    rope.scaling = type == "linear" ? rope_scaling::linear : rope_scaling::llama3;
+    if (rope.scaling == rope_scaling::linear) return rope;
+    rope.low_freq_factor = values.positive("low_freq_factor");
+    rope.high_freq_factor = values.positive("high_freq_factor");
+    if (rope.high_freq_factor <= rope.low_freq_factor) values.fail("high_freq_factor", "is not above low_freq_factor");
+    rope.original_positions = values.positive("original_max_position_embeddings", static_cast<double>(max_positions));
+    return rope;
+}
+
+/// Fills in rope and window_rope. Older files have "rope_theta" and "rope_scaling" (and Gemma "rope_local_base_freq"),
+/// newer ones "rope_parameters", which holds one object for each type of block where the two differ.
+inline void parse_ropes(const config_values& values, model_config& c) {
+    const double theta = values.positive("rope_theta", c.arch.default_theta);
+    const bool differ = c.arch.default_window_theta != 0.0;
+    const double window_theta = differ ? values.positive("rope_local_base_freq", c.arch.default_window_theta) : theta;
+    c.rope = {.theta = theta};
+    c.window_rope = {.theta = window_theta};
+
+    const bool older = values.find("rope_scaling") != nullptr;
+    const std::string_view key = older ? "rope_scaling" : "rope_parameters";
+    if (values.find(key) == nullptr) {
+        if (values.positive("partial_rotary_factor", 1.0) != 1.0)
+            values.unsupported("partial_rotary_factor", "is not 1; heads that rotate only in part are not supported");
+        return;
+    }
+    const config_values settings = values.object(key);
+    const bool by_type = settings.find("full_attention") != nullptr || settings.find("sliding_attention") != nullptr;
+    if (!by_type) {
+        c.rope = parse_rope(settings, theta, c.max_positions);
+        if (!differ) c.window_rope = c.rope;
+        return;
+    }
+    if (settings.find("full_attention") != nullptr)
+        c.rope = parse_rope(settings.object("full_attention"), theta, c.max_positions);
+    if (settings.find("sliding_attention") != nullptr)
+        c.window_rope = parse_rope(settings.object("sliding_attention"), window_theta, c.max_positions);
+}
+
+/// The window that blocks with a window have, or 0 where none has one.
+inline std::size_t parse_window(const config_values& values, const architecture& arch) {
+    if (arch.windows == window_rule::none) return 0;
+    if (arch.windows == window_rule::after_max_window_layers && !values.flag("use_sliding_window", false)) return 0;
+    if (values.has_key("sliding_window") && values.find("sliding_window") == nullptr) return 0;
+    return values.size("sliding_window", largest_position, arch.default_window);
+}
+
+/// Which blocks have a window, where config.json lists it block by block.
+inline std::vector<std::size_t> windows_from_list(const config_values& values, const nlohmann::json& list,
+                                                  std::size_t blocks, std::size_t window) {
+    if (!list.is_array() || list.size() != blocks)
+        values.fail("layer_types", "is not a list of " + std::to_string(blocks) + " names, one for each block");
+    std::vector<std::size_t> windows;
+    for (const nlohmann::json& type : list) {
+        if (type != "full_attention" && type != "sliding_attention")
+            values.unsupported("layer_types", "has an entry other than full_attention and sliding_attention");
+        if (type == "sliding_attention" && window == 0)
+            values.fail("layer_types", "has sliding_attention, but no sliding_window is set");
+        windows.push_back(type == "sliding_attention" ? window : 0);
+    }
+    return windows;
+}
+
+inline std::vector<std::size_t> parse_windows(const config_values& values, const model_config& c) {
+    const std::size_t window = parse_window(values, c.arch);
+    const window_rule rule = c.arch.windows;
+    const bool has_list = rule == window_rule::after_max_window_layers || rule == window_rule::all_but_every_nth;
+    if (const nlohmann::json* list = values.find("layer_types"); has_list && list != nullptr)
+        return windows_from_list(values, *list, c.blocks, window);
+
+    std::vector<std::size_t> windows(c.blocks, 0);
+    if (window == 0) return windows;
+    const std::size_t first =
+        rule == window_rule::after_max_window_layers ? values.count("max_window_layers", largest_position, 28) : 0;
+    const std::size_t nth =
+        rule == window_rule::all_but_every_nth ? values.size("sliding_window_pattern", largest_count, 6) : 0;
+    for (std::size_t i = first; i < c.blocks; ++i)
+        if (nth == 0 || (i + 1) % nth != 0) windows[i] = window;
+    return windows;
+}
+
+/// Things that some files of the supported architectures ask for and that would change the results silently.
+inline void refuse_unsupported(const config_values& values) {
+    for (const char* key : {"final_logit_softcapping", "attn_logit_softcapping"})
+        if (values.find(key) != nullptr) values.unsupported(key, "is set; capped logits are not supported");
+    if (values.flag("use_bidirectional_attention", false))
+        values.unsupported("use_bidirectional_attention", "is true; only causal attention is supported");
+}
+
+inline void parse_sizes(const config_values& values, model_config& c) {
+    const architecture& a = c.arch;
+    c.vocab_size = values.size("vocab_size", largest_vocabulary);
+    c.hidden_size = values.size("hidden_size", largest_width);
+    const bool projects = !a.names.project_in.empty();
+    c.embedding_size = projects ? values.size("word_embed_proj_dim", largest_width, c.hidden_size) : c.hidden_size;
+    c.intermediate_size = values.size(a.intermediate_key, largest_width);
+    c.blocks = values.size("num_hidden_layers", largest_count);
+    c.max_positions = values.size("max_position_embeddings", largest_position, 2048);
+    c.heads = values.size("num_attention_heads", largest_count);
+    const std::size_t kv_default = a.default_kv_heads != 0 ? a.default_kv_heads : c.heads;
+    c.kv_heads = values.size("num_key_value_heads", largest_count, kv_default);
+    if (c.heads % c.kv_heads != 0)
+        values.fail("num_attention_heads", "(" + std::to_string(c.heads) +
+                                               ") is not a multiple of num_key_value_heads (" +
+                                               std::to_string(c.kv_heads) + ")");
+    if (values.find("head_dim") == nullptr && a.default_head_dim == 0 && c.hidden_size % c.heads != 0)
+        values.fail("hidden_size", "(" + std::to_string(c.hidden_size) +
+                                       ") is not a multiple of num_attention_heads (" + std::to_string(c.heads) + ")");
+    const std::size_t dim_default = a.default_head_dim != 0 ? a.default_head_dim : c.hidden_size / c.heads;
+    c.head_dim = values.size("head_dim", largest_width, dim_default);
+    if (c.rotary() && c.head_dim % 2 != 0)
+        values.fail("head_dim", "is " + std::to_string(c.head_dim) + "; rotation needs an even number");
+}
+
+}  // namespace detail
+}  // namespace gptq::model
+
+namespace gptq::model {
+
+GPTQ_INLINE model_config parse_model_config(const nlohmann::json& json, const std::string& what) {
+    const config_values values(json, what);
+    model_config c;
+    c.arch = detail::find_architecture(values);
+    const auto flag = [&](const config_flag& f) {
+        return f.key.empty() ? f.otherwise : values.flag(f.key, f.otherwise);
+    };
+    detail::refuse_unsupported(values);
+    detail::parse_sizes(values, c);
+
+    c.activation = detail::parse_activation(values, c.arch);
+    c.norm_eps = c.arch.norm_eps_key.empty() ? c.arch.default_norm_eps
+                                             : values.positive(c.arch.norm_eps_key, c.arch.default_norm_eps);
+    const double query_scalar = c.arch.query_scalar_key.empty()
+                                    ? static_cast<double>(c.head_dim)
+                                    : values.positive(c.arch.query_scalar_key, c.arch.default_query_scalar);
+    c.attention_scale = static_cast<float>(1.0 / std::sqrt(query_scalar));
+    if (c.arch.scales_embedding) c.embedding_scale = std::sqrt(static_cast<float>(c.hidden_size));
+    c.tied_embeddings = values.flag("tie_word_embeddings", c.arch.tied_by_default);
+    c.qkv_bias = flag(c.arch.qkv_bias);
+    c.o_bias = flag(c.arch.o_bias);
+    c.mlp_bias = flag(c.arch.mlp_bias);
+    c.norm_before = flag(c.arch.norm_before);
+    c.norm_parameters = flag(c.arch.norm_parameters);
+    c.final_norm = c.norm_before && !flag(c.arch.removes_final_norm);
+    c.windows = detail::parse_windows(values, c);
+    if (c.rotary()) detail::parse_ropes(values, c);
+    return c;
+}
+
+}  // namespace gptq::model
+
+namespace gptq::model {
+namespace detail {
+
+/// Whether two tensors of float numbers hold the same ones.
+inline bool same_numbers(const io::tensor_info& a, const io::tensor_info& b, const std::string& where) {
+    if (a.shape != b.shape) return false;
+    if (a.dtype == b.dtype) return std::ranges::equal(a.bytes, b.bytes);
+    if (!io::is_float(a.dtype) || !io::is_float(b.dtype)) return false;
+    const std::size_t size_a = io::dtype_size(a.dtype), size_b = io::dtype_size(b.dtype);
+    const std::size_t count = a.bytes.size() / size_a, most = std::size_t{1} << 16;
+    std::vector<float> left(std::min(count, most)), right(left.size());
+    for (std::size_t first = 0; first < count; first += most) {
+        const std::size_t some = std::min(most, count - first);
+        const auto read = [&](const io::tensor_info& t, std::size_t size, std::vector<float>& out) {
+            out.resize(some);
+            io::detail::read_floats({t.name, t.dtype, {some}, t.bytes.subspan(first * size, some * size)}, out, where);
+        };
+        read(a, size_a, left);
+        read(b, size_b, right);
+        if (left != right) return false;
+    }
+    return true;
+}
+
+/// The files hold a head of other numbers than the embedding's.
+inline bool holds_own_head(const model_config& c, const io::model_folder& folder) {
+    const std::string head = std::string(c.arch.names.head) + ".weight";
+    const std::string embedding = std::string(c.arch.names.embedding) + ".weight";
+    return folder.contains(head) && folder.contains(embedding) &&
+           !same_numbers(folder.tensor(head), folder.tensor(embedding), folder.path().string());
+}
+
+}  // namespace detail
+}  // namespace gptq::model
+
+namespace gptq::model {
+
+GPTQ_INLINE model_config read_model_config(const io::model_folder& folder) {
+    model_config config = parse_model_config(folder.config(), (folder.path() / "config.json").string());
+    config.ignores_tying = config.tied_embeddings && detail::holds_own_head(config, folder);
+    if (config.ignores_tying) config.tied_embeddings = false;
+    return config;
+}
+
+}  // namespace gptq::model

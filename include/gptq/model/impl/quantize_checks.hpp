@@ -1,0 +1,174 @@
+// The bodies of <gptq/model/quantize_checks.hpp>.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <fstream>
+#include <limits>
+#include <optional>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <utility>
+
+#include <gptq/compiled.hpp>
+#include <gptq/error.hpp>
+#include <gptq/io/model_folder.hpp>
+#include <gptq/model/calibration.hpp>
+#include <gptq/model/folder_warnings.hpp>
+#include <gptq/model/model_config.hpp>
+#include <gptq/model/quantize_checks.hpp>
+#include <gptq/model/quantize_log.hpp>
+#include <gptq/model/quantize_plan.hpp>
+#include <gptq/xtensor/adapt.hpp>
+#include <gptq/xtensor/quantized.hpp>
+
+namespace gptq::model {
+namespace detail {
+
+inline constexpr float largest_scale = 65504.0f;
+
+/// Halves below have so few digits that a scale may be wrong by more than 3 %.
+inline constexpr float smallest_exact_scale = 0x1p-20f;
+
+/// The share of a layer's squared weights that scales too small for halves may have.
+inline constexpr double vanishing_share = 0.001;
+
+inline void fail_about_scales(const std::string& module, const std::string& problem) {
+    throw unsupported_error(module + ": " + problem +
+                            ", and checkpoints hold scales in half precision; leave this layer as it is by the dynamic "
+                            "rule \"-:" +
+                            module + "$\", or rescale it against its neighbour in the float model");
+}
+
+/// The least scale that a row whose largest weight is `largest` needs, whatever its groups are.
+inline float least_scale(float largest, const stage_settings& settings) {
+    const float steps = static_cast<float>((1 << settings.scheme.bits) - 1);
+    return (settings.scheme.grid == grid_kind::sym ? 2.0f : 1.0f) * largest / steps;
+}
+
+GPTQ_INLINE void check_scales(const module_plan& module, const stage_settings& settings, const tensor2<float>& weight) {
+    double all = 0.0, vanishing = 0.0;
+    for (std::size_t r = 0; r < weight.shape()[0]; ++r) {
+        float largest = 0.0f;
+        double squares = 0.0;
+        for (const float w : view_of(weight).row(r)) {
+            largest = std::max(largest, std::abs(w));
+            squares += static_cast<double>(w) * static_cast<double>(w);
+        }
+        const float scale = least_scale(largest, settings);
+        if (scale > largest_scale)
+            fail_about_scales(module.name, "row " + std::to_string(r) + " has weights of up to " +
+                                               number_string(largest) + ", too large for its scales");
+        all += squares;
+        if (scale < smallest_exact_scale) vanishing += squares;
+    }
+    if (vanishing > vanishing_share * all)
+        fail_about_scales(module.name, "its weights are too small for its scales (below " +
+                                           number_string(smallest_exact_scale) + ")");
+}
+
+GPTQ_INLINE void check_scales(const std::string& module, const quantized_layer& layer) {
+    const std::span<const float> scales(layer.scales.data(), layer.scales.size());
+    if (std::any_of(scales.begin(), scales.end(), [](float s) { return std::abs(s) >= largest_scale; }))
+        fail_about_scales(module, "a scale reached " + number_string(largest_scale));
+}
+
+GPTQ_INLINE void check_numbers(const model_config& config, const io::model_folder& folder,
+                               const quantization_plan& plan) {
+    const tensor_use use(config);
+    std::unordered_map<std::string, std::pair<const module_plan*, const stage_settings*>> quantized;
+    for (const stage_plan& stage : plan.stages)
+        for (const module_plan& m : stage.modules)
+            if (stage.settings) quantized[m.name + std::string(weight_suffix)] = {&m, &*stage.settings};
+    for (const std::string& name : folder.tensor_names()) {
+        if (!use.reads(name)) continue;
+        const auto found = quantized.find(name);
+        if (found == quantized.end())
+            folder.require_finite(name);
+        else
+            check_scales(*found->second.first, *found->second.second, folder.read_matrix(name));
+    }
+}
+
+/// Bytes after `key` in a file such as /proc/meminfo, whose numbers are of 1024 bytes; nothing if it has none.
+inline std::optional<double> kibibytes_of(const char* file, const std::string& key) {
+    std::ifstream lines(file);
+    std::string word;
+    while (lines >> word) {
+        double number = 0.0;
+        if (word == key && lines >> number) return 1024.0 * number;
+    }
+    return std::nullopt;
+}
+
+inline std::optional<double> number_in(const char* file) {
+    std::ifstream stream(file);
+    double number = 0.0;
+    if (stream >> number) return number;
+    return std::nullopt;
+}
+
+}  // namespace detail
+}  // namespace gptq::model
+
+namespace gptq::model {
+
+GPTQ_INLINE double available_memory() {
+    double bytes = std::numeric_limits<double>::infinity();
+    if (const auto free = detail::kibibytes_of("/proc/meminfo", "MemAvailable:"))
+        bytes = *free + detail::kibibytes_of("/proc/meminfo", "SwapFree:").value_or(0.0);
+    const auto limit = detail::number_in("/sys/fs/cgroup/memory.max");
+    if (limit) bytes = std::min(bytes, *limit);
+    return bytes;
+}
+
+GPTQ_INLINE memory_estimate estimate_memory(const model_config& c, const quantization_plan& plan,
+                                            bool beside_float_model) {
+    const auto number = [](std::size_t n) { return static_cast<double>(n); };
+    double widest = 0.0, block = 0.0, head = 0.0;
+    for (const stage_plan& stage : plan.stages) {
+        if (stage.layer == 0) block += number(stage.weights());
+        if (stage.layer == c.blocks) head += number(stage.weights());
+        if (stage.settings) widest = std::max(widest, number(stage.modules.front().in_features));
+    }
+    const double copies = beside_float_model ? 2.0 : 1.0;
+    memory_estimate estimate;
+    estimate.per_token =
+        sizeof(float) * copies *
+        (number(c.hidden_size) + number(std::max(c.hidden_size, c.query_features())) + number(c.intermediate_size));
+    estimate.fixed = sizeof(float) * (copies * std::max(block, head) + number(c.vocab_size) * number(c.embedding_size) +
+                                      (beside_float_model ? 6.0 : 3.0) * widest * widest);
+    return estimate;
+}
+
+}  // namespace gptq::model
+
+namespace gptq::model {
+namespace detail {
+
+inline std::string gigabytes(double bytes) {
+    const double tenths = std::ceil(bytes / 1e8);
+    return number_string(tenths / 10.0) + " GB";
+}
+
+GPTQ_INLINE std::string memory_warning(const memory_estimate& estimate, const token_windows& windows,
+                                       double available) {
+    const double needed = estimate.total(windows.tokens.size());
+    if (needed <= available) return "";
+    const double per_window = estimate.per_token * static_cast<double>(windows.length);
+    const double fitting = std::floor((available - estimate.fixed) / per_window);
+    const std::string text =
+        "quantizing needs about " + gigabytes(needed) + " of memory, and " + gigabytes(available) + " are available; " +
+        (fitting >= 1.0 ? "at most " + std::to_string(static_cast<std::uint64_t>(fitting)) +
+                              " windows (--nsamples) of " + std::to_string(windows.length) + " tokens (--seqlen) fit"
+                        : "not even one window of " + std::to_string(windows.length) +
+                              " tokens (--seqlen) fits: the model needs a machine with more memory");
+    if (needed > 1.5 * available) throw error(text);
+    return text;
+}
+
+}  // namespace detail
+}  // namespace gptq::model

@@ -1,0 +1,76 @@
+// The bodies of <gptq/model/tokenizer.hpp>.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include <gptq/compiled.hpp>
+#include <gptq/error.hpp>
+#include <gptq/model/tokenizer.hpp>
+#include <gptq/model/tokenizer_added_tokens.hpp>
+#include <gptq/model/tokenizer_bpe.hpp>
+#include <gptq/model/tokenizer_decoders.hpp>
+#include <gptq/model/tokenizer_json.hpp>
+#include <gptq/model/tokenizer_normalizers.hpp>
+#include <gptq/model/tokenizer_pretokenizers.hpp>
+#include <gptq/model/tokenizer_unicode.hpp>
+
+namespace gptq::model {
+
+GPTQ_INLINE tokenizer::contents::contents(const detail::json_node& file)
+    : normalize(file["normalizer"]),
+      pre_tokenize(file["pre_tokenizer"]),
+      bpe(file["model"]),
+      added(file["added_tokens"], normalize),
+      join(file["decoder"]) {
+    for (const auto& [token, id] : bpe.vocabulary()) name_token(id, token, file["model"]["vocab"]);
+    for (const detail::added_token& token : added.tokens()) {
+        name_token(token.id, token.content, file["added_tokens"]);
+    }
+    for (const detail::added_token& token : added.tokens()) {
+        const auto index = static_cast<std::size_t>(token.id);
+        special[index] = token.special;
+        // What was found in normalized text is text that the decoder can undo the normalization of.
+        if (token.normalized) tokens[index] = normalize(token.content);
+    }
+}
+
+GPTQ_INLINE void tokenizer::contents::name_token(std::int32_t id, const std::string& token,
+                                                 const detail::json_node& place) {
+    const auto index = static_cast<std::size_t>(id);
+    if (index >= tokens.size()) {
+        tokens.resize(index + 1);
+        special.resize(index + 1);
+    }
+    if (!tokens[index].empty() && tokens[index] != token) {
+        throw format_error(place.where() + ": id " + std::to_string(id) + " is both \"" + tokens[index] + "\" and \"" +
+                           token + "\"");
+    }
+    if (bpe.id_of(token).value_or(id) != id) {
+        throw format_error(place.where() + ": \"" + token + "\" has id " + std::to_string(id) +
+                           ", but another one in the vocabulary");
+    }
+    tokens[index] = token;
+}
+
+GPTQ_INLINE std::optional<std::int32_t> tokenizer::contents::id_of(const std::string& token) const {
+    for (const detail::added_token& candidate : added.tokens()) {
+        if (candidate.content == token) return candidate.id;
+    }
+    return bpe.id_of(token);
+}
+
+}  // namespace gptq::model

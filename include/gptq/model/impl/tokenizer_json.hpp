@@ -1,0 +1,94 @@
+// The bodies of <gptq/model/tokenizer_json.hpp>.
+#pragma once
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include <gptq/compiled.hpp>
+#include <gptq/error.hpp>
+#include <gptq/io/foreign_files.hpp>
+#include <gptq/model/tokenizer_json.hpp>
+
+namespace gptq::model {
+namespace detail {
+
+GPTQ_INLINE json_node json_node::operator[](const char* key) const {
+    static const nlohmann::json missing;
+    if (!value_->is_object()) fail("expected an object");
+    const auto found = value_->find(key);
+    return {found == value_->end() ? missing : *found, place(key)};
+}
+
+GPTQ_INLINE std::vector<json_node> json_node::items() const {
+    if (!value_->is_array()) fail("expected an array");
+    std::vector<json_node> out;
+    out.reserve(value_->size());
+    for (std::size_t i = 0; i < value_->size(); ++i) {
+        out.emplace_back((*value_)[i], where_ + "[" + std::to_string(i) + "]");
+    }
+    return out;
+}
+
+GPTQ_INLINE std::string json_node::text() const {
+    if (!value_->is_string()) fail("expected a string");
+    return value_->get<std::string>();
+}
+
+GPTQ_INLINE std::optional<std::string> json_node::optional_text() const {
+    return is_null() ? std::nullopt : std::optional<std::string>(text());
+}
+
+GPTQ_INLINE bool json_node::flag(bool otherwise) const {
+    if (is_null()) return otherwise;
+    if (!value_->is_boolean()) fail("expected true or false");
+    return value_->get<bool>();
+}
+
+GPTQ_INLINE std::int32_t json_node::number(std::int32_t limit) const {
+    if (!value_->is_number_unsigned() || value_->get<std::uint64_t>() >= static_cast<std::uint64_t>(limit)) {
+        fail("expected a whole number from 0 to " + std::to_string(limit - 1));
+    }
+    return value_->get<std::int32_t>();
+}
+
+GPTQ_INLINE void json_node::fail(const std::string& what) const {
+    throw format_error(where_ + ": " + what + (is_null() ? ", found nothing" : ", found " + excerpt()));
+}
+
+GPTQ_INLINE std::string json_node::excerpt() const {
+    if (value_->is_structured()) return std::string("an ") + value_->type_name();
+    const std::string text = value_->dump(-1, ' ', true);
+    return text.size() <= 60 ? text : text.substr(0, 60) + "...";
+}
+
+GPTQ_INLINE nlohmann::json read_json(const std::filesystem::path& path) {
+    std::ifstream file(path, std::ios::binary);
+    if (!file) {
+        const std::string reason = path.string() + ": cannot open: " + std::generic_category().message(errno);
+        const bool main_file = path.filename() == "tokenizer.json";
+        throw io_error(reason + (main_file ? "; " + io::foreign_tokenizer(path.parent_path()) : std::string()));
+    }
+    io::refuse_foreign_content(path);
+    const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+    if (file.bad()) throw io_error(path.string() + ": cannot read");
+    try {
+        return nlohmann::json::parse(text);
+    } catch (const nlohmann::json::exception& problem) {
+        throw format_error(path.string() + ": not valid JSON: " + problem.what());
+    }
+}
+
+}  // namespace detail
+}  // namespace gptq::model

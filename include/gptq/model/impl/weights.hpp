@@ -1,0 +1,83 @@
+// The bodies of <gptq/model/weights.hpp>.
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <gptq/compiled.hpp>
+#include <gptq/error.hpp>
+#include <gptq/io/model_folder.hpp>
+#include <gptq/io/quantization_config.hpp>
+#include <gptq/io/quantized_tensors.hpp>
+#include <gptq/model/elementwise.hpp>
+#include <gptq/model/linear.hpp>
+#include <gptq/model/model_config.hpp>
+#include <gptq/model/table.hpp>
+#include <gptq/model/weights.hpp>
+#include <gptq/xtensor/adapt.hpp>
+#include <gptq/xtensor/quantized.hpp>
+
+namespace gptq::model {
+
+GPTQ_INLINE tensor2<float> weight_reader::matrix(const std::string& name, std::size_t rows, std::size_t cols) const {
+    require_shape(name + ".weight", {rows, cols});
+    return folder_->read_matrix(name + ".weight");
+}
+
+GPTQ_INLINE table weight_reader::read_table(const std::string& name, std::size_t rows, std::size_t cols) const {
+    return {matrix(name, rows, cols), folder_->tensor(name + ".weight").dtype};
+}
+
+GPTQ_INLINE tensor1<float> weight_reader::vector(const std::string& name, std::size_t size) const {
+    require_shape(name, {size});
+    return folder_->read_vector(name);
+}
+
+GPTQ_INLINE linear weight_reader::read_linear(const std::string& name, std::size_t rows, std::size_t cols,
+                                              bool needs_bias) const {
+    linear layer;
+    if (is_quantized(name))
+        layer.hold(codes(name, rows, cols), form_, &memory_);
+    else
+        layer.weight = matrix(name, rows, cols);
+    if (needs_bias || folder_->contains(name + ".bias")) layer.bias = vector(name + ".bias", rows);
+    return layer;
+}
+
+GPTQ_INLINE norm_layer weight_reader::read_norm(const model_config& config, const std::string& name,
+                                                std::size_t features) const {
+    norm_layer layer{.kind = config.arch.norm, .eps = config.norm_eps};
+    if (!config.norm_parameters) return layer;
+    layer.weight = vector(name + ".weight", features);
+    if (layer.kind == norm_kind::layer) layer.bias = vector(name + ".bias", features);
+    if (layer.kind == norm_kind::rms_one_plus_weight)
+        for (std::size_t i = 0; i < features; ++i) layer.weight(i) += 1.0f;
+    return layer;
+}
+
+GPTQ_INLINE bool weight_reader::is_quantized(const std::string& name) const {
+    return folder_->contains(name + ".qweight") || folder_->contains(name + ".weight_packed");
+}
+
+GPTQ_INLINE void weight_reader::require_shape(const std::string& name, const std::vector<std::size_t>& shape) const {
+    const auto& info = folder_->tensor(name);
+    if (info.shape != shape)
+        throw shape_error(folder_->describe(name) + ": has the shape " + io::shape_text(info.shape) +
+                          "; config.json asks for " + io::shape_text(shape));
+}
+
+GPTQ_INLINE quantized_layer weight_reader::codes(const std::string& name, std::size_t rows, std::size_t cols) const {
+    if (!quantization_)
+        throw format_error(folder_->describe(name) + ": is quantized, but neither quantize_config.json nor " +
+                           "config.json says how");
+    quantized_layer q = io::read_quantized(*folder_, *quantization_, name);
+    if (q.out_features() != rows || q.in_features() != cols)
+        throw shape_error(folder_->describe(name) + ": is a quantized layer of " +
+                          shape_string(q.out_features(), q.in_features()) + "; config.json asks for " +
+                          shape_string(rows, cols));
+    return q;
+}
+
+}  // namespace gptq::model
