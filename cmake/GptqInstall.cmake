@@ -22,5 +22,5 @@ install(FILES
     ${PROJECT_SOURCE_DIR}/cmake/FindPCRE2.cmake
     ${PROJECT_SOURCE_DIR}/cmake/Findutf8proc.cmake
     DESTINATION ${gptq_cmake_dir})
-install(FILES ${PROJECT_SOURCE_DIR}/backends/cpu/kernels.cpp ${PROJECT_SOURCE_DIR}/backends/cpu/solver.cpp
-    DESTINATION ${gptq_cmake_dir}/compiled)
+file(GLOB compiled_sources ${PROJECT_SOURCE_DIR}/backends/cpu/*.cpp)
+install(FILES ${compiled_sources} DESTINATION ${gptq_cmake_dir}/compiled)

@@ -4,8 +4,8 @@
     autoround_side.py MODEL OUT --calib TEXT [--bits 4] [--group-size 64] [--nsamples 32] [--seqlen 512]
                       [--iters 200] [--batch-size 8] [--asym] [--device cpu]
 
-The calibration windows are the first ones of the text, without overlap, as `gptq quantize` takes them; everything that
-is not named here is AutoRound's default, which on a GPU is to tune in half precision. Prints one JSON object with the
+The calibration windows are the first ones of the text, without overlap, as `gptq quantize --sampling first` takes them;
+everything that is not named here is AutoRound's default, which on a GPU is to tune in half precision. Prints one JSON object with the
 seconds that quantizing took (loading and saving not counted) and the peak resident memory in bytes.
 """
 

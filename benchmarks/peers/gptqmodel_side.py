@@ -5,8 +5,8 @@
                       [--order gar|natural|act] [--asym] [--format gptq|gptq_v2] [--damp-percent 0.01]
                       [--more '{"mse": 2.4, "gptaq": {"alpha": 0.25}}']
 
-The calibration windows are the first ones of the text, without overlap, as `gptq quantize` takes them; --more is further
-settings of GPTQModel's QuantizeConfig. Prints one JSON object with the seconds that quantizing took (loading and saving
+The calibration windows are the first ones of the text, without overlap, as `gptq quantize --sampling first` takes them;
+--more is further settings of GPTQModel's QuantizeConfig. Prints one JSON object with the seconds that quantizing took (loading and saving
 not counted) and the peak resident memory in bytes.
 """
 

@@ -44,7 +44,7 @@ def token_ids(folder, text_file, max_tokens=None):
 
 
 def calibration_windows(folder, text_file, count, length):
-    """The first `count` windows of a text, int64 [count, length], as `gptq quantize` takes them; fails if it is too short."""
+    """The first `count` windows of a text, int64 [count, length], as `gptq quantize --sampling first` takes them; fails if it is too short."""
     ids = token_ids(folder, text_file)
     if len(ids) < count * length:
         raise SystemExit(f"{text_file} has {len(ids)} tokens, {count} windows of {length} need {count * length}")

@@ -99,12 +99,13 @@ class evaluation {
  public:
     explicit evaluation(const eval_arguments& arguments)
         : arguments_(arguments),
+          folder_(arguments.model),
           tokenizer_(model::tokenizer::load(arguments.model)),
           texts_(read_texts(tokenizer_, arguments)),
-          decoder_(load(arguments.model)) {
+          decoder_(load_decoder(folder_, arguments)) {
         if (!arguments.baseline.empty()) {
             require_same_tokens(texts_, arguments);
-            baseline_.emplace(load(arguments.baseline));
+            baseline_.emplace(load_decoder(gptq::io::model_folder(arguments.baseline), arguments));
         }
         options_.bos = model::window_bos(decoder_.config(), tokenizer_);
         options_.seqlen = arguments.seqlen;
@@ -156,10 +157,6 @@ class evaluation {
     const std::vector<text>& texts() const { return texts_; }
 
  private:
-    model::decoder load(const std::string& path) const {
-        return load_decoder(gptq::io::model_folder(path), arguments_);
-    }
-
     void show(progress& bar, const std::string& path, std::size_t done, std::size_t total) const {
         throw_if_interrupted();
         bar.update(static_cast<double>(done) / static_cast<double>(total), path);
@@ -168,6 +165,7 @@ class evaluation {
     }
 
     const eval_arguments& arguments_;
+    gptq::io::model_folder folder_;
     model::tokenizer tokenizer_;
     std::vector<text> texts_;
     model::decoder decoder_;

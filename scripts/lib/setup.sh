@@ -3,7 +3,7 @@
 
 # What building everything and running the tests takes.
 build_packages=(
-    cmake g++ ninja-build
+    cmake g++ ninja-build ccache
     libxtensor-dev libopenblas-dev nlohmann-json3-dev libpcre2-dev libutf8proc-dev zlib1g-dev libcli11-dev
     catch2 libxtensor-blas-dev libbenchmark-dev
 )
@@ -37,19 +37,23 @@ install_missing() {
         apt-get install -q -y --no-install-recommends "${missing[@]}" < /dev/null >&2
 }
 
-# Compile through ccache where there is one.
-if command -v ccache > /dev/null; then
-    export CMAKE_CXX_COMPILER_LAUNCHER=ccache CMAKE_CUDA_COMPILER_LAUNCHER=ccache
-fi
-
 # find_nvcc: prints where the compiler of the CUDA toolkit is; fails where there is none.
 find_nvcc() {
     command -v nvcc || ls "${CUDA_PATH:-/usr/local/cuda}/bin/nvcc" 2> /dev/null
 }
 
+# configure PRESET [OPTION...]: through ccache where there is one, which asks for some leniency with precompiled headers.
+configure() {
+    if command -v ccache > /dev/null; then
+        export CMAKE_CXX_COMPILER_LAUNCHER=ccache CMAKE_CUDA_COMPILER_LAUNCHER=ccache
+        export CCACHE_SLOPPINESS=pch_defines,time_macros
+    fi
+    cmake --preset "$@"
+}
+
 # build PRESET [TARGET]: configures and builds.
 build() {
-    cmake --preset "$1"
+    configure "$1"
     cmake --build --preset "$1" ${2:+--target "$2"}
 }
 

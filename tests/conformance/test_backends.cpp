@@ -14,6 +14,7 @@
 using gptq::cpu_backend;
 using gptq::matrix_view;
 using gptq::testing::check_backend;
+using gptq::testing::check_backend_operations;
 using gptq_test::violates;
 
 namespace {
@@ -178,24 +179,24 @@ TEST_CASE("the library's backends conform") {
 }
 
 TEST_CASE("the check finds broken backends") {
-    CHECK(violates(check_backend<hands_out_used_memory>(), "Backend 1"));
-    CHECK(violates(check_backend<downloads_without_ld>(), "Backend 2"));
-    CHECK(violates(check_backend<lends_without_ld>(), "Backend 2"));
-    CHECK(violates(check_backend<skips_last_row>(), "Backend 3"));
-    CHECK(violates(check_backend<visits_twice>(), "Backend 3"));
-    CHECK(violates(check_backend<fills_lower_triangle>(), "Backend 4"));
-    CHECK(violates(check_backend<forgets_beta>(), "Backend 4"));
-    CHECK(violates(check_backend<forgets_ld>(), "Backend 4"));
-    CHECK(violates(check_backend<leaves_lower_triangle>(), "Backend 5"));
-    CHECK(violates(check_backend<factors_the_other_way>(), "Backend 5"));
-    CHECK(violates(check_backend<always_succeeds>(), "Backend 5"));
-    CHECK(violates(check_backend<always_succeeds>(), "Backend 6"));
-    CHECK(violates(check_backend<inverts_the_wrong_factor>(), "Backend 6"));
-    CHECK(violates(check_backend<multiplies_garbage>(), "Backend 7"));
-    CHECK(violates(check_backend<multiplies_coarsely>(), "Backend 7"));
-    CHECK(violates(check_backend<reads_lower_triangle>(), "Backend 8"));
-    CHECK(violates(check_backend<solves_from_the_left>(), "Backend 8"));
-    CHECK(violates(check_backend<throws_from_solve>(), "Backend 8"));
+    CHECK(violates(check_backend_operations<hands_out_used_memory>(), "Backend 1"));
+    CHECK(violates(check_backend_operations<downloads_without_ld>(), "Backend 2"));
+    CHECK(violates(check_backend_operations<lends_without_ld>(), "Backend 2"));
+    CHECK(violates(check_backend_operations<skips_last_row>(), "Backend 3"));
+    CHECK(violates(check_backend_operations<visits_twice>(), "Backend 3"));
+    CHECK(violates(check_backend_operations<fills_lower_triangle>(), "Backend 4"));
+    CHECK(violates(check_backend_operations<forgets_beta>(), "Backend 4"));
+    CHECK(violates(check_backend_operations<forgets_ld>(), "Backend 4"));
+    CHECK(violates(check_backend_operations<leaves_lower_triangle>(), "Backend 5"));
+    CHECK(violates(check_backend_operations<factors_the_other_way>(), "Backend 5"));
+    CHECK(violates(check_backend_operations<always_succeeds>(), "Backend 5"));
+    CHECK(violates(check_backend_operations<always_succeeds>(), "Backend 6"));
+    CHECK(violates(check_backend_operations<inverts_the_wrong_factor>(), "Backend 6"));
+    CHECK(violates(check_backend_operations<multiplies_garbage>(), "Backend 7"));
+    CHECK(violates(check_backend_operations<multiplies_coarsely>(), "Backend 7"));
+    CHECK(violates(check_backend_operations<reads_lower_triangle>(), "Backend 8"));
+    CHECK(violates(check_backend_operations<solves_from_the_left>(), "Backend 8"));
+    CHECK(violates(check_backend_operations<throws_from_solve>(), "Backend 8"));
 }
 
 TEST_CASE("a backend that differs through quantize only is found there") {

@@ -9,10 +9,14 @@
 #include <string>
 #include <vector>
 
+#include <gptq/damping.hpp>
+#include <gptq/gptq.hpp>
 #include <gptq/io/model_folder.hpp>
 #include <gptq/io/quantized_tensors.hpp>
+#include <gptq/model/embedding.hpp>
 #include <gptq/model/quantize_model.hpp>
 #include <gptq/model/report.hpp>
+#include <gptq/model/stages.hpp>
 
 #include "program/tiny_model.hpp"
 #include "support/message.hpp"

@@ -1,4 +1,5 @@
 // Logits of every architecture against those of transformers, in one go and token by token.
+#include <gptq/model/attention.hpp>
 #include <gptq/model/decoder.hpp>
 
 #include <filesystem>

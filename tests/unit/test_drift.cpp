@@ -167,6 +167,26 @@ TEST_CASE("without drift the weights stay as they are") {
         for (std::size_t k = 0; k < K; ++k) REQUIRE(W(n, k) == layer.W(n, k));
 }
 
+TEST_CASE("the share of a correction is what the tokens held out ask for, kept between none and all of it") {
+    const auto layer = gptq_test::make_layer(N, K, T, 31);
+    // Inputs that are 1.1 times as large in the float model ask for 1.1 W; those held out ask for a share of that step.
+    struct expectation {
+        float held_growth;
+        double share;
+    };
+    for (const auto& [held_growth, share] :
+         {expectation{1.05f, 0.5}, {1.1f, 1.0}, {1.3f, 1.0}, {1.0f, 0.0}, {0.8f, 0.0}}) {
+        matrix<float> float_X = layer.X, W = layer.W;
+        for (std::size_t t = 0; t < T; ++t)
+            for (std::size_t k = 0; k < K; ++k) float_X(t, k) *= t < cut ? 1.1f : held_growth;
+        CAPTURE(held_growth);
+        CHECK(correct(W, float_X, layer.X, 1e-6) == Approx(share).margin(2e-3));
+        for (std::size_t n = 0; n < N; ++n)
+            for (std::size_t k = 0; k < K; ++k)
+                REQUIRE(double{W(n, k)} == Approx(double{layer.W(n, k)} * (1.0 + 0.1 * share)).margin(2e-3));
+    }
+}
+
 TEST_CASE("what the correction saves on the tokens held out, for all rows or some") {
     const auto layer = gptq_test::make_layer(N, K, T, 28);
     const drifted d(layer);

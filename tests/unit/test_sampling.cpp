@@ -1,4 +1,5 @@
 // The filters of sampling against their definitions, taken word by word.
+#include <gptq/error.hpp>
 #include <gptq/model/sampling.hpp>
 
 #include <algorithm>

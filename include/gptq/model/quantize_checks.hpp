@@ -16,8 +16,6 @@ namespace gptq::model {
 
 namespace detail {
 
-[[noreturn]] 
-
 /// Throws unsupported_error, naming the module, where halves cannot hold the scales that its weights need.
 void check_scales(const module_plan& module, const stage_settings& settings, const tensor2<float>& weight);
 

@@ -36,7 +36,7 @@ inline constexpr float smallest_exact_scale = 0x1p-20f;
 /// The share of a layer's squared weights that scales too small for halves may have.
 inline constexpr double vanishing_share = 0.001;
 
-inline void fail_about_scales(const std::string& module, const std::string& problem) {
+[[noreturn]] inline void fail_about_scales(const std::string& module, const std::string& problem) {
     throw unsupported_error(module + ": " + problem +
                             ", and checkpoints hold scales in half precision; leave this layer as it is by the dynamic "
                             "rule \"-:" +

@@ -1,0 +1,32 @@
+// Models of gptq::compiled: see <gptq/compiled.hpp>.
+#ifndef GPTQ_COMPILED
+#error "Define GPTQ_COMPILED for this file and for all others of the program"
+#endif
+
+#include <gptq/model/impl/attention.hpp>
+#include <gptq/model/impl/block.hpp>
+#include <gptq/model/impl/calibration.hpp>
+#include <gptq/model/impl/chat_template.hpp>
+#include <gptq/model/impl/config_values.hpp>
+#include <gptq/model/impl/decoder.hpp>
+#include <gptq/model/impl/embedding.hpp>
+#include <gptq/model/impl/folder_warnings.hpp>
+#include <gptq/model/impl/generate.hpp>
+#include <gptq/model/impl/head.hpp>
+#include <gptq/model/impl/linear.hpp>
+#include <gptq/model/impl/model_config.hpp>
+#include <gptq/model/impl/perplexity.hpp>
+#include <gptq/model/impl/quantize_checks.hpp>
+#include <gptq/model/impl/quantize_log.hpp>
+#include <gptq/model/impl/quantize_model.hpp>
+#include <gptq/model/impl/quantize_plan.hpp>
+#include <gptq/model/impl/report.hpp>
+#include <gptq/model/impl/rope.hpp>
+#include <gptq/model/impl/sampling.hpp>
+#include <gptq/model/impl/stage_statistics.hpp>
+#include <gptq/model/impl/stages.hpp>
+#include <gptq/model/impl/stop_tokens.hpp>
+#include <gptq/model/impl/table.hpp>
+#include <gptq/model/impl/text_stream.hpp>
+#include <gptq/model/impl/weights.hpp>
+#include <gptq/model/impl/window_length.hpp>
