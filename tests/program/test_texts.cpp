@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "program/run_program.hpp"
 #include "program/tiny_model.hpp"
@@ -70,4 +71,25 @@ TEST_CASE("few ill-formed bytes are counted in a warning", "[program][texts]") {
     const auto result = s.tokenize(std::string(200, 'a') + "\xe9");
     CHECK(result.status == 0);
     CHECK(mentions(result.err, "warning", "1 bytes are no UTF-8"));
+}
+
+TEST_CASE("rounding to nearest needs no text, and its codes do not depend on one; GPTQ asks for it",
+          "[program][texts]") {
+    const text_scene s;
+    gptq_test::write_file(s.text, gptq_test::some_text(4 * 32));
+    const auto quantize = [&](const std::string& out, std::vector<std::string> more) {
+        std::vector<std::string> arguments{
+            "quantize", s.model.string(), (s.folder.path() / out).string(), "--bits", "4", "--group-size", "32"};
+        arguments.insert(arguments.end(), more.begin(), more.end());
+        return gptq_test::run_program(arguments);
+    };
+    CHECK(quantize("without", {"--method", "rtn"}).status == 0);
+    CHECK(
+        quantize("with", {"--method", "rtn", "--calib", s.text.string(), "--nsamples", "2", "--seqlen", "32"}).status ==
+        0);
+    CHECK(gptq_test::read_file(s.folder.path() / "without" / "model.safetensors") ==
+          gptq_test::read_file(s.folder.path() / "with" / "model.safetensors"));
+    const auto refused = quantize("refused", {});
+    CHECK(refused.status == 2);
+    CHECK(mentions(refused.err, "--calib"));
 }

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include <gptq/checked_size.hpp>
 #include <gptq/compiled.hpp>
 #include <gptq/error.hpp>
 #include <gptq/model/calibration.hpp>
@@ -21,9 +22,6 @@ GPTQ_INLINE std::optional<std::int32_t> window_bos(const model_config& config, c
     return config.arch.needs_bos ? tokens.bos_id() : std::nullopt;
 }
 
-}  // namespace gptq::model
-
-namespace gptq::model {
 namespace detail {
 
 /// Tokens at the end of a piece of text that differ if the text goes on, amply.
@@ -37,7 +35,8 @@ inline std::size_t boundary_from(std::string_view text, std::size_t from, std::s
 /// At least `count` tokens of text[begin, end), of no more of it than needed; all of its tokens if it has fewer.
 inline std::vector<std::int32_t> encode_prefix(const tokenizer& tokens, std::string_view text, std::size_t begin,
                                                std::size_t end, std::size_t count) {
-    for (std::size_t bytes = 6 * (count + unsure_tokens);; bytes *= 2) {
+    // A token is a byte at least, so that more tokens than bytes need all of the text.
+    for (std::size_t bytes = 6 * (std::min(count, text.size()) + unsure_tokens);; bytes *= 2) {
         const std::size_t cut = bytes < end - begin ? boundary_from(text, begin + bytes, end) : end;
         std::vector<std::int32_t> ids = tokens.encode(text.substr(begin, cut - begin));
         if (cut == end || ids.size() >= count + unsure_tokens) return ids;
@@ -50,7 +49,7 @@ inline std::vector<std::int32_t> spread_pieces(const tokenizer& tokens, std::str
                                                std::size_t stride) {
     std::vector<std::int32_t> chosen;
     const std::size_t part = text.size() / count;
-    if (part < 16 * stride) return chosen;
+    if (part / 16 < stride) return chosen;
     for (std::size_t i = 0; i < count; ++i) {
         const std::size_t end = i + 1 == count ? text.size() : boundary_from(text, (i + 1) * part, text.size());
         const std::size_t begin = i == 0 ? 0 : boundary_from(text, i * part, end);
@@ -74,9 +73,6 @@ inline std::vector<std::int32_t> spread_tokens(const std::vector<std::int32_t>& 
 }
 
 }  // namespace detail
-}  // namespace gptq::model
-
-namespace gptq::model {
 
 GPTQ_INLINE token_windows calibration_windows(const tokenizer& tokens, std::string_view text, std::size_t count,
                                               std::size_t length, std::optional<std::int32_t> bos,
@@ -86,14 +82,15 @@ GPTQ_INLINE token_windows calibration_windows(const tokenizer& tokens, std::stri
                           " of " + std::to_string(length));
     const std::size_t stride = length - (bos ? 1 : 0);
     const bool spread = sampling == window_sampling::spread;
+    const std::size_t wanted = checked_multiply(count, stride, "tokens of the calibration windows");
     std::vector<std::int32_t> ids;
     if (spread) ids = detail::spread_pieces(tokens, text, count, stride);
     if (ids.empty()) {
-        ids = spread ? tokens.encode(text) : detail::encode_prefix(tokens, text, 0, text.size(), count * stride);
+        ids = spread ? tokens.encode(text) : detail::encode_prefix(tokens, text, 0, text.size(), wanted);
         if (ids.size() / stride < count)
             throw shape_error(what + ": has " + std::to_string(ids.size()) + " tokens; " + std::to_string(count) +
-                              " windows of " + std::to_string(stride) + " tokens need " +
-                              std::to_string(count * stride) + "; give more text, or fewer or shorter windows");
+                              " windows of " + std::to_string(stride) + " tokens need " + std::to_string(wanted) +
+                              "; give more text, or fewer or shorter windows");
         if (spread) ids = detail::spread_tokens(ids, count, stride);
     }
     token_windows windows{{}, length};
