@@ -75,7 +75,8 @@ TEST_CASE("spread windows of a short text reach from its beginning to its end") 
 TEST_CASE("the first windows are those of the whole text's tokens") {
     const std::string text = numbered_lines(4000);
     const auto all = demo_tokenizer().encode(text);
-    const auto windows = calibration_windows(demo_tokenizer(), text, 7, 33, std::nullopt, "text", window_sampling::first);
+    const auto windows =
+        calibration_windows(demo_tokenizer(), text, 7, 33, std::nullopt, "text", window_sampling::first);
     REQUIRE(windows.tokens.size() == 7 * 33);
     CHECK(std::equal(windows.tokens.begin(), windows.tokens.end(), all.begin()));
 }
@@ -97,8 +98,9 @@ TEST_CASE("a text that is too short says how much there is and is needed, and hu
     const std::size_t tokens = demo_tokenizer().encode(text).size();
     for (const auto sampling : {window_sampling::spread, window_sampling::first}) {
         const auto ask = [&](std::size_t count, std::size_t length) {
-            return gptq_test::message_of(
-                [&] { calibration_windows(demo_tokenizer(), text, count, length, std::nullopt, "the text", sampling); });
+            return gptq_test::message_of([&] {
+                calibration_windows(demo_tokenizer(), text, count, length, std::nullopt, "the text", sampling);
+            });
         };
         CHECK(gptq_test::mentions(ask(100, 64), "the text", std::to_string(tokens), "6400"));
         CHECK(gptq_test::mentions(ask(std::size_t{1} << 60, 1 << 20), "more than memory can hold"));
