@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "program/tiny_model.hpp"
+#include "support/catch.hpp"
 #include "support/temp_dir.hpp"
 
 namespace gptq_test {
@@ -27,6 +28,13 @@ inline std::optional<std::string> program_path() {
     const char* path = std::getenv("GPTQ_BIN");
     if (path == nullptr || *path == '\0') return std::nullopt;
     return std::string(path);
+}
+
+/// Whether there is no program to test, which this says.
+inline bool skipped() {
+    if (program_path()) return false;
+    WARN("skipped: the program was not built (GPTQ_BIN is not set)");
+    return true;
 }
 
 struct run_result {

@@ -15,6 +15,7 @@
 namespace fs = std::filesystem;
 using gptq_test::mentions;
 using gptq_test::run_program;
+using gptq_test::skipped;
 
 namespace {
 
@@ -85,12 +86,6 @@ void replace_in(const fs::path& file, const std::string& from, const std::string
     REQUIRE(at != std::string::npos);
     content.replace(at, from.size(), to);
     gptq_test::write_file(file, content);
-}
-
-bool skipped() {
-    if (gptq_test::program_path()) return false;
-    WARN("skipped: the program was not built (GPTQ_BIN is not set)");
-    return true;
 }
 
 }  // namespace

@@ -13,14 +13,9 @@
 
 using gptq_test::mentions;
 using gptq_test::run_program;
+using gptq_test::skipped;
 
 namespace {
-
-bool skipped() {
-    if (gptq_test::program_path()) return false;
-    WARN("skipped: the program was not built (GPTQ_BIN is not set)");
-    return true;
-}
 
 struct scene {
     gptq_test::temp_dir folder;

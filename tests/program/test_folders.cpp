@@ -17,6 +17,7 @@ namespace fs = std::filesystem;
 using gptq_test::mentions;
 using gptq_test::read_file;
 using gptq_test::run_program;
+using gptq_test::skipped;
 using gptq_test::write_file;
 
 namespace {
@@ -100,12 +101,6 @@ void rename_tensors(const fs::path& model, const std::function<std::string(const
 }
 
 const std::string lfs_pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:abab\nsize 2626168\n";
-
-bool skipped() {
-    if (gptq_test::program_path()) return false;
-    WARN("skipped: the program was not built (GPTQ_BIN is not set)");
-    return true;
-}
 
 }  // namespace
 

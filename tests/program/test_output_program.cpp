@@ -12,16 +12,7 @@
 
 using gptq_test::mentions;
 using gptq_test::run_program;
-
-namespace {
-
-bool skipped() {
-    if (gptq_test::program_path()) return false;
-    WARN("skipped: the program was not built (GPTQ_BIN is not set)");
-    return true;
-}
-
-}  // namespace
+using gptq_test::skipped;
 
 TEST_CASE("no subcommand ends well if its output cannot be written") {
     if (skipped()) return;

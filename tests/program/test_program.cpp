@@ -16,14 +16,9 @@
 
 namespace fs = std::filesystem;
 using gptq_test::run_program;
+using gptq_test::skipped;
 
 namespace {
-
-bool skipped() {
-    if (gptq_test::program_path()) return false;
-    WARN("skipped: the program was not built (GPTQ_BIN is not set)");
-    return true;
-}
 
 /// Runs a subcommand that must succeed with --json, and parses all of its standard output.
 nlohmann::json json_of(std::vector<std::string> arguments) {
