@@ -125,7 +125,7 @@ double dense_seconds(const device_machine& gpu, const std::vector<device_matrix<
     std::size_t turn = 0;
     const auto multiply = [&] {
         const device_matrix<half>& W = weights[turn++ % weights.size()];
-        gpu.multiply_transposed(X.view(), W.view(), Y.view());
+        gpu.multiply_transposed(X.view(), W.view(), Y.view(), 0.0f);
     };
     return seconds_of(gpu, multiply, products_of_run);
 }

@@ -5,6 +5,7 @@
 
 #include <gptq/model/impl/attention.hpp>
 #include <gptq/model/impl/block.hpp>
+#include <gptq/model/impl/block_run.hpp>
 #include <gptq/model/impl/calibration.hpp>
 #include <gptq/model/impl/chat_template.hpp>
 #include <gptq/model/impl/config_values.hpp>
@@ -23,10 +24,20 @@
 #include <gptq/model/impl/report.hpp>
 #include <gptq/model/impl/rope.hpp>
 #include <gptq/model/impl/sampling.hpp>
-#include <gptq/model/impl/stage_statistics.hpp>
-#include <gptq/model/impl/stages.hpp>
 #include <gptq/model/impl/stop_tokens.hpp>
 #include <gptq/model/impl/table.hpp>
 #include <gptq/model/impl/text_stream.hpp>
 #include <gptq/model/impl/weights.hpp>
 #include <gptq/model/impl/window_length.hpp>
+
+namespace gptq::model {
+
+template class block_run<cpu_model_backend>;
+template class basic_decoder<cpu_model_backend>;
+GPTQ_EVALUATIONS(template)
+
+namespace detail {
+GPTQ_GENERATION(template)
+}  // namespace detail
+
+}  // namespace gptq::model

@@ -59,8 +59,9 @@ std::string form_of(const model_summary& summary, const io::model_folder& folder
         settings->group_size > 0 ? format("groups of %d", settings->group_size).c_str() : "one group per row");
 }
 
-void add_layer(model_summary& summary, const io::model_folder& folder, const model::linear_slot& slot,
-               const std::string& module, const std::vector<std::string>& tensors) {
+void add_layer(model_summary& summary, const io::model_folder& folder,
+               const model::linear_slot<model::stored_layer, model::norm_layer>& slot, const std::string& module,
+               const std::vector<std::string>& tensors) {
     layer_summary layer{std::string(summary.config.arch.names.*slot.name),
                         form_of(summary, folder, module),
                         slot.out_features(summary.config),
@@ -100,7 +101,7 @@ model_summary summarize(const io::model_folder& folder) {
     const auto tensors = folder.tensor_names();
     summary.tensors = tensors.size();
     for (const std::string& name : tensors) summary.bytes += folder.tensor(name).bytes.size();
-    for (const model::linear_slot& slot : model::linear_slots) {
+    for (const auto& slot : model::stored_slots) {
         const std::string name(summary.config.arch.names.*slot.name);
         if (name.empty()) continue;
         for (std::size_t i = 0; i < summary.config.blocks; ++i)

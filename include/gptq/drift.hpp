@@ -13,12 +13,15 @@
 #include <algorithm>
 #include <cstddef>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 #include <gptq/concepts.hpp>
 #include <gptq/error.hpp>
 #include <gptq/factor.hpp>
 #include <gptq/finite.hpp>
+#include <gptq/half.hpp>
+#include <gptq/held_layer.hpp>
 #include <gptq/hessian.hpp>
 #include <gptq/layer_error.hpp>
 #include <gptq/matrix_view.hpp>
@@ -40,13 +43,15 @@ constexpr void in_squares(std::size_t first, std::size_t last, std::size_t cols,
 }
 
 /// Row m of (Y~ - Y)', some tokens of it.
+template <class T>
 struct transposed_difference {
-    matrix_view<const float> wanted, actual;  // [t, M]
-    matrix_view<float> to;                    // [M, t]
+    matrix_view<const T> wanted, actual;  // [t, M]
+    matrix_view<float> to;                // [M, t]
     constexpr void operator()(std::size_t m) const noexcept { rows(m, m + 1); }
     constexpr void rows(std::size_t first, std::size_t last) const noexcept {
-        in_squares(first, last, to.cols,
-                   [this](std::size_t m, std::size_t t) { to(m, t) = wanted(t, m) - actual(t, m); });
+        in_squares(first, last, to.cols, [this](std::size_t m, std::size_t t) {
+            to(m, t) = to_float(wanted(t, m)) - to_float(actual(t, m));
+        });
     }
 };
 
@@ -102,14 +107,17 @@ class basic_drift {
           layer_(backend.template make_matrix<float>(0, in_features)),
           mean_(backend.template make_matrix<float>(in_features, in_features)) {}
 
-    /// For the layer W [N, K], in host memory, whose outputs are added to states. Memory: twice N x K floats.
-    explicit basic_drift(matrix_view<const float> W, const B& backend = {})
+    /// For the layer W [N, K], in the backend's memory, whose outputs are added to states. Memory: twice N x K floats.
+    basic_drift(in_backend_t, matrix_view<const float> W, const B& backend = {})
         : backend_(backend),
           layer_(backend.template make_matrix<float>(W.rows, W.cols)),
           mean_(backend.template make_matrix<float>(W.rows, W.cols)) {
-        const auto lent = backend.lend(W);
-        backend.for_each_row(W.rows, detail::copy_row{lent.view(), layer_.view()});
+        backend.for_each_row(W.rows, detail::copy_row{W, layer_.view()});
     }
+
+    /// The same for W in host memory.
+    explicit basic_drift(matrix_view<const float> W, const B& backend = {})
+        : basic_drift(in_backend, backend.lend(W).view(), backend) {}
 
     /// Adds tokens, all in host memory: the inputs X [T, K] and what they are in the float model; the states
     /// S [T, N] likewise, where there is one layer. Cost: 2 T K^2 flops, or 4 T N K for a layer. Throws shape_error where
@@ -119,22 +127,39 @@ class basic_drift {
         const std::size_t N = layer_.view().rows;
         check(float_X, X, in_features(), X.rows, "inputs");
         check(float_S, S, N, N == 0 ? 0 : X.rows, "states");
+        const auto x = backend_.lend(X), float_x = backend_.lend(float_X);
+        const auto s = backend_.lend(S), float_s = backend_.lend(float_S);
+        add(in_backend, matrix_view<const float>(float_x.view()), matrix_view<const float>(x.view()),
+            matrix_view<const float>(float_s.view()), matrix_view<const float>(s.view()));
+    }
+
+    /// The same for matrices in the backend's memory, inputs of float, half or bfloat16. NaN and infinity show in what
+    /// follows from them.
+    template <class T>
+    void add(in_backend_t, matrix_view<const T> float_X, matrix_view<const T> X, matrix_view<const float> float_S,
+             matrix_view<const float> S) {
+        const std::size_t N = layer_.view().rows;
         if (X.rows == 0) return;
         const double before = static_cast<double>(samples_), added = static_cast<double>(X.rows);
         auto input_room = room_for(in_features()), output_room = room_for(N);
         for (std::size_t first = 0; first < X.rows; first += chunk_tokens) {
             const std::size_t count = std::min(chunk_tokens, X.rows - first);
-            const auto rows = [&](matrix_view<const float> m) { return m.block(first, count, 0, m.cols); };
+            const auto rows = [&](auto m) { return m.block(first, count, 0, m.cols); };
             const float alpha = static_cast<float>(2.0 / (before + added));
             const float beta = static_cast<float>(first == 0 ? before / (before + added) : 1.0);
-            const auto x = backend_.lend(rows(X));
             auto missing = difference(rows(float_X), rows(X), input_room.view());
             if (N != 0) {
                 const auto outputs = difference(rows(float_S), rows(S), output_room.view());
                 backend_.multiply(outputs, layer_.view(), missing, 1.0f, 1.0f);
                 missing = outputs;
             }
-            backend_.multiply(mean_.view(), missing, x.view(), alpha, beta);
+            if constexpr (std::is_same_v<T, float>) {
+                backend_.multiply(mean_.view(), missing, rows(X), alpha, beta);
+            } else {
+                auto wide = backend_.template make_matrix<float>(count, X.cols);
+                backend_.for_each_row(count, detail::widen_row<T>{rows(X), wide.view()});
+                backend_.multiply(mean_.view(), missing, wide.view(), alpha, beta);
+            }
         }
         samples_ += X.rows;
     }
@@ -179,11 +204,11 @@ class basic_drift {
     }
 
     /// (wanted - actual)'
-    matrix_view<float> difference(matrix_view<const float> wanted, matrix_view<const float> actual,
+    template <class T>
+    matrix_view<float> difference(matrix_view<const T> wanted, matrix_view<const T> actual,
                                   matrix_view<float> room) const {
-        const auto w = backend_.lend(wanted), a = backend_.lend(actual);
         const matrix_view<float> to = room.columns(0, actual.rows);
-        backend_.for_each_row(to.rows, detail::transposed_difference{w.view(), a.view(), to});
+        backend_.for_each_row(to.rows, detail::transposed_difference<T>{wanted, actual, to});
         return to;
     }
 
@@ -252,26 +277,44 @@ drift_step<B> find_drift_step(matrix_view<const float> W, const drift_statistics
 }  // namespace detail
 
 /// By how much correct_drift would lower the squared error (tr(D H D'), as output_error has it) that drift causes on
-/// the tokens held out, judged by rows 0, every, 2 every, ... of W [N, K] in host memory. For choosing the damping of
-/// fit_factor. Cost: about 8 N K^2 / every flops. Throws shape_error where the shapes do not fit.
+/// the tokens held out, judged by rows 0, every, 2 every, ... of W [N, K] in the backend's memory. For choosing the
+/// damping of fit_factor. Cost: about 8 N K^2 / every flops. Throws shape_error where the shapes do not fit.
+template <Backend B, FactorPath<B> P>
+double drift_saving(in_backend_t, matrix_view<const float> W, const drift_statistics<B, P>& drift,
+                    std::size_t every = 1) {
+    return detail::find_drift_step(detail::every_nth_row(W, every), drift, every).saving();
+}
+
+/// The same for W in host memory.
 template <Backend B, FactorPath<B> P>
 double drift_saving(matrix_view<const float> W, const drift_statistics<B, P>& drift, std::size_t every = 1) {
     const auto lent = drift.fit_factor.backend.lend(detail::every_nth_row(W, every));
     return detail::find_drift_step(lent.view(), drift, every).saving();
 }
 
-/// Replaces W [N, K], in host memory, by the weights to quantize in its place, and returns alpha. alpha is the best
-/// there is for the tokens held out, in closed form: with P and H their shortfall and Hessian, and S = the correction
-/// found without them, <P, S> / tr(S H S'), kept between 0 and 1. Cost: about 8 N K^2 flops; memory: 3 N K + 3 K^2
-/// floats. Throws shape_error where the shapes do not fit.
+/// Replaces W [N, K], in the backend's memory, by the weights to quantize in its place, and returns alpha. alpha is the
+/// best there is for the tokens held out, in closed form: with P and H their shortfall and Hessian, and S = the
+/// correction found without them, <P, S> / tr(S H S'), kept between 0 and 1. Cost: about 8 N K^2 flops; memory: 3 N K +
+/// 3 K^2 floats. Throws shape_error where the shapes do not fit.
+template <Backend B, FactorPath<B> P>
+double correct_drift(in_backend_t, matrix_view<float> W, const drift_statistics<B, P>& drift) {
+    const B& backend = drift.fit_factor.backend;
+    auto step = detail::find_drift_step<B, P>(W, drift, 1);
+    const double alpha = step.alpha();
+    backend.for_each_row(W.rows, detail::mix_row{step.S.view(), W, static_cast<float>(alpha), 1.0f});
+    backend.for_each_row(W.rows, detail::copy_row{step.S.view(), W});
+    return alpha;
+}
+
+/// The same for W in host memory.
 template <Backend B, FactorPath<B> P>
 double correct_drift(matrix_view<float> W, const drift_statistics<B, P>& drift) {
     const B& backend = drift.fit_factor.backend;
+    auto held = backend.template make_matrix<float>(W.rows, W.cols);
     const auto lent = backend.lend(W);
-    auto step = detail::find_drift_step<B, P>(lent.view(), drift, 1);
-    const double alpha = step.alpha();
-    backend.for_each_row(W.rows, detail::mix_row{step.S.view(), lent.view(), static_cast<float>(alpha), 1.0f});
-    backend.download(step.S.view(), W);
+    backend.for_each_row(W.rows, detail::copy_row{lent.view(), held.view()});
+    const double alpha = correct_drift(in_backend, held.view(), drift);
+    backend.download(held.view(), W);
     return alpha;
 }
 

@@ -14,6 +14,7 @@
 #include <gptq/error.hpp>
 #include <gptq/finite.hpp>
 #include <gptq/groups.hpp>
+#include <gptq/held_layer.hpp>
 #include <gptq/k_best.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/options.hpp>
@@ -22,16 +23,6 @@
 namespace gptq {
 
 namespace detail {
-
-template <class T>
-struct copy_row_of {
-    matrix_view<const T> from;
-    matrix_view<T> to;
-    constexpr void operator()(std::size_t r) const noexcept {
-        for (std::size_t c = 0; c < to.cols; ++c) to(r, c) = from(r, c);
-    }
-};
-using copy_row = copy_row_of<float>;
 
 struct add_row {
     matrix_view<const float> from;

@@ -32,6 +32,7 @@ constexpr float to_float(half h) {
 }
 
 /// Exact.
+constexpr float to_float(float x) { return x; }
 constexpr float to_float(bfloat16 b) { return std::bit_cast<float>(static_cast<std::uint32_t>(b.bits) << 16); }
 
 /// Nearest half, ties to even; overflow gives infinity, NaN stays NaN.

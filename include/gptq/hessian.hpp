@@ -11,6 +11,7 @@
 #include <gptq/error.hpp>
 #include <gptq/finite.hpp>
 #include <gptq/half.hpp>
+#include <gptq/held_layer.hpp>
 #include <gptq/matrix_like.hpp>
 #include <gptq/matrix_view.hpp>
 
@@ -61,23 +62,29 @@ class basic_hessian {
         check(inputs);
         if (inputs.rows == 0) return;
         const auto lent = backend_.lend(inputs);
-        accumulate(lent.view());
+        accumulate(matrix_view<const float>(lent.view()));
     }
 
     /// Adds tokens whose inputs are held in 16 bits, X [T, K] of half or bfloat16 in host memory. They are widened some
     /// hundred at a time, so that no copy of a calibration set is made. Throws as add() of floats.
     template <class T>
     requires(std::is_same_v<T, half> || std::is_same_v<T, bfloat16>) void add(matrix_view<const T> X) {
-        constexpr std::size_t tokens_at_once = 512;
         check(X);
-        auto wide = backend_.template make_matrix<float>(std::min(X.rows, tokens_at_once), X.cols);
         for (std::size_t first = 0; first < X.rows; first += tokens_at_once) {
-            const std::size_t tokens = std::min(X.rows - first, tokens_at_once);
-            const auto lent = backend_.lend(X.block(first, tokens, 0, X.cols));
-            const auto piece = wide.view().block(0, tokens, 0, X.cols);
-            backend_.for_each_row(tokens, detail::widen_row<T>{lent.view(), piece});
-            accumulate(piece);
+            const auto lent = backend_.lend(X.block(first, std::min(X.rows - first, tokens_at_once), 0, X.cols));
+            add_widened(lent.view());
         }
+    }
+
+    /// Adds tokens whose inputs lie in the backend's memory, X [T, K] of float, half or bfloat16. NaN and infinity show in
+    /// the diagonal. Numbers of 16 bits are widened some at a time where gram_update does not take them.
+    template <class T>
+    void add(in_backend_t, matrix_view<const T> X) {
+        if (X.rows == 0) return;
+        if constexpr (requires { backend_.gram_update(H_.view(), X, 1.0f, 1.0f); })
+            accumulate(X);
+        else
+            add_widened(X);
     }
 
     /// Adds the tokens that `other` has seen, as if they had been added here. Throws shape_error where K differs.
@@ -110,8 +117,23 @@ class basic_hessian {
         require_finite(inputs, "hessian: the inputs", "token", "feature");
     }
 
+    static constexpr std::size_t tokens_at_once = 512;
+
+    /// X [T, K] in the backend's memory.
+    template <class T>
+    void add_widened(matrix_view<const T> X) {
+        auto wide = backend_.template make_matrix<float>(std::min(X.rows, tokens_at_once), X.cols);
+        for (std::size_t first = 0; first < X.rows; first += tokens_at_once) {
+            const std::size_t tokens = std::min(X.rows - first, tokens_at_once);
+            const auto piece = wide.view().block(0, tokens, 0, X.cols);
+            backend_.for_each_row(tokens, detail::widen_row<T>{X.block(first, tokens, 0, X.cols), piece});
+            accumulate(matrix_view<const float>(piece));
+        }
+    }
+
     /// X [T, K] in the backend's memory, T > 0.
-    void accumulate(matrix_view<const float> X) {
+    template <class T>
+    void accumulate(matrix_view<const T> X) {
         const double before = static_cast<double>(samples_), added = static_cast<double>(X.rows);
         backend_.gram_update(H_.view(), X, static_cast<float>(2.0 / (before + added)),
                              static_cast<float>(before / (before + added)));

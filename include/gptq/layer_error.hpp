@@ -9,6 +9,7 @@
 #include <gptq/concepts.hpp>
 #include <gptq/error.hpp>
 #include <gptq/fold.hpp>
+#include <gptq/held_layer.hpp>
 #include <gptq/hessian.hpp>
 #include <gptq/matrix_view.hpp>
 
@@ -76,13 +77,20 @@ double weighted_squares(const B& backend, matrix_view<const float> D, matrix_vie
 }  // namespace detail
 
 /// tr(D H D'), H undamped: the mean over the calibration tokens of twice the squared error of the layer's outputs.
-/// D: the difference of the weights, [N, K] in host memory. Cost: 1 to 2 N K^2 flops. Throws shape_error where K differs.
+/// D: the difference of the weights, [N, K] in the backend's memory. Cost: 1 to 2 N K^2 flops. Throws shape_error where K
+/// differs.
 template <Backend B>
-double output_error(matrix_view<const float> D, const basic_hessian<B>& h) {
+double output_error(in_backend_t, matrix_view<const float> D, const basic_hessian<B>& h) {
     if (D.cols != h.in_features())
         throw shape_error("layer_error: weights " + shape_string(D.rows, D.cols) + " and a Hessian of " +
                           std::to_string(h.in_features()) + " features");
-    return detail::weighted_squares(h.backend(), h.backend().lend(D).view(), h.upper());
+    return detail::weighted_squares(h.backend(), D, h.upper());
+}
+
+/// The same for D in host memory.
+template <Backend B>
+double output_error(matrix_view<const float> D, const basic_hessian<B>& h) {
+    return output_error(in_backend, h.backend().lend(D).view(), h);
 }
 
 }  // namespace gptq

@@ -58,9 +58,6 @@ struct add_bias {
 
 namespace detail {
 
-constexpr float to_float(float x) { return x; }
-using gptq::to_float;
-
 /// A buffer whose elements are not set.
 template <class T>
 std::unique_ptr<T[]> uninitialized(std::size_t size) {
@@ -145,7 +142,7 @@ class held_rows {
             if (contiguous && !x.empty()) return &x[features.front()];
         std::fill(room.begin(), room.end(), 0.0f);
         if (!x.empty())
-            for (std::size_t i = 0; i < features.size(); ++i) room[i] = detail::to_float(x[features[i]]);
+            for (std::size_t i = 0; i < features.size(); ++i) room[i] = to_float(x[features[i]]);
         return room.data();
     }
 

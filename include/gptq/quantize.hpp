@@ -24,6 +24,7 @@
 #include <gptq/concepts.hpp>
 #include <gptq/factor.hpp>
 #include <gptq/finite.hpp>
+#include <gptq/held_layer.hpp>
 #include <gptq/k_best.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/options.hpp>
@@ -85,30 +86,26 @@ struct quantize_row {
 
 }  // namespace detail
 
-/// Quantizes a layer W [N, K] with the factored Hessian of its inputs into `out`, whose codes, scales, zeros and g_idx
-/// are written. Time: N K^2 flops in matrix products, N K block_size in the loop; memory: W once more in float.
+/// Quantizes a layer W [N, K], in the backend's memory, with the factored Hessian of its inputs into `result`.
+/// Time: N K^2 flops in matrix products, N K block_size in the loop; memory: W once more in float.
 /// Where the Hessian could not be factored the layer is rounded to nearest, and the report says so.
-/// Throws shape_error where shapes do not fit, non_finite_error for weights that are NaN or infinite.
 template <int Bits, class Grid, Backend B, FactorPath<B> P, Observer O>
-requires QuantGrid<Grid, Bits> solve_report solve(matrix_view<const float> W_host, const factored_hessian<B, P>& f,
-                                                  quantized_view out, const quantize_options& options, O& observer,
-                                                  const Grid& grid = {}) {
-    const std::size_t N = W_host.rows, K = W_host.cols, G = group_count(f.in_features(), f.group_features);
-    detail::check_layer(W_host, f.in_features(), f.group_features, out);
+requires QuantGrid<Grid, Bits> solve_report solve(in_backend_t, matrix_view<const float> weights,
+                                                  const factored_hessian<B, P>& f, held_layer<B>& result,
+                                                  const quantize_options& options, O& observer, const Grid& grid = {}) {
+    const std::size_t N = weights.rows, K = weights.cols;
     solve_report report = detail::begin_report(f, options);
+    const B& backend = f.backend;
     if (!f.positive_definite) {
-        round_to_nearest_into<Bits>(f.backend, W_host, f.group_features, out, grid);
+        round_to_nearest_into<Bits>(in_backend, backend, weights, f.group_features, result, grid);
         return report;
     }
-    const B& backend = f.backend;
-    const auto lent_weights = backend.lend(W_host);
     const auto order = backend.lend(detail::row_of(f.order)), group_at = backend.lend(detail::row_of(f.group_at));
     const auto dead = backend.lend(detail::row_of(f.dead));
     auto W = backend.template make_matrix<float>(N, K);  // [N, K], columns in their order
-    backend.for_each_row(N, detail::gather_row{lent_weights.view(), W.view(), order.view(), dead.view()});
+    backend.for_each_row(N, detail::gather_row{weights, W.view(), order.view(), dead.view()});
 
-    detail::layer_buffers<B> result(backend, N, K, G);
-    if (f.static_groups) detail::fit_static_groups<Bits>(f, lent_weights.view(), result.groups(), grid);
+    if (f.static_groups) detail::fit_static_groups<Bits>(f, weights, result.groups(), grid);
 
     const std::size_t block = std::min(options.block_size, K);
     const std::size_t stretch = std::min(detail::blocks_per_stretch * block, K);
@@ -139,9 +136,22 @@ requires QuantGrid<Grid, Bits> solve_report solve(matrix_view<const float> W_hos
         f.path.leave(backend, f.factor.view(), W.view(), first, Ss);  // (7)
     }
     result.restore_columns(f.order);
-    result.download(out);
-    for (std::size_t p = 0; p < K; ++p) out.g_idx[f.order[p]] = static_cast<std::int32_t>(f.group_at[p]);
+    for (std::size_t p = 0; p < K; ++p) result.g_idx()[f.order[p]] = static_cast<std::int32_t>(f.group_at[p]);
     report.loss = detail::total(backend, loss.view());
+    return report;
+}
+
+/// The same for W in host memory, into `out`, whose codes, scales, zeros and g_idx are written. Throws shape_error where
+/// shapes do not fit, non_finite_error for weights that are NaN or infinite.
+template <int Bits, class Grid, Backend B, FactorPath<B> P, Observer O>
+requires QuantGrid<Grid, Bits> solve_report solve(matrix_view<const float> W, const factored_hessian<B, P>& f,
+                                                  quantized_view out, const quantize_options& options, O& observer,
+                                                  const Grid& grid = {}) {
+    detail::check_layer(W, f.in_features(), f.group_features, out);
+    const auto weights = f.backend.lend(W);
+    held_layer<B> result(f.backend, W.rows, W.cols, out.scales.cols);
+    const solve_report report = solve<Bits>(in_backend, weights.view(), f, result, options, observer, grid);
+    result.download(out);
     return report;
 }
 

@@ -202,17 +202,15 @@ inline std::vector<std::vector<std::size_t>> positions_by_group(std::span<const 
 template <int Bits, class Grid, Backend B, FactorPath<B> P>
 class refinement {
  public:
-    refinement(const factored_hessian<B, P>& f, matrix_view<const float> W, quantized_view q, const Grid& grid)
+    /// W in the backend's memory. q outlives the refinement, which changes it.
+    refinement(const factored_hessian<B, P>& f, matrix_view<const float> W, held_layer<B>& q, const Grid& grid)
         : f_(f),
           backend_(f.backend),
           grid_(grid),
           A_(backend_.template make_matrix<float>(W.cols, W.cols)),
           E_(backend_.template make_matrix<float>(W.rows, W.cols)),
-          result_(backend_, W.rows, W.cols, q.scales.cols) {
+          result_(q) {
         f.path.hessian_factor(backend_, f.factor.view(), A_.view());
-        copy_in<std::uint8_t>(q.codes, result_.codes());
-        copy_in<float>(q.scales, result_.groups().scales);
-        copy_in<std::uint8_t>(q.zeros, result_.groups().zeros);
         compute_errors(W);
     }
 
@@ -230,22 +228,13 @@ class refinement {
         }
     }
 
-    void download(quantized_view q) { result_.download(q); }
-
  private:
-    template <class T>
-    void copy_in(matrix_view<const T> host, matrix_view<T> mine) const {
-        const auto lent = backend_.lend(host);
-        backend_.for_each_row(mine.rows, copy_row_of<T>{lent.view(), mine});
-    }
-
     /// E = (W - Q) A.
     void compute_errors(matrix_view<const float> W) {
-        const auto lent = backend_.lend(W);
         const auto order = backend_.lend(row_of(f_.order)), group_at = backend_.lend(row_of(f_.group_at));
         const auto dead = backend_.lend(row_of(f_.dead));
         auto D = backend_.template make_matrix<float>(W.rows, W.cols);
-        backend_.for_each_row(W.rows, gather_row{lent.view(), D.view(), order.view(), dead.view()});
+        backend_.for_each_row(W.rows, gather_row{W, D.view(), order.view(), dead.view()});
         backend_.for_each_row(W.rows, difference_row<Bits, Grid>{D.view(), result_.codes(), result_.groups(),
                                                                  order.view(), group_at.view(), grid_});
         backend_.multiply(E_.view(), D.view(), A_.view(), 1.0f, 0.0f);
@@ -298,35 +287,62 @@ class refinement {
     Grid grid_;
     backend_matrix<B, float> A_;  // [K, K], H = A A'
     backend_matrix<B, float> E_;  // [N, K]
-    layer_buffers<B> result_;
+    held_layer<B>& result_;
 };
 
 }  // namespace detail
 
 /// Lowers the loss of a quantized layer q in place: W [N, K] are the weights it stands for, f the factored Hessian that
-/// it was quantized with. Works after quantize() and after round_to_nearest(), for every order and grid; scales are
-/// refitted where the grid is affine. The loss tr(D H_damped D'), which it returns, never rises but for the last bits
-/// of floats. Cost: up to 6 N K^2 flops a round; memory: 2 N K + K^2 floats. Throws shape_error where shapes do not
-/// fit, non_finite_error for weights that are NaN or infinite.
+/// it was quantized with, all in the backend's memory. Works after quantize() and after round_to_nearest(), for every
+/// order and grid; scales are refitted where the grid is affine. The loss tr(D H_damped D'), which it returns, never rises
+/// but for the last bits of floats. Cost: up to 6 N K^2 flops a round; memory: 2 N K + K^2 floats.
+template <int Bits, class Grid, Backend B, FactorPath<B> P>
+requires QuantGrid<Grid, Bits>
+double refine(in_backend_t, matrix_view<const float> W, const factored_hessian<B, P>& f, held_layer<B>& q,
+              const quantize_options& options, const Grid& grid = {}) {
+    detail::refinement<Bits, Grid, B, P> run(f, W, q, grid);
+    for (int round = 0; round < options.refine.rounds; ++round) run.sweep(options.refine, options.block_size);
+    return run.loss();
+}
+
+/// The same in host memory. Throws shape_error where shapes do not fit, non_finite_error for weights that are NaN or
+/// infinite.
 template <int Bits, class Grid, Backend B, FactorPath<B> P>
 requires QuantGrid<Grid, Bits>
 double refine(matrix_view<const float> W, const factored_hessian<B, P>& f, quantized_view q,
               const quantize_options& options, const Grid& grid = {}) {
     detail::check_layer(W, f.in_features(), f.group_features, q);
-    detail::refinement<Bits, Grid, B, P> run(f, W, q, grid);
-    for (int round = 0; round < options.refine.rounds; ++round) run.sweep(options.refine, options.block_size);
-    run.download(q);
-    return run.loss();
+    const auto weights = f.backend.lend(W);
+    held_layer<B> held(f.backend, W.rows, W.cols, q.scales.cols);
+    held.upload({q.codes, q.scales, q.zeros, q.g_idx});
+    const double loss = refine<Bits>(in_backend, weights.view(), f, held, options, grid);
+    held.download(q);
+    return loss;
 }
 
 /// solve(), and refine() where options.refine asks for it and there was a factor. Throws as they do.
+template <int Bits, class Grid, Backend B, FactorPath<B> P, Observer O>
+requires QuantGrid<Grid, Bits> solve_report solve_and_refine(in_backend_t, matrix_view<const float> W,
+                                                             const factored_hessian<B, P>& f, held_layer<B>& out,
+                                                             const quantize_options& options, O& observer,
+                                                             const Grid& grid = {}) {
+    solve_report report = solve<Bits>(in_backend, W, f, out, options, observer, grid);
+    if (options.refine.rounds > 0 && f.positive_definite)
+        report.loss = refine<Bits>(in_backend, W, f, out, options, grid);
+    return report;
+}
+
+/// The same in host memory.
 template <int Bits, class Grid, Backend B, FactorPath<B> P, Observer O>
 requires QuantGrid<Grid, Bits> solve_report solve_and_refine(matrix_view<const float> W,
                                                              const factored_hessian<B, P>& f, quantized_view out,
                                                              const quantize_options& options, O& observer,
                                                              const Grid& grid = {}) {
-    solve_report report = solve<Bits>(W, f, out, options, observer, grid);
-    if (options.refine.rounds > 0 && f.positive_definite) report.loss = refine<Bits>(W, f, out, options, grid);
+    detail::check_layer(W, f.in_features(), f.group_features, out);
+    const auto weights = f.backend.lend(W);
+    held_layer<B> held(f.backend, W.rows, W.cols, out.scales.cols);
+    const solve_report report = solve_and_refine<Bits>(in_backend, weights.view(), f, held, options, observer, grid);
+    held.download(out);
     return report;
 }
 

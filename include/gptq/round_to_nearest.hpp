@@ -12,62 +12,13 @@
 #include <gptq/error.hpp>
 #include <gptq/finite.hpp>
 #include <gptq/groups.hpp>
+#include <gptq/held_layer.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/quantized.hpp>
 
 namespace gptq {
 
 namespace detail {
-
-template <Backend B, class T>
-using backend_matrix = decltype(std::declval<const B&>().template make_matrix<T>(0, 0));
-
-/// Row r of codes, each to its column's place: all at once, since in the loop each would go to another line of memory.
-struct scatter_codes {
-    matrix_view<const std::uint8_t> codes;  // [N, K], columns in `order`
-    matrix_view<std::uint8_t> to;           // [N, K]
-    matrix_view<const std::size_t> order;   // [1, K]
-    constexpr void operator()(std::size_t r) const noexcept {
-        // In variables of their own: to compilers, a byte that is stored may be part of any member.
-        const std::span<const std::uint8_t> from = codes.row(r);
-        const std::span<std::uint8_t> row = to.row(r);
-        const std::span<const std::size_t> place = order.row(0);
-        for (std::size_t p = 0; p < from.size(); ++p) row[place[p]] = from[p];
-    }
-};
-
-/// A layer's result in the backend's memory, until it is complete.
-template <Backend B>
-class layer_buffers {
- public:
-    layer_buffers(const B& backend, std::size_t N, std::size_t K, std::size_t G)
-        : backend_(backend),
-          codes_(backend.template make_matrix<std::uint8_t>(N, K)),
-          scales_(backend.template make_matrix<float>(N, G)),
-          zeros_(backend.template make_matrix<std::uint8_t>(N, G)) {}
-
-    matrix_view<std::uint8_t> codes() { return codes_.view(); }            // [N, K]
-    group_parameters groups() { return {scales_.view(), zeros_.view()}; }  // [N, G]
-    /// Codes whose columns are in the order of the solver's loop go to the layer's.
-    void restore_columns(const std::vector<std::size_t>& order) {
-        if (std::is_sorted(order.begin(), order.end())) return;
-        auto restored = backend_.template make_matrix<std::uint8_t>(codes().rows, codes().cols);
-        const auto lent = backend_.lend(matrix_view<const std::size_t>(order.data(), 1, order.size()));
-        backend_.for_each_row(codes().rows, scatter_codes{codes(), restored.view(), lent.view()});
-        codes_ = std::move(restored);
-    }
-    void download(quantized_view out) {
-        backend_.download(codes_.view(), out.codes);
-        backend_.download(scales_.view(), out.scales);
-        backend_.download(zeros_.view(), out.zeros);
-    }
-
- private:
-    const B& backend_;
-    backend_matrix<B, std::uint8_t> codes_;
-    backend_matrix<B, float> scales_;
-    backend_matrix<B, std::uint8_t> zeros_;
-};
 
 /// The grid of weights w; by what each costs, if that is known and the grid asks for it.
 template <int Bits, class Grid>
@@ -130,21 +81,27 @@ inline void check_layer(matrix_view<const float> W, std::size_t in_features, std
 
 }  // namespace detail
 
-/// Rounds every weight of W [N, K] to the nearest value of its group's grid; groups are runs of `group_features` input
-/// features. Throws as solve() does.
+/// Rounds every weight of W [N, K], in the backend's memory, to the nearest value of its group's grid; groups are runs of
+/// `group_features` input features.
+template <int Bits, class Grid, Backend B>
+requires QuantGrid<Grid, Bits>
+void round_to_nearest_into(in_backend_t, const B& backend, matrix_view<const float> W, std::size_t group_features,
+                           held_layer<B>& out, const Grid& grid = {}) {
+    backend.for_each_row(W.rows, detail::fit_row<Bits, Grid>{W, {}, out.groups(), 0, group_features, grid});
+    backend.for_each_row(W.rows, detail::round_row<Bits, Grid>{W, out.groups(), out.codes(), group_features, grid});
+    for (std::size_t k = 0; k < W.cols; ++k) out.g_idx()[k] = static_cast<std::int32_t>(k / group_features);
+}
+
+/// The same for W in host memory. Throws as solve() does.
 template <int Bits, class Grid, Backend B>
 requires QuantGrid<Grid, Bits>
 void round_to_nearest_into(const B& backend, matrix_view<const float> W, std::size_t group_features, quantized_view out,
                            const Grid& grid = {}) {
     detail::check_layer(W, W.cols, group_features, out);
     const auto weights = backend.lend(W);
-    detail::layer_buffers<B> result(backend, W.rows, W.cols, out.scales.cols);
-    backend.for_each_row(W.rows,
-                         detail::fit_row<Bits, Grid>{weights.view(), {}, result.groups(), 0, group_features, grid});
-    backend.for_each_row(
-        W.rows, detail::round_row<Bits, Grid>{weights.view(), result.groups(), result.codes(), group_features, grid});
+    held_layer<B> result(backend, W.rows, W.cols, out.scales.cols);
+    round_to_nearest_into<Bits>(in_backend, backend, weights.view(), group_features, result, grid);
     result.download(out);
-    for (std::size_t k = 0; k < W.cols; ++k) out.g_idx[k] = static_cast<std::int32_t>(k / group_features);
 }
 
 }  // namespace gptq

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include <gptq/backends/cpu/model_backend.hpp>
 #include <gptq/damping.hpp>
 #include <gptq/gptq.hpp>
 #include <gptq/io/model_folder.hpp>
@@ -49,11 +50,12 @@ std::vector<T> elements(const gptq::tensor2<T>& m) {
 /// Runs the quantized model of `folder` over `windows` and hands each stage's modules and inputs to `look`.
 template <class Look>
 void walk(const io::model_folder& folder, const model::token_windows& windows, Look&& look) {
+    const model::cpu_model_backend cpu(model::quantized_form::dense);
     const auto config = model::read_model_config(folder);
-    auto hidden = model::embed(config, model::load_embedding(config, folder), windows.tokens, windows.length);
+    auto hidden = model::embed(cpu, config, model::load_embedding(config, folder, cpu), windows.tokens, windows.length);
     for (std::size_t i = 0; i < config.blocks; ++i) {
-        auto block = model::load_block(config, model::weight_reader(folder, model::quantized_form::dense), i);
-        model::run_block_by_stages(config, block, i, hidden, look);
+        auto block = model::load_block(config, folder, i, cpu);
+        model::run_block_by_stages(cpu, config, block, i, hidden, look);
     }
 }
 
@@ -75,7 +77,7 @@ TEST_CASE("every layer is quantized on the inputs that the quantized model gives
 
     const io::model_folder out(f.out);
     std::size_t checked = 0;
-    walk(out, windows, [&](model::stage_modules& stage, gptq::matrix_view<const float> inputs) {
+    walk(out, windows, [&](model::stage_modules<model::linear>& stage, gptq::matrix_view<const float> inputs) {
         using scheme = gptq::scheme<4, gptq::group_size<32>, gptq::symmetric, gptq::act_order>;
         gptq::hessian<float> h(inputs.cols);
         h.add(inputs);
@@ -102,7 +104,7 @@ TEST_CASE("the records hold the errors of the stored layers") {
 
     const io::model_folder out(f.out);
     auto record = result.modules.begin();
-    walk(out, windows, [&](model::stage_modules& stage, gptq::matrix_view<const float> inputs) {
+    walk(out, windows, [&](model::stage_modules<model::linear>& stage, gptq::matrix_view<const float> inputs) {
         for (const std::string& name : stage.names) {
             const auto weight = source.read_matrix(name + ".weight");
             const auto quantized = gptq::dequantize(io::read_quantized(out, options.config, name));
@@ -141,14 +143,15 @@ TEST_CASE("a damping chosen by the layers is recorded, and the configuration sta
     CHECK(result.warnings.empty());
     CHECK(io::quantization_config::parse(io::model_folder(f.out))->damp_percent == 0.01);
     auto record = result.modules.begin();
-    walk(io::model_folder(f.out), windows, [&](model::stage_modules& stage, gptq::matrix_view<const float> inputs) {
-        gptq::hessian<float> h(inputs.cols);
-        h.add(inputs);
-        std::vector<float> diagonal(inputs.cols);
-        for (std::size_t k = 0; k < inputs.cols; ++k) diagonal[k] = h.upper()(k, k);
-        for (std::size_t i = 0; i < stage.names.size(); ++i, ++record)
-            CHECK(record->damp_percent == Approx(gptq::automatic_damping(diagonal)));
-    });
+    walk(io::model_folder(f.out), windows,
+         [&](model::stage_modules<model::linear>& stage, gptq::matrix_view<const float> inputs) {
+             gptq::hessian<float> h(inputs.cols);
+             h.add(inputs);
+             std::vector<float> diagonal(inputs.cols);
+             for (std::size_t k = 0; k < inputs.cols; ++k) diagonal[k] = h.upper()(k, k);
+             for (std::size_t i = 0; i < stage.names.size(); ++i, ++record)
+                 CHECK(record->damp_percent == Approx(gptq::automatic_damping(diagonal)));
+         });
     CHECK(record == result.modules.end());
 }
 
@@ -157,12 +160,13 @@ TEST_CASE("corrected for drift, the model's outputs come closer to the float mod
     const io::model_folder source(f.source);
     const auto windows = some_windows(32, 64);
     const auto final_states = [&](const io::model_folder& folder) {
+        const model::cpu_model_backend cpu(model::quantized_form::dense);
         const model::model_config config = model::read_model_config(folder);
-        model::activations hidden =
-            model::embed(config, model::load_embedding(config, folder), windows.tokens, windows.length);
+        auto hidden =
+            model::embed(cpu, config, model::load_embedding(config, folder, cpu), windows.tokens, windows.length);
         for (std::size_t i = 0; i < config.blocks; ++i) {
-            model::block block = model::load_block(config, folder, i);
-            model::run_block_by_stages(config, block, i, hidden, [](auto&, auto) {});
+            auto block = model::load_block(config, folder, i, cpu);
+            model::run_block_by_stages(cpu, config, block, i, hidden, [](auto&, auto) {});
         }
         return hidden.states;
     };
@@ -181,7 +185,7 @@ TEST_CASE("corrected for drift, the model's outputs come closer to the float mod
         }
         const auto got = final_states(io::model_folder(out));
         double sum = 0.0;
-        for (std::size_t i = 0; i < got.size(); ++i) {
+        for (std::size_t i = 0; i < got.rows() * got.cols(); ++i) {
             const double difference = double{got.data()[i]} - double{wanted.data()[i]};
             sum += difference * difference;
         }

@@ -91,8 +91,15 @@ TEST_CASE("tiles of queries and keys do not change attention", "[decoder]") {
             const auto last = [queries](gptq::matrix_view<float> m) {
                 return m.block(m.rows - queries, queries, 0, m.cols);
             };
+            const gptq::model::attention_shape shape{.heads = config.heads,
+                                                     .kv_heads = config.kv_heads,
+                                                     .head_dim = config.head_dim,
+                                                     .scale = config.attention_scale,
+                                                     .span = window,
+                                                     .queries = queries,
+                                                     .keys = tokens};
             gptq::model::scratch_matrix memory;
-            gptq::model::attend(config, window, last(gptq::view_of(q)), gptq::view_of(k), gptq::view_of(v), memory,
+            gptq::model::attend(shape, last(gptq::view_of(q)), gptq::view_of(k), gptq::view_of(v), memory,
                                 last(gptq::view_of(out)));
             double worst = 0.0;
             for (std::size_t t = tokens - queries; t < tokens; ++t)

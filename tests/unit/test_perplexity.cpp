@@ -71,17 +71,19 @@ namespace {
 gptq::tensor2<float> logits_from_half_weights(const gptq::io::model_folder& files, std::span<const std::int32_t> ids) {
     const decoder model = decoder::load(files);
     const model_config& config = model.config();
-    activations hidden = embed(config, load_embedding(config, files), ids, ids.size());
+    const cpu_model_backend cpu(quantized_form::dense);
+    auto hidden = embed(cpu, config, load_embedding(config, files, cpu), ids, ids.size());
     for (std::size_t i = 0; i < config.blocks; ++i) {
-        block weights = load_block(config, files, i);
-        run_block_by_stages(config, weights, i, hidden, [](stage_modules& modules, auto) {
+        auto weights = load_block(config, files, i, cpu);
+        run_block_by_stages(cpu, config, weights, i, hidden, [](stage_modules<linear>& modules, auto) {
             for (linear* layer : modules.modules)
                 for (float& w : layer->weight) w = gptq::round_to_half(w);
         });
     }
-    const auto states = load_head_inputs(config, files)(config, gptq::view_of(hidden.states));
+    const auto head = hold_head_inputs(cpu, read_head_inputs(config, weight_reader(files)));
+    const auto states = compute_head_inputs(cpu, head, config, hidden.states.view());
     auto logits = gptq::make_tensor2<float>(ids.size(), config.vocab_size);
-    model.head(gptq::view_of(states), gptq::view_of(logits));
+    model.head(states.view(), gptq::view_of(logits));
     return logits;
 }
 

@@ -14,21 +14,34 @@ using gptq_test::relative_difference;
 
 namespace {
 
+using activations = activations_of<cpu_model_backend>;
+using block = block_of<cpu_model_backend>;
+using modules_here = stage_modules<linear>;
+const cpu_model_backend cpu(quantized_form::dense);
+
+activations embedded(const gptq::io::model_folder& files, std::span<const std::int32_t> ids, std::size_t window) {
+    const model_config config = read_model_config(files);
+    return embed(cpu, config, load_embedding(config, files, cpu), ids, window);
+}
+
 /// All blocks of a model over all windows.
 template <class OnStage>
 activations run_all(const gptq::io::model_folder& files, std::span<const std::int32_t> ids, std::size_t window,
                     OnStage&& on_stage) {
     const model_config config = read_model_config(files);
-    activations hidden = embed(config, load_embedding(config, files), ids, window);
+    activations hidden = embedded(files, ids, window);
     for (std::size_t i = 0; i < config.blocks; ++i) {
-        block weights = load_block(config, files, i);
-        run_block_by_stages(config, weights, i, hidden,
-                            [&](stage_modules& modules, auto inputs) { on_stage(i, modules, inputs); });
+        block weights = load_block(config, files, i, cpu);
+        run_block_by_stages(cpu, config, weights, i, hidden,
+                            [&](modules_here& modules, auto inputs) { on_stage(i, modules, inputs); });
     }
     return hidden;
 }
 
-std::vector<float> values_of(const activations& hidden) { return {hidden.states.begin(), hidden.states.end()}; }
+std::vector<float> values_of(const activations& hidden) {
+    const float* first = hidden.states.data();
+    return {first, first + hidden.states.rows() * hidden.states.cols()};
+}
 
 /// A golden model, ready to run its blocks on the tokens of its logits.
 struct scene {
@@ -36,18 +49,18 @@ struct scene {
     gptq::io::model_folder files;
     model_config config;
     std::vector<std::int32_t> ids;
-    activations embedded;
+    activations start;
 
     explicit scene(const std::string& name)
         : golden(name),
           files(golden.folder),
           config(read_model_config(files)),
           ids(golden.logit_ids()),
-          embedded(embed(config, load_embedding(config, files), ids, ids.size())) {}
-    block load() const { return load_block(config, files, 0); }
+          start(embedded(files, ids, ids.size())) {}
+    block load() const { return load_block(config, files, 0, cpu); }
 };
 
-void ignore(std::size_t, stage_modules&, gptq::matrix_view<const float>) {}
+void ignore(std::size_t, modules_here&, gptq::matrix_view<const float>) {}
 
 }  // namespace
 
@@ -58,7 +71,7 @@ TEST_CASE("the inputs of each stage are those that transformers' linear layers s
         const auto ids = golden.logit_ids();
         const auto& expected = golden.expected["stage_inputs"];
         std::size_t seen = 0;
-        run_all(files, ids, ids.size(), [&](std::size_t index, stage_modules& modules, auto inputs) {
+        run_all(files, ids, ids.size(), [&](std::size_t index, modules_here& modules, auto inputs) {
             if (index != golden.expected["stage_block"]) return;
             INFO(name << ": " << modules.names[0]);
             REQUIRE(seen < expected.size());
@@ -76,7 +89,7 @@ TEST_CASE("stages come in order, each module once, under the names of the files"
     std::vector<names> seen;
     const golden_model llama("llama");
     run_all(gptq::io::model_folder(llama.folder), llama.logit_ids(), 10,
-            [&](std::size_t index, stage_modules& modules, auto inputs) {
+            [&](std::size_t index, modules_here& modules, auto inputs) {
                 CHECK(modules.modules.size() == modules.names.size());
                 CHECK(modules.modules[0]->in_features() == inputs.cols);
                 if (index == 2) seen.push_back(modules.names);
@@ -91,7 +104,7 @@ TEST_CASE("stages come in order, each module once, under the names of the files"
     seen.clear();
     const golden_model opt("opt");
     run_all(gptq::io::model_folder(opt.folder), opt.logit_ids(), 10,
-            [&](std::size_t index, stage_modules& modules, auto) {
+            [&](std::size_t index, modules_here& modules, auto) {
                 if (index == 0) seen.push_back(modules.names);
             });
     const std::string opt_prefix = "model.decoder.layers.0.";
@@ -109,20 +122,21 @@ TEST_CASE("windows do not see each other", "[stages]") {
         auto ids = golden.logit_ids();
         const std::size_t window = ids.size() / 2;
         const auto both = run_all(files, ids, window, ignore);
-        CHECK(both.windows() == 2);
+        CHECK(both.states.rows() == 2 * window);
         const auto second = run_all(files, std::span(ids).subspan(window), window, ignore);
         // The last block's states, through the norm and the head, are the decoder's logits for the second window.
         const auto model = decoder::load(files);
         const auto config = model.config();
-        const auto head_states = load_head_inputs(config, files)(config, gptq::view_of(second.states));
+        const auto head = hold_head_inputs(cpu, read_head_inputs(config, weight_reader(files)));
+        const auto head_states = compute_head_inputs(cpu, head, config, second.states.view());
         auto logits = gptq::make_tensor2<float>(window, config.vocab_size);
-        model.head(gptq::view_of(head_states), gptq::view_of(logits));
+        model.head(head_states.view(), gptq::view_of(logits));
         const auto expected = model.logits(std::span(ids).subspan(window));
         INFO(name);
         for (std::size_t t = 0; t < window; ++t) {
-            const auto row = gptq::view_of(second.states).row(t);
-            CHECK(relative_difference(gptq::view_of(both.states).row(window + t),
-                                      std::vector<double>(row.begin(), row.end())) < 1e-5);
+            const auto row = second.states.view().row(t);
+            CHECK(relative_difference(both.states.view().row(window + t), std::vector<double>(row.begin(), row.end())) <
+                  1e-5);
             const auto logit_row = gptq::view_of(expected).row(t);
             CHECK(relative_difference(gptq::view_of(logits).row(t),
                                       std::vector<double>(logit_row.begin(), logit_row.end())) < 1e-5);
@@ -141,20 +155,20 @@ TEST_CASE("a stage's outputs are computed with the weights that the stage left",
         for (const auto which : {stage::attention_in, stage::attention_out, stage::mlp_in, stage::mlp_out}) {
             // Changed when the stage comes up ...
             block first = s.load();
-            activations changed_on_the_way = s.embedded;
+            activations changed_on_the_way = s.start;
             int stage_number = 0;
-            run_block_by_stages(s.config, first, 0, changed_on_the_way, [&](stage_modules& modules, auto) {
+            run_block_by_stages(cpu, s.config, first, 0, changed_on_the_way, [&](modules_here& modules, auto) {
                 if (stage_number++ == static_cast<int>(which))
                     for (linear* layer : modules.modules) change(*layer);
             });
             // ... and before the block runs at all.
             block second = s.load();
             for (linear* layer : modules_of(s.config, second, 0, which).modules) change(*layer);
-            activations changed_before = s.embedded;
-            run_block_by_stages(s.config, second, 0, changed_before, [](stage_modules&, auto) {});
+            activations changed_before = s.start;
+            run_block_by_stages(cpu, s.config, second, 0, changed_before, [](modules_here&, auto) {});
             block third = s.load();
-            activations unchanged = s.embedded;
-            run_block_by_stages(s.config, third, 0, unchanged, [](stage_modules&, auto) {});
+            activations unchanged = s.start;
+            run_block_by_stages(cpu, s.config, third, 0, unchanged, [](modules_here&, auto) {});
             INFO(name << ", stage " << static_cast<int>(which));
             CHECK(values_of(changed_on_the_way) == values_of(changed_before));
             CHECK(values_of(changed_on_the_way) != values_of(unchanged));
@@ -165,26 +179,24 @@ TEST_CASE("a stage's outputs are computed with the weights that the stage left",
 TEST_CASE("tokens that do not fill the windows are refused", "[stages]") {
     const golden_model golden("llama");
     const gptq::io::model_folder files(golden.folder);
-    const auto config = read_model_config(files);
-    const auto table = load_embedding(config, files);
-    CHECK_THROWS_AS(embed(config, table, golden.logit_ids(), 7), gptq::shape_error);
-    CHECK_THROWS_AS(embed(config, table, golden.logit_ids(), 0), gptq::shape_error);
+    CHECK_THROWS_AS(embedded(files, golden.logit_ids(), 7), gptq::shape_error);
+    CHECK_THROWS_AS(embedded(files, golden.logit_ids(), 0), gptq::shape_error);
 }
 
 TEST_CASE("a block beside its float twin sees both inputs, and the states that outputs are added to", "[stages]") {
     for (const auto& name : {"llama3", "gemma3", "opt-projected"}) {
         const scene s(name);
-        activations alone = s.embedded, hidden = alone, twin = alone;
+        activations alone = s.start, hidden = alone, twin = alone;
         block weights = s.load();
         const block float_weights = weights;
         std::vector<std::vector<float>> float_inputs;
         block unchanged = weights;
-        run_block_by_stages(s.config, unchanged, 0, alone, [&](stage_modules&, gptq::matrix_view<const float> x) {
+        run_block_by_stages(cpu, s.config, unchanged, 0, alone, [&](modules_here&, gptq::matrix_view<const float> x) {
             float_inputs.emplace_back(x.row(x.rows - 1).begin(), x.row(x.rows - 1).end());
         });
         std::size_t stage_number = 0;
-        run_block_beside_float(s.config, weights, float_weights, 0, hidden, twin,
-                               [&](stage_modules& modules, const paired_inputs& paired) {
+        run_block_beside_float(cpu, s.config, weights, float_weights, 0, hidden, twin,
+                               [&](modules_here& modules, const paired_inputs<float>& paired) {
                                    INFO(name << ", stage " << stage_number);
                                    const auto x = paired.inputs, y = paired.float_inputs;
                                    const auto last = y.row(y.rows - 1);

@@ -10,8 +10,9 @@
 
 namespace {
 
-using gptq::io::dtype;
 using gptq::model::table;
+
+enum class dtype { f16, bf16, f32 };
 
 /// Numbers that tensors of such a type can hold, also subnormal ones and zeros of both signs.
 gptq::tensor2<float> numbers_of(dtype type, std::size_t rows, std::size_t cols) {
@@ -28,12 +29,25 @@ gptq::tensor2<float> numbers_of(dtype type, std::size_t rows, std::size_t cols) 
     return values;
 }
 
+template <class T>
+gptq::matrix<T> narrowed(const gptq::tensor2<float>& values) {
+    gptq::matrix<T> all(values.shape()[0], values.shape()[1]);
+    std::transform(values.begin(), values.end(), all.data(), [](float x) { return gptq::narrow<T>(x); });
+    return all;
+}
+
+table table_of(const gptq::tensor2<float>& values, dtype type) {
+    if (type == dtype::f16) return narrowed<gptq::half>(values);
+    if (type == dtype::bf16) return narrowed<gptq::bfloat16>(values);
+    return gptq::tensor2<float>(values);
+}
+
 }  // namespace
 
 TEST_CASE("a table holds what the file has, in whatever numbers") {
     for (const dtype type : {dtype::f16, dtype::bf16, dtype::f32}) {
         const auto values = numbers_of(type, 50, 37);
-        const table t(gptq::tensor2<float>(values), type);
+        const table t = table_of(values, type);
         CHECK(t.rows() == 50);
         CHECK(t.cols() == 37);
         const auto floats = t.floats();
@@ -51,7 +65,7 @@ TEST_CASE("a table holds what the file has, in whatever numbers") {
 TEST_CASE("products with a table, of few rows and of many, over several slabs") {
     for (const dtype type : {dtype::f16, dtype::bf16, dtype::f32}) {
         const auto values = numbers_of(type, 4100, 65), inputs = numbers_of(dtype::f32, 7, 65);
-        const table t(gptq::tensor2<float>(values), type);
+        const table t = table_of(values, type);
         for (const std::size_t rows : {1u, 4u, 7u}) {
             auto y = gptq::make_tensor2<float>(rows, 4100);
             t.multiply(gptq::view_of(inputs).block(0, rows, 0, 65), gptq::view_of(y));

@@ -6,10 +6,11 @@
 
 #include <gptq/checked_size.hpp>
 #include <gptq/matrix_view.hpp>
+#include <gptq/model/backend.hpp>
 
 namespace gptq::model {
 
-/// Memory for one matrix at a time, of whatever shape is asked for; grows, never shrinks.
+/// Memory for one matrix at a time in host memory, of whatever shape is asked for; grows, never shrinks.
 class scratch_matrix {
  public:
     /// A [rows, cols] matrix with unspecified elements; invalidates the one handed out before. Throws
@@ -24,13 +25,36 @@ class scratch_matrix {
     std::vector<float> values_;
 };
 
+/// The same in the memory of a backend.
+template <class B, class T>
+class room_for_one {
+ public:
+    /// As scratch_matrix::shaped, and throws what `backend` throws where its memory is exhausted.
+    matrix_view<T> shaped(const B& backend, std::size_t rows, std::size_t cols) {
+        const std::size_t elements = checked_elements<T>(rows, cols);
+        if (held_ < elements) {
+            room_ = {};  // first, so that both are never there at once
+            held_ = 0;
+            room_ = backend.template room<T>(1, elements);
+            held_ = elements;
+        }
+        return {room_.view().data, rows, cols};
+    }
+
+ private:
+    room_of<B, T> room_;
+    std::size_t held_ = 0;
+};
+
 /// Memory that the blocks of a model use one after the other.
+template <class B>
 struct block_buffers {
-    scratch_matrix branch_input;  ///< [tokens, max(hidden, query features)]
-    scratch_matrix intermediate;  ///< [tokens, intermediate]
-    scratch_matrix q, k, v;       ///< of one window
-    scratch_matrix scores;
-    scratch_matrix chunk;  ///< outputs of a linear layer for some tokens
+    using room = room_for_one<B, typename B::activation>;
+    room branch_input;  ///< [tokens, max(hidden, query features)]
+    room intermediate;  ///< [tokens, intermediate]
+    room q, k, v;       ///< of some windows
+    room chunk;         ///< outputs of a linear layer for some tokens
+    typename B::scratch scratch;
 };
 
 }  // namespace gptq::model

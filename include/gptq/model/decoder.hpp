@@ -5,9 +5,15 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string>
+#include <utility>
 #include <vector>
 
+#include <gptq/backends/cpu/model_backend.hpp>
+#include <gptq/checked_size.hpp>
+#include <gptq/error.hpp>
 #include <gptq/io/model_folder.hpp>
+#include <gptq/model/backend.hpp>
 #include <gptq/model/block.hpp>
 #include <gptq/model/embedding.hpp>
 #include <gptq/model/head.hpp>
@@ -17,69 +23,105 @@
 namespace gptq::model {
 
 /// The keys and values of the tokens a model has read so far, for at most `capacity` tokens.
-class kv_cache {
+template <ModelBackend B>
+class basic_kv_cache {
  public:
-    /// Throws shape_error for a capacity that memory cannot hold, std::bad_alloc where there is not enough of it.
-    kv_cache(const model_config& config, std::size_t capacity)
+    using number = typename B::activation;
+
+    /// Throws shape_error for a capacity that memory cannot hold, and what `backend` throws where there is not enough.
+    basic_kv_cache(const model_config& config, std::size_t capacity, const B& backend = {})
         : capacity_(capacity),
-          keys_(rows_for(config, capacity), config.kv_features()),
-          values_(rows_for(config, capacity), config.kv_features()) {}
+          keys_(backend.template room<number>(rows_for(config, capacity), config.kv_features())),
+          values_(backend.template room<number>(rows_for(config, capacity), config.kv_features())) {}
 
     std::size_t length() const { return length_; }
     std::size_t capacity() const { return capacity_; }
 
     /// Room for `tokens` more in block `index`, after what is there. Throws shape_error if there is none.
-    kv_rows rows(std::size_t index, std::size_t tokens);
+    kv_rows<number> rows(std::size_t index, std::size_t tokens) {
+        if (tokens > capacity_ - length_)
+            throw shape_error("the cache holds " + std::to_string(capacity_) + " tokens; " + std::to_string(length_) +
+                              " are in it and " + std::to_string(tokens) + " more do not fit");
+        const std::size_t first = index * capacity_, width = keys_.view().cols;
+        return {keys_.view().block(first, length_ + tokens, 0, width),
+                values_.view().block(first, length_ + tokens, 0, width)};
+    }
 
     /// The rows of all blocks have been written for `tokens` more.
     void advance(std::size_t tokens) { length_ += tokens; }
 
  private:
-    static std::size_t rows_for(const model_config& config, std::size_t capacity);
+    static std::size_t rows_for(const model_config& config, std::size_t capacity) {
+        const std::size_t rows = checked_multiply(config.blocks, capacity, "keys and values of the tokens to read");
+        checked_elements<float>(rows, config.kv_features(), "keys and values of the tokens to read");
+        return rows;
+    }
 
     std::size_t capacity_;
     std::size_t length_ = 0;
-    matrix<float> keys_, values_;  // [blocks * capacity, kv_features]
+    room_of<B, number> keys_, values_;  // [blocks * capacity, kv_features]
 };
 
-/// A model whose weights are all in memory. const functions may run at the same time from several threads.
-class decoder {
+/// A model whose weights are all in the memory of a backend. const functions may run at the same time from several
+/// threads where those of the backend may.
+template <ModelBackend B>
+class basic_decoder {
  public:
-    /// Reads a folder, quantized or not; quantized layers are held in `form`, the head in `head`. Throws what reading
-    /// it throws: unsupported_error for an architecture or a setting that is not known, format_error, shape_error or
-    /// non_finite_error naming the tensor that is wrong. The folder is not needed afterwards.
-    static decoder load(const io::model_folder& folder, quantized_form form = quantized_form::exact,
-                        head_form head = head_form::stored);
+    using number = typename B::activation;
+
+    /// Reads a folder, quantized or not, the head in `head`. Throws what reading it throws: unsupported_error for an
+    /// architecture or a setting that is not known, format_error, shape_error or non_finite_error naming the tensor
+    /// that is wrong; and what `backend` throws where its memory is exhausted. The folder is not needed afterwards.
+    static basic_decoder load(const io::model_folder& folder, const B& backend = {},
+                              head_form head = head_form::stored);
 
     const model_config& config() const { return config_; }
+    const B& backend() const { return backend_; }
 
     /// The logits after each token of one text [tokens, vocab_size]. For long texts and large vocabularies, prefer
     /// head_states() and head() for some tokens at a time.
     tensor2<float> logits(std::span<const std::int32_t> tokens) const;
 
-    /// What the head reads, for each token of one text [tokens, embedding_size].
-    tensor2<float> head_states(std::span<const std::int32_t> tokens) const { return run(tokens, nullptr); }
+    /// What the head reads, for each token of one text, in the backend's memory [tokens, embedding_size].
+    room_of<B, number> head_states(std::span<const std::int32_t> tokens) const { return run(tokens, nullptr); }
 
-    /// states [tokens, embedding_size] to logits [tokens, vocab_size].
-    void head(matrix_view<const float> states, matrix_view<float> logits) const;
+    /// states [tokens, embedding_size] to logits [tokens, vocab_size], both in the backend's memory.
+    void head(matrix_view<const number> states, matrix_view<float> logits) const {
+        if (head_)
+            backend_.multiply(states, *head_, logits);
+        else
+            backend_.multiply(states, embedding_.tokens(), logits);
+    }
 
     /// Reads further tokens of the text in `cache`, and returns the logits after the last of them [vocab_size].
-    tensor1<float> append(std::span<const std::int32_t> tokens, kv_cache& cache) const;
+    tensor1<float> append(std::span<const std::int32_t> tokens, basic_kv_cache<B>& cache) const;
 
  private:
-    decoder() = default;
+    basic_decoder(const B& backend, model_config config, embedding<B>&& tables)
+        : backend_(backend), config_(std::move(config)), embedding_(std::move(tables)) {}
 
-    tensor2<float> run(std::span<const std::int32_t> tokens, kv_cache* cache) const;
+    room_of<B, number> run(std::span<const std::int32_t> tokens, basic_kv_cache<B>* cache) const;
 
+    B backend_;
     model_config config_;
-    embedding embedding_;
-    std::vector<block> blocks_;
-    head_inputs head_inputs_;
-    std::optional<linear> head_;  // nothing where it is embedding_.tokens
+    embedding<B> embedding_;
+    std::vector<block_of<B>> blocks_;
+    head_inputs_of<B> head_inputs_;
+    std::optional<typename B::weights> head_;  // nothing where it is embedding_.tokens()
 };
+
+using kv_cache = basic_kv_cache<cpu_model_backend>;
+using decoder = basic_decoder<cpu_model_backend>;
 
 }  // namespace gptq::model
 
-#ifndef GPTQ_COMPILED
 #include <gptq/model/impl/decoder.hpp>
+
+#ifdef GPTQ_COMPILED
+namespace gptq::model {
+
+extern template class block_run<cpu_model_backend>;
+extern template class basic_decoder<cpu_model_backend>;
+
+}  // namespace gptq::model
 #endif

@@ -13,7 +13,7 @@
 #include <gptq/kernels/threads.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/model/architecture.hpp>
-#include <gptq/xtensor/adapt.hpp>
+#include <gptq/model/norm_layer.hpp>
 
 namespace gptq::model {
 
@@ -120,34 +120,29 @@ inline void add(matrix_view<float> x, matrix_view<const float> y) {
     });
 }
 
-/// Normalizes rows; sums are taken in double.
-struct norm_layer {
-    norm_kind kind = norm_kind::rms;
-    double eps = 1e-6;
-    tensor1<float> weight = make_tensor1<float>(0);  ///< [features], what the kind multiplies by; empty: 1
-    tensor1<float> bias = make_tensor1<float>(0);    ///< [features], or empty
+namespace detail {
 
-    /// y = norm of the rows of x; y may be x itself.                                         x, y [tokens, features]
-    void apply(matrix_view<const float> x, matrix_view<float> y) const {
-        detail::for_each_row(x.rows, x.cols, [&](std::size_t r) { apply_row(x.row(r), y.row(r)); });
-    }
+inline void normalize_row(const norm_layer& norm, std::span<const float> x, std::span<float> y) {
+    const auto features = static_cast<double>(x.size());
+    const double mean = norm.kind == norm_kind::layer ? sum_of(x) / features : 0.0;
+    const double squares = gptq::detail::sum(x.size(), [x, mean](std::size_t i) {
+        const double centred = double{x[i]} - mean;
+        return centred * centred;
+    });
+    const auto shift = static_cast<float>(mean);
+    const auto scale = static_cast<float>(1.0 / std::sqrt(squares / features + norm.eps));
+    for (std::size_t i = 0; i < x.size(); ++i) y[i] = (x[i] - shift) * scale;
+    if (norm.weight.size() != 0)
+        for (std::size_t i = 0; i < x.size(); ++i) y[i] *= norm.weight.data()[i];
+    if (norm.bias.size() != 0)
+        for (std::size_t i = 0; i < x.size(); ++i) y[i] += norm.bias.data()[i];
+}
 
- private:
-    void apply_row(std::span<const float> x, std::span<float> y) const {
-        const auto features = static_cast<double>(x.size());
-        const double mean = kind == norm_kind::layer ? sum_of(x) / features : 0.0;
-        const double squares = gptq::detail::sum(x.size(), [x, mean](std::size_t i) {
-            const double centred = double{x[i]} - mean;
-            return centred * centred;
-        });
-        const auto shift = static_cast<float>(mean);
-        const auto scale = static_cast<float>(1.0 / std::sqrt(squares / features + eps));
-        for (std::size_t i = 0; i < x.size(); ++i) y[i] = (x[i] - shift) * scale;
-        if (weight.size() != 0)
-            for (std::size_t i = 0; i < x.size(); ++i) y[i] *= weight.data()[i];
-        if (bias.size() != 0)
-            for (std::size_t i = 0; i < x.size(); ++i) y[i] += bias.data()[i];
-    }
-};
+}  // namespace detail
+
+/// y = norm of the rows of x, sums taken in double; y may be x itself.                         x, y [tokens, features]
+inline void normalize(const norm_layer& norm, matrix_view<const float> x, matrix_view<float> y) {
+    detail::for_each_row(x.rows, x.cols, [&](std::size_t r) { detail::normalize_row(norm, x.row(r), y.row(r)); });
+}
 
 }  // namespace gptq::model

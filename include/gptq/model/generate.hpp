@@ -34,7 +34,8 @@ bool goes_on(OnToken& on_token, std::int32_t id) {
     }
 }
 
-std::vector<std::int32_t> generate_tokens(const decoder& model, std::span<const std::int32_t> prompt,
+template <ModelBackend B>
+std::vector<std::int32_t> generate_tokens(const basic_decoder<B>& model, std::span<const std::int32_t> prompt,
                                           const generate_options& options, std::mt19937_64& random,
                                           const std::function<bool(std::int32_t)>& on_token);
 
@@ -43,19 +44,20 @@ std::vector<std::int32_t> generate_tokens(const decoder& model, std::span<const 
 /// Continues `prompt` by at most max_tokens tokens and returns them. on_token(id) is called for each as it comes; it
 /// ends the generation by returning false or by throwing. Throws shape_error for an empty prompt, a token outside the
 /// vocabulary or more tokens than memory can hold, and as choose_token.
-template <class OnToken>
-std::vector<std::int32_t> generate(const decoder& model, std::span<const std::int32_t> prompt,
+template <ModelBackend B, class OnToken>
+std::vector<std::int32_t> generate(const basic_decoder<B>& model, std::span<const std::int32_t> prompt,
                                    const generate_options& options, std::mt19937_64& random, OnToken&& on_token) {
     return detail::generate_tokens(model, prompt, options, random,
                                    [&](std::int32_t id) { return detail::goes_on(on_token, id); });
 }
 
 /// The same without anybody watching.
-std::vector<std::int32_t> generate(const decoder& model, std::span<const std::int32_t> prompt,
-                                   const generate_options& options, std::mt19937_64& random);
+template <ModelBackend B>
+std::vector<std::int32_t> generate(const basic_decoder<B>& model, std::span<const std::int32_t> prompt,
+                                   const generate_options& options, std::mt19937_64& random) {
+    return generate(model, prompt, options, random, [](std::int32_t) {});
+}
 
 }  // namespace gptq::model
 
-#ifndef GPTQ_COMPILED
 #include <gptq/model/impl/generate.hpp>
-#endif

@@ -9,6 +9,7 @@
 
 #include <gptq/matmul.hpp>
 #include <gptq/matrix_view.hpp>
+#include <gptq/model/backend.hpp>
 #include <gptq/model/dense.hpp>
 #include <gptq/weight_memory.hpp>
 #include <gptq/xtensor/adapt.hpp>
@@ -82,14 +83,8 @@ struct linear {
     }
 };
 
-/// A layer, and where its outputs go.
-struct linear_output {
-    const linear& layer;
-    matrix_view<float> y;
-};
-
 /// Linear layers that read the same inputs X [T, K], side by side: see linear::apply.
-void apply_together(matrix_view<const float> x, std::initializer_list<linear_output> outputs);
+void apply_together(matrix_view<const float> x, std::initializer_list<linear_output<linear, float>> outputs);
 
 inline void linear::apply(matrix_view<const float> x, matrix_view<float> y) const { apply_together(x, {{*this, y}}); }
 

@@ -8,6 +8,7 @@
 #include <span>
 
 #include <gptq/model/decoder.hpp>
+#include <gptq/model/likelihood.hpp>
 
 namespace gptq::model {
 
@@ -43,32 +44,29 @@ struct perplexity_options {
     std::optional<std::int32_t> bos = std::nullopt;
 };
 
-/// -log softmax(logits)[target], in double.
-double negative_log_likelihood(std::span<const float> logits, std::size_t target);
+namespace detail {
 
-/// sum p log(p / q) for p = softmax(reference) and q = softmax(logits), in double and nats.
-double kl_divergence(std::span<const float> reference, std::span<const float> logits);
+/// Nobody watches.
+inline void ignore_window(std::size_t, std::size_t) {}
+
+}  // namespace detail
 
 /// The perplexity of `model` on a text. on_window(done, total) is called after each window; what it throws (cancelled,
 /// for one) ends the evaluation. Throws shape_error where there is no token to score or one outside the vocabulary,
 /// and non_finite_error where the model's output is not finite.
-perplexity_result evaluate_perplexity(const decoder& model, std::span<const std::int32_t> tokens,
-                                      const perplexity_options& options,
-                                      const std::function<void(std::size_t, std::size_t)>& on_window);
-
-/// The same without anybody watching.
-perplexity_result evaluate_perplexity(const decoder& model, std::span<const std::int32_t> tokens,
-                                      const perplexity_options& options = {});
+template <ModelBackend B>
+perplexity_result evaluate_perplexity(
+    const basic_decoder<B>& model, std::span<const std::int32_t> tokens, const perplexity_options& options = {},
+    const std::function<void(std::size_t, std::size_t)>& on_window = detail::ignore_window);
 
 /// The perplexities of a model and of the one it was made from on a text of both, and how far they agree. Memory beside
 /// the models is that of one window. Throws shape_error for models of different vocabularies, and as
 /// evaluate_perplexity.
-paired_result evaluate_pair(const decoder& model, const decoder& baseline, std::span<const std::int32_t> tokens,
-                            const perplexity_options& options,
-                            const std::function<void(std::size_t, std::size_t)>& on_window);
+template <ModelBackend B>
+paired_result evaluate_pair(const basic_decoder<B>& model, const basic_decoder<B>& baseline,
+                            std::span<const std::int32_t> tokens, const perplexity_options& options,
+                            const std::function<void(std::size_t, std::size_t)>& on_window = detail::ignore_window);
 
 }  // namespace gptq::model
 
-#ifndef GPTQ_COMPILED
 #include <gptq/model/impl/perplexity.hpp>
-#endif

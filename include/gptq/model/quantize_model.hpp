@@ -15,6 +15,7 @@
 #include <vector>
 
 #include <gptq/io/model_folder.hpp>
+#include <gptq/model/backend.hpp>
 #include <gptq/model/calibration.hpp>
 #include <gptq/model/quantize_log.hpp>
 #include <gptq/model/quantize_plan.hpp>
@@ -79,6 +80,12 @@ class model_observer_ref {
 quantize_result quantize_model(const io::model_folder& folder, const std::filesystem::path& out,
                                const token_windows& windows, const quantize_model_options& options,
                                model_observer_ref observer = {});
+
+/// The same on another backend than the CPU's; the body is in <gptq/model/impl/quantize_model.hpp>.
+template <ModelBackend B>
+quantize_result quantize_model(const io::model_folder& folder, const std::filesystem::path& out,
+                               const token_windows& windows, const quantize_model_options& options,
+                               model_observer_ref observer, const B& backend);
 
 }  // namespace gptq::model
 

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstddef>
+#include <utility>
 #include <vector>
 
 #include <gptq/matrix_view.hpp>
+#include <gptq/model/backend.hpp>
 #include <gptq/model/model_config.hpp>
 
 namespace gptq::model {
@@ -12,33 +14,49 @@ namespace gptq::model {
 /// The angle that each pair of features turns by from one token to the next.              [head_dim / 2]
 std::vector<float> rope_frequencies(const rope_settings& rope, std::size_t head_dim);
 
-/// Cosines and sines for consecutive positions.
-class rope_table {
- public:
+/// Cosines and sines of the angles at consecutive positions, in host memory.
+struct rope_table {
+    matrix<float> cosines, sines;  ///< [count, head_dim / 2]
+
     rope_table() = default;
 
     /// For positions first, first + 1, ..., first + count - 1. Angles are float products, as in the programs that
     /// the models were trained with.
     rope_table(const rope_settings& rope, std::size_t head_dim, std::size_t first, std::size_t count);
+};
 
-    /// Turns every head of every row; row r is at the table's r-th position.                x [count, heads * head_dim]
-    void rotate(matrix_view<float> x) const;
+/// Turns every head of every row of x, row r by the angles of row r % cosines.rows. The two features of a pair lie half a
+/// head apart.                              cosines, sines [positions, head_dim / 2]  x [rows, heads * head_dim]
+void rotate(matrix_view<const float> cosines, matrix_view<const float> sines, matrix_view<float> x);
 
- private:
-    /// The two features of a pair lie half a head apart.
-    static void rotate_head(float* head, std::size_t half, const float* cosines, const float* sines);
-
-    matrix<float> cos_;  // [count, head_dim / 2]
-    matrix<float> sin_;
+/// A rope_table in the memory of a backend.
+template <class B>
+struct rotation {
+    uploaded<B> cosines, sines;  ///< [count, head_dim / 2]
 };
 
 /// The tables of a model's blocks for consecutive positions: blocks with a window may have one of their own.
+template <class B>
 struct rope_tables {
-    rope_table full, windowed;
+    rotation<B> full, windowed;
 
-    rope_tables(const model_config& c, std::size_t first, std::size_t count);
+    rope_tables(const B& backend, const model_config& c, std::size_t first, std::size_t count) {
+        if (!c.rotary()) return;
+        full = moved(backend, rope_table(c.rope, c.head_dim, first, count));
+        own_for_windows_ = c.window_rope != c.rope;
+        if (own_for_windows_) windowed = moved(backend, rope_table(c.window_rope, c.head_dim, first, count));
+    }
 
-    const rope_table& of_block(const model_config& c, std::size_t index) const;
+    const rotation<B>& of_block(const model_config& c, std::size_t index) const {
+        return own_for_windows_ && c.windows[index] != 0 ? windowed : full;
+    }
+
+ private:
+    static rotation<B> moved(const B& backend, rope_table&& table) {
+        return {backend.upload(std::as_const(table.cosines).view()), backend.upload(std::as_const(table.sines).view())};
+    }
+
+    bool own_for_windows_ = false;
 };
 
 }  // namespace gptq::model

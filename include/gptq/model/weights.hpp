@@ -1,4 +1,4 @@
-// From the tensors of a model's folder to linear layers and norms, whatever form they are stored in.
+// From the tensors of a model's folder to linear layers and norms, in the form that they are stored in.
 #pragma once
 
 #include <cstddef>
@@ -8,9 +8,9 @@
 
 #include <gptq/io/model_folder.hpp>
 #include <gptq/io/quantization_config.hpp>
-#include <gptq/model/elementwise.hpp>
-#include <gptq/model/linear.hpp>
 #include <gptq/model/model_config.hpp>
+#include <gptq/model/norm_layer.hpp>
+#include <gptq/model/stored_layer.hpp>
 #include <gptq/model/table.hpp>
 #include <gptq/xtensor/adapt.hpp>
 #include <gptq/xtensor/quantized.hpp>
@@ -18,12 +18,12 @@
 namespace gptq::model {
 
 /// Reads the parts of one model, quantized or not: each linear layer in the form that its tensors have. The folder
-/// must outlive it. Not for several threads at a time.
+/// must outlive it.
 class weight_reader {
  public:
-    /// Quantized layers will be held in `form`. Throws what io::quantization_config::parse throws.
-    explicit weight_reader(const io::model_folder& folder, quantized_form form = quantized_form::dense)
-        : folder_(&folder), form_(form), quantization_(io::quantization_config::parse(folder)) {}
+    /// Throws what io::quantization_config::parse throws.
+    explicit weight_reader(const io::model_folder& folder)
+        : folder_(&folder), quantization_(io::quantization_config::parse(folder)) {}
 
     /// <name>.weight [rows, cols] in float. Throws shape_error for another shape, and what the folder throws.
     tensor2<float> matrix(const std::string& name, std::size_t rows, std::size_t cols) const;
@@ -36,7 +36,7 @@ class weight_reader {
 
     /// A linear layer [rows, cols]. Its bias is read where there is one: quantizers store a bias of zeros for layers
     /// that have none; `needs_bias` makes it an error if there is none.
-    linear read_linear(const std::string& name, std::size_t rows, std::size_t cols, bool needs_bias) const;
+    stored_layer read_linear(const std::string& name, std::size_t rows, std::size_t cols, bool needs_bias) const;
 
     /// A norm of `features`.
     norm_layer read_norm(const model_config& config, const std::string& name, std::size_t features) const;
@@ -53,9 +53,7 @@ class weight_reader {
     quantized_layer codes(const std::string& name, std::size_t rows, std::size_t cols) const;
 
     const io::model_folder* folder_;
-    quantized_form form_;
     std::optional<io::quantization_config> quantization_;
-    mutable weight_memory memory_;  // of the layers that are held as codes
 };
 
 }  // namespace gptq::model

@@ -13,10 +13,10 @@
 #include <gptq/kernels/weigh.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/model/attention.hpp>
+#include <gptq/model/backend.hpp>
 #include <gptq/model/buffers.hpp>
 #include <gptq/model/dense.hpp>
 #include <gptq/model/elementwise.hpp>
-#include <gptq/model/model_config.hpp>
 
 namespace gptq::model {
 namespace detail {
@@ -54,7 +54,7 @@ inline void turn_keys(matrix_view<const float> k, std::size_t first, std::size_t
 
 /// The attention of all queries in one head.
 struct attend_head {
-    const model_config& config;
+    attention_shape shape;
     std::size_t span;             // positions that a token sees at most
     matrix_view<const float> q;   // [tokens, heads * head_dim], of the last positions
     matrix_view<const float> k;   // [past + tokens, kv_heads * head_dim]
@@ -82,8 +82,7 @@ struct attend_head {
 
     /// Queries r to r + count - 1, over all positions that any of them sees.
     void attend(std::size_t head, std::size_t r, std::size_t count) const {
-        const std::size_t dim = config.head_dim, column = head * dim,
-                          kv = head / (config.heads / config.kv_heads) * dim;
+        const std::size_t dim = shape.head_dim, column = head * dim, kv = head / (shape.heads / shape.kv_heads) * dim;
         const std::size_t begin = seen_by(r).first, seen = seen_by(r + count - 1).second - begin;
         const auto room = scores.block(head * together, count, 0, scores.cols);
         const auto weights = room.columns(0, seen);
@@ -112,7 +111,7 @@ struct attend_head {
     /// Softmax of weights [first, last) times the scale; the others are zero.
     void soften(std::span<float> weights, std::size_t first, std::size_t last) const {
         const auto seen = weights.subspan(first, last - first);
-        for (float& w : seen) w *= config.attention_scale;
+        for (float& w : seen) w *= shape.scale;
         softmax(seen);
         std::ranges::fill(weights.first(first), 0.0f);
         std::ranges::fill(weights.subspan(last), 0.0f);
@@ -124,9 +123,8 @@ struct attend_head {
 
 namespace gptq::model {
 
-GPTQ_INLINE void attend(const model_config& c, std::size_t window, matrix_view<const float> q,
-                        matrix_view<const float> k, matrix_view<const float> v, scratch_matrix& memory,
-                        matrix_view<float> out) {
+GPTQ_INLINE void attend(const attention_shape& c, matrix_view<const float> q, matrix_view<const float> k,
+                        matrix_view<const float> v, scratch_matrix& memory, matrix_view<float> out) {
     constexpr std::size_t worth_starting = std::size_t{1} << 13;
     const std::size_t threads =
         q.rows * c.heads * k.rows * c.head_dim < worth_starting ? 1 : kernels::default_threads();
@@ -138,7 +136,7 @@ GPTQ_INLINE void attend(const model_config& c, std::size_t window, matrix_view<c
         kernels::in_parallel(c.kv_heads, threads, [&](std::size_t first, std::size_t last) {
             detail::turn_keys(k, first * c.head_dim, last * c.head_dim, kt);
         });
-    const detail::attend_head heads{c,   window != 0 ? window : k.rows,          q, k, kt, v, scores,
+    const detail::attend_head heads{c,   c.span != 0 ? c.span : k.rows,          q, k, kt, v, scores,
                                     out, kernels::find_weigh_kernels(best_isa())};
     kernels::in_pieces(c.heads, threads,
                        [&](std::size_t first, std::size_t last) { kernels::run_rows(best_isa(), heads, first, last); });

@@ -54,10 +54,10 @@ GPTQ_INLINE bool tensor_use::is_norm_part(std::string_view name, std::string_vie
 
 GPTQ_INLINE bool tensor_use::reads_in_block(std::string_view name) const {
     const tensor_names& names = config_->arch.names;
-    return std::any_of(linear_slots.begin(), linear_slots.end(),
-                       [&](const linear_slot& slot) { return is_part(name, names.*slot.name); }) ||
-           std::any_of(norm_slots.begin(), norm_slots.end(),
-                       [&](const norm_slot& slot) { return is_norm_part(name, names.*slot.name); });
+    return std::any_of(stored_slots.begin(), stored_slots.end(),
+                       [&](const auto& slot) { return is_part(name, names.*slot.name); }) ||
+           std::any_of(stored_norms.begin(), stored_norms.end(),
+                       [&](const auto& slot) { return is_norm_part(name, names.*slot.name); });
 }
 
 }  // namespace gptq::model

@@ -11,7 +11,6 @@
 #include <vector>
 
 #include <gptq/checked_size.hpp>
-#include <gptq/compiled.hpp>
 #include <gptq/error.hpp>
 #include <gptq/model/decoder.hpp>
 #include <gptq/model/generate.hpp>
@@ -20,12 +19,14 @@
 namespace gptq::model {
 namespace detail {
 
-GPTQ_INLINE std::vector<std::int32_t> generate_tokens(const decoder& model, std::span<const std::int32_t> prompt,
-                                                      const generate_options& options, std::mt19937_64& random,
-                                                      const std::function<bool(std::int32_t)>& on_token) {
+template <ModelBackend B>
+std::vector<std::int32_t> generate_tokens(const basic_decoder<B>& model, std::span<const std::int32_t> prompt,
+                                          const generate_options& options, std::mt19937_64& random,
+                                          const std::function<bool(std::int32_t)>& on_token) {
     if (options.max_tokens == 0) return {};
-    kv_cache cache(model.config(),
-                   checked_add(prompt.size(), options.max_tokens - 1, "tokens of the prompt and those to generate"));
+    const std::size_t most =
+        checked_add(prompt.size(), options.max_tokens - 1, "tokens of the prompt and those to generate");
+    basic_kv_cache<B> cache(model.config(), most, model.backend());
     std::vector<std::int32_t> text(prompt.begin(), prompt.end());
     auto logits = model.append(prompt, cache);
     while (true) {
@@ -39,14 +40,13 @@ GPTQ_INLINE std::vector<std::int32_t> generate_tokens(const decoder& model, std:
     return text;
 }
 
+#ifdef GPTQ_COMPILED
+#define GPTQ_GENERATION(what)                                                                     \
+    what std::vector<std::int32_t> generate_tokens(const decoder&, std::span<const std::int32_t>, \
+                                                   const generate_options&, std::mt19937_64&,     \
+                                                   const std::function<bool(std::int32_t)>&);
+GPTQ_GENERATION(extern template)
+#endif
+
 }  // namespace detail
-}  // namespace gptq::model
-
-namespace gptq::model {
-
-GPTQ_INLINE std::vector<std::int32_t> generate(const decoder& model, std::span<const std::int32_t> prompt,
-                                               const generate_options& options, std::mt19937_64& random) {
-    return generate(model, prompt, options, random, [](std::int32_t) {});
-}
-
 }  // namespace gptq::model

@@ -68,7 +68,8 @@ GPTQ_INLINE linear_job linear::begin(matrix_view<const float> x, matrix_view<flo
                       });
 }
 
-GPTQ_INLINE void apply_together(matrix_view<const float> x, std::initializer_list<linear_output> outputs) {
+GPTQ_INLINE void apply_together(matrix_view<const float> x,
+                                std::initializer_list<linear_output<linear, float>> outputs) {
     std::vector<linear_job> jobs;
     std::size_t work = 0;
     for (const auto& [layer, y] : outputs) {

@@ -10,37 +10,15 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include <gptq/compiled.hpp>
 #include <gptq/error.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/model/buffers.hpp>
 #include <gptq/model/decoder.hpp>
-#include <gptq/model/elementwise.hpp>
+#include <gptq/model/likelihood.hpp>
 #include <gptq/model/perplexity.hpp>
-
-namespace gptq::model {
-
-GPTQ_INLINE double negative_log_likelihood(std::span<const float> logits, std::size_t target) {
-    const float top = largest(logits);
-    double sum = 0.0;
-    for (const float x : logits) sum += static_cast<double>(exp_nonpositive(x - top));
-    return std::log(sum) + static_cast<double>(top) - static_cast<double>(logits[target]);
-}
-
-GPTQ_INLINE double kl_divergence(std::span<const float> reference, std::span<const float> logits) {
-    const double log_reference = negative_log_likelihood(reference, 0) + static_cast<double>(reference[0]);
-    const double log_sum = negative_log_likelihood(logits, 0) + static_cast<double>(logits[0]);
-    double sum = 0.0;
-    for (std::size_t i = 0; i < logits.size(); ++i) {
-        const double log_p = static_cast<double>(reference[i]) - log_reference;
-        sum += std::exp(log_p) * (log_p - (static_cast<double>(logits[i]) - log_sum));
-    }
-    return sum;
-}
-
-}  // namespace gptq::model
 
 namespace gptq::model {
 namespace detail {
@@ -98,19 +76,46 @@ void for_each_window(std::span<const std::int32_t> tokens, const perplexity_opti
     }
 }
 
-/// The sum of -log p over all tokens of a window but the first. Logits are computed for some tokens at a time.
-inline double window_nll(const decoder& model, std::span<const std::int32_t> window, scratch_matrix& memory) {
-    const auto states = model.head_states(window);
-    const std::size_t vocabulary = model.config().vocab_size;
-    const std::size_t chunk = std::max<std::size_t>(1, logits_held / vocabulary);
-    double sum = 0.0;
-    for (std::size_t first = 0; first + 1 < window.size(); first += chunk) {
-        const std::size_t count = std::min(chunk, window.size() - 1 - first);
-        const auto logits = memory.shaped(count, vocabulary);
-        model.head(view_of(states).block(first, count, 0, states.shape()[1]), logits);
-        for (std::size_t t = 0; t < count; ++t)
-            sum += negative_log_likelihood(logits.row(t), static_cast<std::size_t>(window[first + t + 1]));
+/// Calls f(first, count) for runs of the tokens of a window that have a successor to score, as many as there is room
+/// for logits of.
+template <class F>
+void for_scored_tokens(const model_config& config, std::size_t window, F&& f) {
+    const std::size_t chunk = std::max<std::size_t>(1, logits_held / config.vocab_size);
+    for (std::size_t first = 0; first + 1 < window; first += chunk) f(first, std::min(chunk, window - 1 - first));
+}
+
+/// The logits of some tokens of a text, one text after the other.
+template <ModelBackend B>
+class token_logits {
+ public:
+    explicit token_logits(const basic_decoder<B>& model) : model_(model) {}
+
+    void read(std::span<const std::int32_t> text) { states_ = model_.head_states(text); }
+
+    /// Of tokens [first, first + count), in the backend's memory until the next call.            [count, vocab_size]
+    matrix_view<const float> operator()(std::size_t first, std::size_t count) {
+        const auto logits = memory_.shaped(model_.backend(), count, model_.config().vocab_size);
+        const auto all = std::as_const(states_).view();
+        model_.head(all.block(first, count, 0, all.cols), logits);
+        return logits;
     }
+
+ private:
+    const basic_decoder<B>& model_;
+    room_of<B, typename B::activation> states_;
+    room_for_one<B, float> memory_;
+};
+
+/// The sum of -log p over all tokens of a window but the first.
+template <ModelBackend B>
+double window_nll(const basic_decoder<B>& model, std::span<const std::int32_t> window, token_logits<B>& logits) {
+    logits.read(window);
+    double sum = 0.0;
+    for_scored_tokens(model.config(), window.size(), [&](std::size_t first, std::size_t count) {
+        for (const double nll :
+             model.backend().negative_log_likelihoods(logits(first, count), window.subspan(first + 1, count)))
+            sum += nll;
+    });
     return sum;
 }
 
@@ -119,24 +124,20 @@ inline double window_nll(const decoder& model, std::span<const std::int32_t> win
 
 namespace gptq::model {
 
-GPTQ_INLINE perplexity_result evaluate_perplexity(const decoder& model, std::span<const std::int32_t> tokens,
-                                                  const perplexity_options& options,
-                                                  const std::function<void(std::size_t, std::size_t)>& on_window) {
+template <ModelBackend B>
+perplexity_result evaluate_perplexity(const basic_decoder<B>& model, std::span<const std::int32_t> tokens,
+                                      const perplexity_options& options,
+                                      const std::function<void(std::size_t, std::size_t)>& on_window) {
     const auto start = std::chrono::steady_clock::now();
     detail::nll_sums sums;
-    scratch_matrix memory;
+    detail::token_logits<B> logits(model);
     const auto score = [&](std::span<const std::int32_t> window) {
-        sums.add(detail::window_nll(model, window, memory), window.size() - 1);
+        sums.add(detail::window_nll(model, window, logits), window.size() - 1);
     };
     detail::for_each_window(tokens, options, score, on_window);
     perplexity_result result = sums.result();
     result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     return result;
-}
-
-GPTQ_INLINE perplexity_result evaluate_perplexity(const decoder& model, std::span<const std::int32_t> tokens,
-                                                  const perplexity_options& options) {
-    return evaluate_perplexity(model, tokens, options, [](std::size_t, std::size_t) {});
 }
 
 }  // namespace gptq::model
@@ -157,26 +158,36 @@ struct paired_sums {
     }
 };
 
-/// Scratch memory for the logits of two models.
-struct paired_memory {
-    scratch_matrix model, baseline;
+/// A row of logits in host memory at a time.
+template <ModelBackend B>
+class logits_on_host {
+ public:
+    logits_on_host(const B& backend, matrix_view<const float> logits) : backend_(backend), logits_(logits) {}
+
+    std::span<const float> row(std::size_t r) {
+        row_.resize(logits_.cols);
+        backend_.read(logits_.block(r, 1, 0, logits_.cols), matrix_view<float>(row_.data(), 1, row_.size()));
+        return row_;
+    }
+
+ private:
+    const B& backend_;
+    matrix_view<const float> logits_;
+    std::vector<float> row_;
 };
 
-/// Logits of both models are computed for some tokens at a time.
-inline paired_sums compare_window(const decoder& model, const decoder& baseline, std::span<const std::int32_t> window,
-                                  paired_memory& memory) {
-    const auto states = model.head_states(window), baseline_states = baseline.head_states(window);
-    const std::size_t vocabulary = model.config().vocab_size;
-    const std::size_t chunk = std::max<std::size_t>(1, logits_held / vocabulary);
+template <ModelBackend B>
+paired_sums compare_window(const basic_decoder<B>& model, std::span<const std::int32_t> window, token_logits<B>& logits,
+                           token_logits<B>& baseline) {
+    logits.read(window);
+    baseline.read(window);
     paired_sums sums;
-    for (std::size_t first = 0; first + 1 < window.size(); first += chunk) {
-        const std::size_t count = std::min(chunk, window.size() - 1 - first);
-        const auto logits = memory.model.shaped(count, vocabulary), others = memory.baseline.shaped(count, vocabulary);
-        model.head(view_of(states).block(first, count, 0, states.shape()[1]), logits);
-        baseline.head(view_of(baseline_states).block(first, count, 0, baseline_states.shape()[1]), others);
+    for_scored_tokens(model.config(), window.size(), [&](std::size_t first, std::size_t count) {
+        logits_on_host<B> ours(model.backend(), logits(first, count));
+        logits_on_host<B> theirs(model.backend(), baseline(first, count));
         for (std::size_t t = 0; t < count; ++t)
-            sums.add(logits.row(t), others.row(t), static_cast<std::size_t>(window[first + t + 1]));
-    }
+            sums.add(ours.row(t), theirs.row(t), static_cast<std::size_t>(window[first + t + 1]));
+    });
     return sums;
 }
 
@@ -185,19 +196,20 @@ inline paired_sums compare_window(const decoder& model, const decoder& baseline,
 
 namespace gptq::model {
 
-GPTQ_INLINE paired_result evaluate_pair(const decoder& model, const decoder& baseline,
-                                        std::span<const std::int32_t> tokens, const perplexity_options& options,
-                                        const std::function<void(std::size_t, std::size_t)>& on_window) {
+template <ModelBackend B>
+paired_result evaluate_pair(const basic_decoder<B>& model, const basic_decoder<B>& baseline,
+                            std::span<const std::int32_t> tokens, const perplexity_options& options,
+                            const std::function<void(std::size_t, std::size_t)>& on_window) {
     if (model.config().vocab_size != baseline.config().vocab_size)
         throw shape_error("the model has a vocabulary of " + std::to_string(model.config().vocab_size) +
                           " tokens, the baseline one of " + std::to_string(baseline.config().vocab_size) +
                           "; compare it with the model that it was made from");
     const auto start = std::chrono::steady_clock::now();
     detail::nll_sums sums, baseline_sums;
-    detail::paired_memory memory;
+    detail::token_logits<B> logits(model), baseline_logits(baseline);
     agreement_result total;
     const auto score = [&](std::span<const std::int32_t> window) {
-        const auto w = detail::compare_window(model, baseline, window, memory);
+        const auto w = detail::compare_window(model, window, logits, baseline_logits);
         sums.add(w.nll, window.size() - 1);
         baseline_sums.add(w.baseline_nll, window.size() - 1);
         total.kl_divergence += w.divergence;
@@ -212,5 +224,15 @@ GPTQ_INLINE paired_result evaluate_pair(const decoder& model, const decoder& bas
     result.baseline.seconds = result.model.seconds;
     return result;
 }
+
+#ifdef GPTQ_COMPILED
+#define GPTQ_EVALUATIONS(what)                                                                        \
+    what perplexity_result evaluate_perplexity(const decoder&, std::span<const std::int32_t>,         \
+                                               const perplexity_options&,                             \
+                                               const std::function<void(std::size_t, std::size_t)>&); \
+    what paired_result evaluate_pair(const decoder&, const decoder&, std::span<const std::int32_t>,   \
+                                     const perplexity_options&, const std::function<void(std::size_t, std::size_t)>&);
+GPTQ_EVALUATIONS(extern template)
+#endif
 
 }  // namespace gptq::model

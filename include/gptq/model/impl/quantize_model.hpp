@@ -16,13 +16,18 @@
 #include <utility>
 #include <vector>
 
+#include <gptq/backends/cpu/model_backend.hpp>
 #include <gptq/compiled.hpp>
+#include <gptq/drift.hpp>
 #include <gptq/error.hpp>
+#include <gptq/groups.hpp>
 #include <gptq/half.hpp>
+#include <gptq/held_layer.hpp>
 #include <gptq/io/folder_writer.hpp>
 #include <gptq/io/model_folder.hpp>
 #include <gptq/io/quantization_config.hpp>
 #include <gptq/io/quantized_tensors.hpp>
+#include <gptq/layer_error.hpp>
 #include <gptq/model/block.hpp>
 #include <gptq/model/calibration.hpp>
 #include <gptq/model/embedding.hpp>
@@ -35,6 +40,8 @@
 #include <gptq/model/stage_statistics.hpp>
 #include <gptq/model/stages.hpp>
 #include <gptq/model/window_length.hpp>
+#include <gptq/refine.hpp>
+#include <gptq/round_to_nearest.hpp>
 #include <gptq/xtensor/surface.hpp>
 
 namespace gptq::model {
@@ -90,17 +97,29 @@ void visit_storable_scheme(const scheme_config& config, F&& f) {
 }
 
 /// Factors a Hessian for an order known at run time.
-inline stage_factor factorize_for(order_kind order, const hessian<float>& h, const quantize_options& options) {
-    return visit_order(
-        order, [&]<class Order>() { return factorize<scheme<4, group_size<dynamic>, symmetric, Order>>(h, options); });
+template <class S>
+factored_hessian<S, inverse_free_path> factorize_for(order_kind order, const basic_hessian<S>& h,
+                                                     const quantize_options& options) {
+    return visit_order(order, [&]<class Order>() {
+        return factorize<scheme<4, group_size<dynamic>, symmetric, Order>>(h, options, h.backend());
+    });
 }
 
 /// One run of quantize_model, after the plan was made.
+template <ModelBackend B>
 class model_quantizer {
  public:
-    model_quantizer(const model_config& config, const io::model_folder& folder, const quantization_plan& plan,
-                    const quantize_model_options& options, io::folder_writer& writer, model_observer_ref observer)
-        : config_(config), folder_(folder), plan_(plan), options_(options), writer_(writer), observer_(observer) {
+    model_quantizer(const B& backend, const model_config& config, const io::model_folder& folder,
+                    const quantization_plan& plan, const quantize_model_options& options, io::folder_writer& writer,
+                    model_observer_ref observer)
+        : backend_(backend),
+          solver_(backend.solver()),
+          config_(config),
+          folder_(folder),
+          plan_(plan),
+          options_(options),
+          writer_(writer),
+          observer_(observer) {
         result_.warnings = plan.warnings;
         for (const stage_plan& stage : plan.stages) {
             stage_of_.emplace(stage.modules.front().name, &stage);
@@ -111,9 +130,15 @@ class model_quantizer {
     quantize_result run(const token_windows& windows) {
         if (const auto warning = window_warning(config_, windows.length)) result_.warnings.push_back(*warning);
         warn_about_samples(windows);
-        activations hidden = embed(config_, load_embedding(config_, folder_), windows.tokens, windows.length);
-        activations float_hidden;
-        if (options_.quality.correct_drift) float_hidden = hidden;
+        const auto embedded = [&](const embedding<B>& tables) {
+            return embed(backend_, config_, tables, windows.tokens, windows.length);
+        };
+        activations_of<B> hidden, float_hidden;
+        {
+            const embedding<B> tables = load_embedding(config_, folder_, backend_);
+            hidden = embedded(tables);
+            if (options_.quality.correct_drift) float_hidden = embedded(tables);
+        }
         for (std::size_t i = 0; i < config_.blocks; ++i) quantize_block(i, hidden, float_hidden);
         if (options_.config.lm_head) quantize_head(hidden);
         copy_other_tensors();
@@ -122,6 +147,11 @@ class model_quantizer {
     }
 
  private:
+    using solver = solver_of<B>;
+    using weights = typename B::weights;
+    using inputs = paired_inputs<typename B::activation>;
+    using held_matrix = gptq::detail::backend_matrix<solver, float>;
+
     void warn_about_samples(const token_windows& windows) {
         std::size_t widest = 0;
         for (const stage_plan& stage : plan_.stages)
@@ -132,69 +162,127 @@ class model_quantizer {
                                        " inputs; several times as many tokens as inputs are advisable");
     }
 
-    void quantize_block(std::size_t index, activations& hidden, activations& float_hidden) {
-        block layer = load_block(config_, folder_, index);
-        const auto on_stage = [this](stage_modules& stage, const paired_inputs& inputs) {
-            quantize_stage(stage.modules, *stage_of_.at(stage.names.front()), inputs);
+    void quantize_block(std::size_t index, activations_of<B>& hidden, activations_of<B>& float_hidden) {
+        stored_block stored = read_block(config_, weight_reader(folder_), index);
+        const auto on_stage = [this](stage_modules<weights>& stage, const inputs& x) {
+            quantize_stage(stage.modules, *stage_of_.at(stage.names.front()), x);
         };
         if (options_.quality.correct_drift) {
-            const block float_layer = layer;
-            run_block_beside_float(config_, layer, float_layer, index, hidden, float_hidden, on_stage);
+            const block_of<B> float_layer = hold_block(backend_, stored_block(stored));
+            block_of<B> layer = hold_block(backend_, std::move(stored));
+            run_block_beside_float(backend_, config_, layer, float_layer, index, hidden, float_hidden, on_stage);
         } else {
-            run_block_by_stages(config_, layer, index, hidden,
-                                [&](stage_modules& stage, matrix_view<const float> inputs) {
-                                    on_stage(stage, {inputs, {}, {}, {}});
+            block_of<B> layer = hold_block(backend_, std::move(stored));
+            run_block_by_stages(backend_, config_, layer, index, hidden,
+                                [&](stage_modules<weights>& stage, decltype(inputs::inputs) x) {
+                                    on_stage(stage, inputs{x, {}, {}, {}});
                                 });
         }
     }
 
     /// The head's own drift is left alone: what follows it is the loss, not another layer.
-    void quantize_head(const activations& hidden) {
-        const tensor2<float> inputs = load_head_inputs(config_, folder_)(config_, view_of(hidden.states));
-        linear head = load_head(config_, folder_).value();
-        quantize_stage({&head}, plan_.stages.back(), {view_of(inputs), {}, {}, {}});
+    void quantize_head(const activations_of<B>& hidden) {
+        const weight_reader reader(folder_);
+        const auto x = compute_head_inputs(backend_, hold_head_inputs(backend_, read_head_inputs(config_, reader)),
+                                           config_, hidden.states.view());
+        weights head = backend_.hold(read_head(config_, reader).value());
+        quantize_stage({&head}, plan_.stages.back(), inputs{x.view(), {}, {}, {}});
     }
 
     /// Modules with a common input: one Hessian, one factorization.
-    void quantize_stage(const std::vector<linear*>& modules, const stage_plan& plan, const paired_inputs& inputs) {
+    void quantize_stage(const std::vector<weights*>& modules, const stage_plan& plan, const inputs& x) {
         report_progress(plan.modules.front());
         if (plan.settings) {
             const stopwatch shared;
-            const stage_statistics statistics = gather(plan, modules, inputs);
+            const stage_statistics<B> statistics = gather(plan, modules, x);
             const double shared_seconds = shared.seconds() / static_cast<double>(modules.size());
             for (std::size_t i = 0; i < modules.size(); ++i)
-                quantize_module(plan, plan.modules[i], modules[i]->weight, statistics, shared_seconds);
+                quantize_module(plan, plan.modules[i], *modules[i], statistics, shared_seconds);
         }
         weights_done_ += static_cast<double>(plan.weights());
     }
 
-    /// Replaces `weight` by what its codes stand for, so that later layers see what the quantized model gives them.
-    void quantize_module(const stage_plan& plan, const module_plan& module, tensor2<float>& weight,
-                         const stage_statistics& statistics, double shared_seconds) {
+    /// Replaces the weights by what their codes stand for, so that later layers see what the quantized model gives them.
+    void quantize_module(const stage_plan& plan, const module_plan& module, weights& layer,
+                         const stage_statistics<B>& statistics, double shared_seconds) {
         report_progress(module);
         const stopwatch own;
-        const quantize_options options = options_for(*plan.settings);
-        quantized_layer rounded, q;
-        visit_storable_scheme(plan.settings->scheme,
-                              [&]<class S>() { rounded = round_to_nearest<S>(weight, options); });
         module_record record;
-        const tensor2<float> original = weight;
-        if (statistics.factor) {
-            if (statistics.drift) record.drift_share = correct_drift(view_of(weight), *statistics.drift);
-            visit_storable_scheme(solver_scheme(*plan.settings),
-                                  [&]<class S>() { q = quantize<S>(weight, *statistics.factor, options, observer_); });
-        } else {
-            q = rounded;
+        {
+            const auto held = backend_.floats(layer);
+            const matrix_view<const float> W = held.view();  // [N, K]
+            auto target = solver_.template make_matrix<float>(W.rows, W.cols);
+            solver_.for_each_row(W.rows, gptq::detail::copy_row{W, target.view()});
+            if (statistics.drift) record.drift_share = correct_drift(in_backend, target.view(), *statistics.drift);
+            std::optional<measured_layer> result(round(plan, W, statistics));
+            record.rtn_error = result->error;
+            if (statistics.factor) {
+                result.reset();  // first, so that both are never there at once
+                result.emplace(solve(plan, target.view(), statistics));
+            }
+            const double energy = output_error(in_backend, W, statistics.H);
+            record.error = result->error;
+            record.relative_error = energy > 0.0 ? record.error / energy : 0.0;
+            record.samples = statistics.H.samples();
+            record.damp_percent = result->report.rounded_to_nearest ? 0.0 : result->report.damp_percent;
+            backend_.replace(layer, std::as_const(result->values).view());
+            write(module, *plan.settings, *result);
+            warn_about_solver(module.name, result->report);
         }
-        measure(record, original, weight, q, rounded, statistics.H);
-        weight = dequantize(q);
-        write(module, q);
         record.layer = plan.layer;
         record.module = module.name_in_layer;
         record.seconds = shared_seconds + own.seconds();
-        warn_about_solver(module.name, q.report);
         observer_.on_module(record);
         result_.modules.push_back(std::move(record));
+    }
+
+    /// A quantized layer, the weights that it stands for, and what it does to the outputs.
+    struct measured_layer {
+        held_layer<solver> codes;
+        held_matrix values;  // [N, K]
+        solve_report report;
+        double error = 0.0;  // tr(D H D')
+    };
+
+    std::size_t group_features(const stage_plan& plan, std::size_t in_features) const {
+        return group_size<dynamic>::features(in_features, plan.settings->scheme.group_size);
+    }
+
+    held_layer<solver> room_for(const stage_plan& plan, matrix_view<const float> W) const {
+        return {solver_, W.rows, W.cols, group_count(W.cols, group_features(plan, W.cols))};
+    }
+
+    measured_layer measured(held_layer<solver>&& codes, const solve_report& report, matrix_view<const float> W,
+                            const stage_statistics<B>& statistics) const {
+        auto values = solver_.template make_matrix<float>(W.rows, W.cols);
+        auto D = solver_.template make_matrix<float>(W.rows, W.cols);
+        codes.dequantize(values.view());
+        solver_.for_each_row(W.rows, gptq::detail::copy_row{W, D.view()});
+        solver_.for_each_row(W.rows, gptq::detail::mix_row{D.view(), values.view(), 1.0f, -1.0f});
+        const double error = output_error(in_backend, D.view(), statistics.H);
+        return {std::move(codes), std::move(values), report, error};
+    }
+
+    measured_layer round(const stage_plan& plan, matrix_view<const float> W,
+                         const stage_statistics<B>& statistics) const {
+        held_layer<solver> codes = room_for(plan, W);
+        visit_storable_scheme(plan.settings->scheme, [&]<class S>() {
+            round_to_nearest_into<S::bits>(in_backend, solver_, W, group_features(plan, W.cols), codes,
+                                           typename S::grid{});
+        });
+        return measured(std::move(codes), {}, W, statistics);
+    }
+
+    /// W is what the solver is to come close to. The result is measured against it.
+    measured_layer solve(const stage_plan& plan, matrix_view<const float> W, const stage_statistics<B>& statistics) {
+        held_layer<solver> codes = room_for(plan, W);
+        solve_report report;
+        observer_ref watching(observer_);
+        visit_storable_scheme(solver_scheme(*plan.settings), [&]<class S>() {
+            report = solve_and_refine<S::bits>(in_backend, W, *statistics.factor, codes, options_for(*plan.settings),
+                                               watching, typename S::grid{});
+        });
+        return measured(std::move(codes), report, W, statistics);
     }
 
     quantize_options options_for(const stage_settings& settings) const {
@@ -213,33 +301,24 @@ class model_quantizer {
         return scheme;
     }
 
-    stage_statistics gather(const stage_plan& plan, const std::vector<linear*>& modules,
-                            const paired_inputs& inputs) const {
-        std::vector<matrix_view<const float>> weights;
-        for (const linear* module : modules) weights.push_back(view_of(module->weight));
-        const auto factorize = [&](const hessian<float>& h, std::optional<double> damp_percent = std::nullopt) {
+    stage_statistics<B> gather(const stage_plan& plan, const std::vector<weights*>& modules, const inputs& x) const {
+        std::vector<decltype(backend_.floats(*modules.front()))> held;
+        stage_weights shown;
+        // Only the correction of drift asks for them.
+        if (x.float_inputs.rows != 0)
+            for (const weights* module : modules) held.push_back(backend_.floats(*module));
+        for (const auto& W : held) shown.push_back(W.view());
+        const auto factorize = [&](const basic_hessian<solver>& h, std::optional<double> damp_percent = std::nullopt) {
             quantize_options options = options_for(*plan.settings);
             if (damp_percent) options.damp_percent = *damp_percent;
             options.choose_damping = options.choose_damping && !damp_percent;
             return factorize_for(plan.settings->scheme.order, h, options);
         };
         try {
-            return gather_statistics(inputs, weights, options_.method == quantize_method::gptq, factorize);
+            return gather_statistics(backend_, x, shown, options_.method == quantize_method::gptq, factorize);
         } catch (const non_finite_error& problem) {
             throw non_finite_error(plan.modules.front().name + ": " + problem.what());
         }
-    }
-
-    /// `weight` are the module's own weights, `target` what the solver was given in their place. The rounded layer is
-    /// measured against the weights, the solver's against its target.
-    void measure(module_record& record, const tensor2<float>& weight, const tensor2<float>& target,
-                 const quantized_layer& q, const quantized_layer& rounded, const hessian<float>& h) const {
-        record.samples = h.samples();
-        record.damp_percent = q.report.rounded_to_nearest ? 0.0 : q.report.damp_percent;
-        record.rtn_error = layer_error(weight, rounded, h);
-        record.error = options_.method == quantize_method::gptq ? layer_error(target, q, h) : record.rtn_error;
-        const double energy = output_error(view_of(weight), h);
-        record.relative_error = energy > 0.0 ? record.error / energy : 0.0;
     }
 
     void warn_about_solver(const std::string& name, const solve_report& report) {
@@ -251,7 +330,13 @@ class model_quantizer {
                                        std::to_string(report.failed_factorizations) + " smaller ones did not do");
     }
 
-    void write(const module_plan& module, const quantized_layer& q) {
+    void write(const module_plan& module, const stage_settings& settings, measured_layer& layer) {
+        quantized_layer q;
+        const bool sym = visit_grid(settings.scheme.grid, []<class Grid>() { return Grid::sym; });
+        allocate(q, settings.scheme.bits, sym, module.out_features, module.in_features,
+                 group_size<dynamic>::features(module.in_features, settings.scheme.group_size));
+        layer.codes.download(q.view());
+        q.report = layer.report;
         check_scales(module.name, q);
         const std::uint64_t before = writer_.tensor_bytes();
         io::write_quantized(writer_, options_.config.format, module.name, q);
@@ -273,6 +358,8 @@ class model_quantizer {
         observer_.on_progress(weights_done_ / weights_total_, module.name);
     }
 
+    const B& backend_;
+    const solver& solver_;
     const model_config& config_;
     const io::model_folder& folder_;
     const quantization_plan& plan_;
@@ -335,9 +422,10 @@ inline void check_space(const io::model_folder& folder, const quantization_plan&
 
 namespace gptq::model {
 
-GPTQ_INLINE quantize_result quantize_model(const io::model_folder& folder, const std::filesystem::path& out,
-                                           const token_windows& windows, const quantize_model_options& options,
-                                           model_observer_ref observer) {
+template <ModelBackend B>
+quantize_result quantize_model(const io::model_folder& folder, const std::filesystem::path& out,
+                               const token_windows& windows, const quantize_model_options& options,
+                               model_observer_ref observer, const B& backend) {
     const detail::stopwatch watch;
     const model_config config = read_model_config(folder);
     const quantization_plan plan = plan_quantization(config, folder, options.config);
@@ -348,7 +436,7 @@ GPTQ_INLINE quantize_result quantize_model(const io::model_folder& folder, const
     if (!memory_warning.empty()) observer.on_warning(memory_warning);
     detail::check_numbers(config, folder, plan);
     io::folder_writer writer(out);
-    detail::model_quantizer run(config, folder, plan, options, writer, observer);
+    detail::model_quantizer<B> run(backend, config, folder, plan, options, writer, observer);
     quantize_result result = run.run(windows);
     result.seconds = watch.seconds();
     result.bytes = writer.tensor_bytes();
@@ -362,6 +450,12 @@ GPTQ_INLINE quantize_result quantize_model(const io::model_folder& folder, const
     for (const std::filesystem::path& file : folder.companion_files()) writer.copy_file(file);
     writer.finish();
     return result;
+}
+
+GPTQ_INLINE quantize_result quantize_model(const io::model_folder& folder, const std::filesystem::path& out,
+                                           const token_windows& windows, const quantize_model_options& options,
+                                           model_observer_ref observer) {
+    return quantize_model(folder, out, windows, options, observer, cpu_model_backend(quantized_form::dense));
 }
 
 }  // namespace gptq::model

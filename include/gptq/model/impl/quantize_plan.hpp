@@ -47,7 +47,7 @@ namespace detail {
 inline std::vector<stage_plan> block_stages(const model_config& c, std::size_t index) {
     std::vector<stage_plan> stages;
     std::optional<stage> last;
-    for (const linear_slot& slot : linear_slots) {
+    for (const auto& slot : stored_slots) {
         const std::string name(c.arch.names.*slot.name);
         if (name.empty()) continue;
         if (slot.stage != last) stages.push_back({index, {}, {}});

@@ -35,26 +35,20 @@ GPTQ_INLINE std::vector<float> rope_frequencies(const rope_settings& rope, std::
 
 GPTQ_INLINE rope_table::rope_table(const rope_settings& rope, std::size_t head_dim, std::size_t first,
                                    std::size_t count)
-    : cos_(count, head_dim / 2), sin_(count, head_dim / 2) {
+    : cosines(count, head_dim / 2), sines(count, head_dim / 2) {
     const std::vector<float> frequencies = rope_frequencies(rope, head_dim);
     for (std::size_t p = 0; p < count; ++p)
         for (std::size_t i = 0; i < frequencies.size(); ++i) {
             const float angle = static_cast<float>(first + p) * frequencies[i];
-            cos_(p, i) = std::cos(angle);
-            sin_(p, i) = std::sin(angle);
+            cosines(p, i) = std::cos(angle);
+            sines(p, i) = std::sin(angle);
         }
 }
 
-GPTQ_INLINE void rope_table::rotate(matrix_view<float> x) const {
-    const std::size_t half = cos_.cols();
-    for (std::size_t r = 0; r < x.rows; ++r) {
-        const float* cosines = &cos_(r, 0);
-        const float* sines = &sin_(r, 0);
-        for (std::size_t head = 0; head < x.cols; head += 2 * half) rotate_head(&x(r, head), half, cosines, sines);
-    }
-}
+namespace detail {
 
-GPTQ_INLINE void rope_table::rotate_head(float* head, std::size_t half, const float* cosines, const float* sines) {
+inline void rotate_head(float* head, std::span<const float> cosines, std::span<const float> sines) {
+    const std::size_t half = cosines.size();
     for (std::size_t i = 0; i < half; ++i) {
         const float a = head[i];
         const float b = head[i + half];
@@ -63,14 +57,14 @@ GPTQ_INLINE void rope_table::rotate_head(float* head, std::size_t half, const fl
     }
 }
 
-GPTQ_INLINE rope_tables::rope_tables(const model_config& c, std::size_t first, std::size_t count) {
-    if (!c.rotary()) return;
-    full = rope_table(c.rope, c.head_dim, first, count);
-    windowed = c.window_rope == c.rope ? full : rope_table(c.window_rope, c.head_dim, first, count);
-}
+}  // namespace detail
 
-GPTQ_INLINE const rope_table& rope_tables::of_block(const model_config& c, std::size_t index) const {
-    return c.windows[index] != 0 ? windowed : full;
+GPTQ_INLINE void rotate(matrix_view<const float> cosines, matrix_view<const float> sines, matrix_view<float> x) {
+    for (std::size_t r = 0; r < x.rows; ++r) {
+        const std::size_t position = r % cosines.rows;
+        for (std::size_t head = 0; head < x.cols; head += 2 * cosines.cols)
+            detail::rotate_head(&x(r, head), cosines.row(position), sines.row(position));
+    }
 }
 
 }  // namespace gptq::model

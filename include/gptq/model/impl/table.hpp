@@ -1,7 +1,6 @@
 // The bodies of <gptq/model/table.hpp>.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <span>
 #include <utility>
@@ -9,21 +8,12 @@
 
 #include <gptq/compiled.hpp>
 #include <gptq/half.hpp>
-#include <gptq/io/dtype.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/model/dense.hpp>
 #include <gptq/model/table.hpp>
 #include <gptq/xtensor/adapt.hpp>
 
 namespace gptq::model {
-
-GPTQ_INLINE table::table(tensor2<float>&& values, io::dtype stored) {
-    switch (stored) {
-        case io::dtype::f16: numbers_ = narrowed<half>(values); break;
-        case io::dtype::bf16: numbers_ = narrowed<bfloat16>(values); break;
-        default: numbers_ = std::move(values);
-    }
-}
 
 GPTQ_INLINE std::size_t table::rows() const {
     return visit([](const auto& view) { return view.rows; });
@@ -40,10 +30,15 @@ GPTQ_INLINE void table::copy_row(std::size_t r, float factor, std::span<float> o
     });
 }
 
-GPTQ_INLINE tensor2<float> table::floats() const {
+GPTQ_INLINE tensor2<float> table::floats() const& {
     auto all = make_tensor2<float>(rows(), cols());
     for (std::size_t r = 0; r < rows(); ++r) copy_row(r, 1.0f, view_of(all).row(r));
     return all;
+}
+
+GPTQ_INLINE tensor2<float> table::floats() && {
+    if (auto* numbers = std::get_if<tensor2<float>>(&numbers_)) return std::move(*numbers);
+    return std::as_const(*this).floats();
 }
 
 GPTQ_INLINE void table::multiply(matrix_view<const float> x, matrix_view<float> y) const {

@@ -2,24 +2,43 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <cstring>
 #include <optional>
+#include <span>
 #include <string>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <gptq/compiled.hpp>
 #include <gptq/error.hpp>
+#include <gptq/half.hpp>
+#include <gptq/io/dtype.hpp>
 #include <gptq/io/model_folder.hpp>
 #include <gptq/io/quantization_config.hpp>
 #include <gptq/io/quantized_tensors.hpp>
-#include <gptq/model/elementwise.hpp>
-#include <gptq/model/linear.hpp>
 #include <gptq/model/model_config.hpp>
+#include <gptq/model/norm_layer.hpp>
+#include <gptq/model/stored_layer.hpp>
 #include <gptq/model/table.hpp>
 #include <gptq/model/weights.hpp>
 #include <gptq/xtensor/adapt.hpp>
 #include <gptq/xtensor/quantized.hpp>
 
 namespace gptq::model {
+namespace detail {
+
+/// No element is NaN or infinite: those have all bits of the exponent set.
+template <class T>
+bool all_finite(std::span<const T> numbers) {
+    constexpr std::uint16_t exponent = std::is_same_v<T, half> ? 0x7c00 : 0x7f80;
+    std::size_t wrong = 0;
+    for (const T x : numbers) wrong += (x.bits & exponent) == exponent;
+    return wrong == 0;
+}
+
+}  // namespace detail
 
 GPTQ_INLINE tensor2<float> weight_reader::matrix(const std::string& name, std::size_t rows, std::size_t cols) const {
     require_shape(name + ".weight", {rows, cols});
@@ -27,7 +46,17 @@ GPTQ_INLINE tensor2<float> weight_reader::matrix(const std::string& name, std::s
 }
 
 GPTQ_INLINE table weight_reader::read_table(const std::string& name, std::size_t rows, std::size_t cols) const {
-    return {matrix(name, rows, cols), folder_->tensor(name + ".weight").dtype};
+    const std::string full = name + ".weight";
+    require_shape(full, {rows, cols});
+    const io::tensor_info& info = folder_->tensor(full);
+    if (info.dtype != io::dtype::f16 && info.dtype != io::dtype::bf16) return folder_->read_matrix(full);
+    const auto copied = [&]<class T>(gptq::matrix<T>&& numbers) {
+        std::memcpy(numbers.data(), info.bytes.data(), info.bytes.size());
+        if (!detail::all_finite<T>({numbers.data(), rows * cols})) folder_->require_finite(full);
+        return table(std::move(numbers));
+    };
+    if (info.dtype == io::dtype::f16) return copied(gptq::matrix<half>(rows, cols));
+    return copied(gptq::matrix<bfloat16>(rows, cols));
 }
 
 GPTQ_INLINE tensor1<float> weight_reader::vector(const std::string& name, std::size_t size) const {
@@ -35,13 +64,13 @@ GPTQ_INLINE tensor1<float> weight_reader::vector(const std::string& name, std::s
     return folder_->read_vector(name);
 }
 
-GPTQ_INLINE linear weight_reader::read_linear(const std::string& name, std::size_t rows, std::size_t cols,
-                                              bool needs_bias) const {
-    linear layer;
+GPTQ_INLINE stored_layer weight_reader::read_linear(const std::string& name, std::size_t rows, std::size_t cols,
+                                                    bool needs_bias) const {
+    stored_layer layer;
     if (is_quantized(name))
-        layer.hold(codes(name, rows, cols), form_, &memory_);
+        layer.weights = codes(name, rows, cols);
     else
-        layer.weight = matrix(name, rows, cols);
+        layer.weights = read_table(name, rows, cols);
     if (needs_bias || folder_->contains(name + ".bias")) layer.bias = vector(name + ".bias", rows);
     return layer;
 }

@@ -5,6 +5,7 @@
 #include <gptq/backends/cpu/cpu_backend.hpp>
 #include <gptq/factor.hpp>
 #include <gptq/grids/affine.hpp>
+#include <gptq/held_layer.hpp>
 #include <gptq/matmul.hpp>
 #include <gptq/observer.hpp>
 #include <gptq/orders.hpp>
@@ -16,7 +17,10 @@
 #define GPTQ_USUAL_SOLVER(what, bits, grid)                                                                           \
     what solve_report solve_and_refine<bits>(matrix_view<const float>,                                                \
                                              const factored_hessian<cpu_backend, inverse_free_path>&, quantized_view, \
-                                             const quantize_options&, observer_ref&, const grid&);
+                                             const quantize_options&, observer_ref&, const grid&);                    \
+    what solve_report solve_and_refine<bits>(                                                                         \
+        in_backend_t, matrix_view<const float>, const factored_hessian<cpu_backend, inverse_free_path>&,              \
+        held_layer<cpu_backend>&, const quantize_options&, observer_ref&, const grid&);
 #define GPTQ_USUAL_SOLVERS_OF(what, bits)                       \
     GPTQ_USUAL_SOLVER(what, bits, symmetric)                    \
     GPTQ_USUAL_SOLVER(what, bits, asymmetric)                   \

@@ -1,6 +1,7 @@
 // cuda_backend: quantizes on a GPU. For nvcc; see <gptq/cuda.hpp>.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <memory>
 #include <type_traits>
@@ -80,6 +81,10 @@ class device_machine {
 
     /// Throws shape_error where the shapes differ.
     template <class T>
+    void upload(matrix_view<const std::type_identity_t<T>> host, matrix_view<T> mine) const {
+        copy(host, mine);
+    }
+    template <class T>
     void download(matrix_view<const std::type_identity_t<T>> mine, matrix_view<T> host) const {
         copy(mine, host);
     }
@@ -112,10 +117,30 @@ class device_machine {
         return algebra_->potri(S, part);
     }
 
-    template <tensor_element T>
-    void multiply_transposed(matrix_view<const T> X, matrix_view<const T> W, matrix_view<T> Y) const {
+    template <class T, class U>
+    void multiply_transposed(matrix_view<const T> X, matrix_view<const T> W, matrix_view<U> Y, float beta) const {
         const device_scope scope(options_.device);
-        (*dense_product_)(X, W, Y);
+        (*dense_product_)(X, W, Y, beta);
+    }
+    /// Some rows of the upper triangle at a time, so that little of the lower one is computed, and some tokens, so that
+    /// sums of float stay short.
+    template <tensor_element T>
+    void gram(matrix_view<const T> X, matrix_view<float> H, float alpha, float beta) const {
+        constexpr std::size_t tokens = std::size_t{1} << 15;
+        const std::size_t strip = H.rows > 4096 ? 2048 : 1024;
+        const device_scope scope(options_.device);
+        for (std::size_t first = 0; first < X.rows; first += tokens) {
+            const auto x = X.block(first, std::min(tokens, X.rows - first), 0, X.cols);
+            for (std::size_t row = 0; row < H.rows; row += strip) {
+                const std::size_t rows = std::min(strip, H.rows - row);
+                dense_product_->multiply_columns(x.columns(row, row + rows), x.columns(row, H.cols),
+                                                 H.block(row, rows, row, H.cols - row), alpha,
+                                                 first == 0 ? beta : 1.0f);
+            }
+        }
+    }
+    void gram(matrix_view<const float> X, matrix_view<float> H, float alpha, float beta) const {
+        syrk_upper(X, H, alpha, beta);
     }
     /// Two blocks on each multiprocessor: see docs/cuda.md.
     std::size_t wanted_blocks() const { return 2 * static_cast<std::size_t>(multiprocessors_); }

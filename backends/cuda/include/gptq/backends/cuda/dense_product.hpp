@@ -1,6 +1,7 @@
-// Products of half and bfloat16 matrices by cuBLASLt, for many rows of inputs.
+// Products of matrices by cuBLASLt, for many rows of inputs.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -10,7 +11,6 @@
 #include <cublasLt.h>
 #include <cuda_runtime.h>
 
-#include <gptq/backends/cuda/context.hpp>
 #include <gptq/backends/cuda/error.hpp>
 #include <gptq/backends/cuda/handle.hpp>
 #include <gptq/backends/cuda/memory.hpp>
@@ -30,51 +30,62 @@ class dense_product {
         handle_.reset(made);
     }
 
-    /// Y = X W', summed in float; returns before the work is done.                    X [M, K]  W [N, K]  Y [M, N]
+    /// Y = X W' + beta Y, summed in float; returns before the work is done.            X [M, K]  W [N, K]  Y [M, N]
     /// Throws shape_error where the shapes do not fit, cuda_error where cuBLASLt has no way to do it.
-    template <tensor_element T>
-    void operator()(matrix_view<const T> X, matrix_view<const T> W, matrix_view<T> Y) const {
+    template <class T, class U>
+    void operator()(matrix_view<const T> X, matrix_view<const T> W, matrix_view<U> Y, float beta = 0.0f) const {
         if (X.cols != W.cols || Y.rows != X.rows || Y.cols != W.rows)
             throw shape_error("cuBLASLt: the shapes of the operands do not fit together");
         // Column by column the operands are X', W' and Y', and  Y' = (W')' X'.
-        const operation op;
-        const layout w(W), x(X), y(Y);
-        device_matrix<std::byte> workspace(pool_, 1, workspace_bytes);
-        const cublasLtMatmulAlgo_t algorithm = choose(op, w, x, y);
-        const float one = 1.0f, zero = 0.0f;
-        check(cublasLtMatmul(handle_.get(), op.get(), &one, W.data, w.get(), X.data, x.get(), &zero, Y.data, y.get(),
-                             Y.data, y.get(), &algorithm, workspace.view().data, workspace_bytes, pool_->stream()),
-              "cublasLtMatmul");
+        run(operation(CUBLAS_OP_T, CUBLAS_OP_N), W, X, Y, 1.0f, beta);
+    }
+
+    /// C = alpha A' B + beta C, likewise.                                              A [M, K]  B [M, N]  C [K, N]
+    template <class T>
+    void multiply_columns(matrix_view<const T> A, matrix_view<const T> B, matrix_view<float> C, float alpha,
+                          float beta) const {
+        if (A.rows != B.rows || C.rows != A.cols || C.cols != B.cols)
+            throw shape_error("cuBLASLt: the shapes of the operands do not fit together");
+        // Column by column,  C' = B' (A')'.
+        run(operation(CUBLAS_OP_N, CUBLAS_OP_T), B, A, C, alpha, beta);
     }
 
  private:
     static constexpr std::size_t workspace_bytes = std::size_t{32} << 20;  // what NVIDIA suggests from Hopper on
 
-    /// Sums in float, the first operand transposed.
+    /// Sums in float.
     class operation {
      public:
-        operation() {
+        operation(cublasOperation_t first, cublasOperation_t second) {
             cublasLtMatmulDesc_t made = nullptr;
             check(cublasLtMatmulDescCreate(&made, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate");
             handle_.reset(made);
-            const cublasOperation_t transposed = CUBLAS_OP_T;
-            check(cublasLtMatmulDescSetAttribute(made, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof(transposed)),
-                  "cublasLtMatmulDescSetAttribute");
+            set(CUBLASLT_MATMUL_DESC_TRANSA, first);
+            set(CUBLASLT_MATMUL_DESC_TRANSB, second);
         }
         cublasLtMatmulDesc_t get() const { return handle_.get(); }
 
      private:
+        void set(cublasLtMatmulDescAttributes_t attribute, cublasOperation_t value) {
+            check(cublasLtMatmulDescSetAttribute(get(), attribute, &value, sizeof(value)),
+                  "cublasLtMatmulDescSetAttribute");
+        }
+
         unique_handle<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy> handle_;
     };
+
+    template <class T>
+    static constexpr cudaDataType_t type_of() {
+        return std::is_same_v<T, float> ? CUDA_R_32F : std::is_same_v<T, half> ? CUDA_R_16F : CUDA_R_16BF;
+    }
 
     /// A row-major matrix as the library sees it: its transpose.
     class layout {
      public:
         template <class T>
         explicit layout(matrix_view<T> m) {
-            constexpr bool is_half = std::is_same_v<std::remove_const_t<T>, half>;
             cublasLtMatrixLayout_t made = nullptr;
-            check(cublasLtMatrixLayoutCreate(&made, is_half ? CUDA_R_16F : CUDA_R_16BF, m.cols, m.rows,
+            check(cublasLtMatrixLayoutCreate(&made, type_of<std::remove_const_t<T>>(), m.cols, m.rows,
                                              static_cast<std::int64_t>(m.ld)),
                   "cublasLtMatrixLayoutCreate");
             handle_.reset(made);
@@ -89,17 +100,43 @@ class dense_product {
         void operator()(cublasLtMatmulPreference_t p) const { cublasLtMatmulPreferenceDestroy(p); }
     };
 
+    /// The operands as the library sees them: C = alpha op(A) op(B) + beta C.
+    template <class T, class U>
+    void run(const operation& op, matrix_view<const T> A, matrix_view<const T> B, matrix_view<U> C, float alpha,
+             float beta) const {
+        const layout a(A), b(B), c(C);
+        device_matrix<std::byte> workspace(pool_, 1, workspace_bytes);
+        const cublasLtMatmulAlgo_t algorithm =
+            choose(op, a, b, c, {alignment_of(A.data), alignment_of(B.data), alignment_of(C.data)});
+        check(cublasLtMatmul(handle_.get(), op.get(), &alpha, A.data, a.get(), B.data, b.get(), &beta, C.data, c.get(),
+                             C.data, c.get(), &algorithm, workspace.view().data, workspace_bytes, pool_->stream()),
+              "cublasLtMatmul");
+    }
+
+    /// The largest power of two, up to what the library asks for, that an address is a multiple of.
+    static std::uint32_t alignment_of(const void* address) {
+        const auto bits = static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(address)) | 256u;
+        return bits & (~bits + 1u);
+    }
+
     /// What the library takes for the fastest way.
-    cublasLtMatmulAlgo_t choose(const operation& op, const layout& w, const layout& x, const layout& y) const {
+    cublasLtMatmulAlgo_t choose(const operation& op, const layout& a, const layout& b, const layout& c,
+                                const std::array<std::uint32_t, 3>& alignments) const {
         cublasLtMatmulPreference_t made = nullptr;
         check(cublasLtMatmulPreferenceCreate(&made), "cublasLtMatmulPreferenceCreate");
         const std::unique_ptr<std::remove_pointer_t<cublasLtMatmulPreference_t>, destroy_preference> preference(made);
-        check(cublasLtMatmulPreferenceSetAttribute(made, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace_bytes,
-                                                   sizeof(workspace_bytes)),
-              "cublasLtMatmulPreferenceSetAttribute");
+        const auto prefer = [made](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
+            check(cublasLtMatmulPreferenceSetAttribute(made, attribute, &value, sizeof(value)),
+                  "cublasLtMatmulPreferenceSetAttribute");
+        };
+        prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, workspace_bytes);
+        prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignments[0]);
+        prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignments[1]);
+        prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignments[2]);
+        prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignments[2]);
         cublasLtMatmulHeuristicResult_t result{};
         int found = 0;
-        check(cublasLtMatmulAlgoGetHeuristic(handle_.get(), op.get(), w.get(), x.get(), y.get(), y.get(), made, 1,
+        check(cublasLtMatmulAlgoGetHeuristic(handle_.get(), op.get(), a.get(), b.get(), c.get(), c.get(), made, 1,
                                              &result, &found),
               "cublasLtMatmulAlgoGetHeuristic");
         if (found == 0)

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstddef>
+#include <type_traits>
+#include <utility>
 
 #include <gptq/backends/cpu/blas.hpp>
 #include <gptq/backends/cuda/basic_backend.hpp>
@@ -37,14 +39,32 @@ struct host_machine : host_memory {
     matrix<T> room_for(std::size_t rows, std::size_t cols) const {
         return matrix<T>(rows, cols);
     }
-    template <tensor_element T>
-    void multiply_transposed(matrix_view<const T> X, matrix_view<const T> W, matrix_view<T> Y) const {
+    template <class T>
+    void upload(matrix_view<const std::type_identity_t<T>> host, matrix_view<T> mine) const {
+        download<T>(host, mine);
+    }
+    template <class T, class U>
+    void multiply_transposed(matrix_view<const T> X, matrix_view<const T> W, matrix_view<U> Y, float beta) const {
         for (std::size_t r = 0; r < Y.rows; ++r)
             for (std::size_t n = 0; n < Y.cols; ++n) {
-                float sum = 0.0f;
+                float sum = beta == 0.0f ? 0.0f : beta * to_float(Y(r, n));
                 for (std::size_t k = 0; k < X.cols; ++k) sum += to_float(X(r, k)) * to_float(W(n, k));
-                Y(r, n) = narrow<T>(sum);
+                if constexpr (std::is_same_v<U, float>)
+                    Y(r, n) = sum;
+                else
+                    Y(r, n) = narrow<U>(sum);
             }
+    }
+    template <class T>
+    void gram(matrix_view<const T> X, matrix_view<float> H, float alpha, float beta) const {
+        if constexpr (std::is_same_v<T, float>) {
+            syrk_upper(X, H, alpha, beta);
+        } else {
+            matrix<float> wide(X.rows, X.cols);
+            for (std::size_t r = 0; r < X.rows; ++r)
+                for (std::size_t c = 0; c < X.cols; ++c) wide(r, c) = to_float(X(r, c));
+            syrk_upper(std::as_const(wide).view(), H, alpha, beta);
+        }
     }
     std::size_t wanted_blocks() const { return blocks; }
 

@@ -37,7 +37,8 @@ namespace gptq::cuda {
 // ---------------------------------------------------------------------------------------------------------------------
 // ProductMachine<M>: a Machine that multiplies by quantized layers as well.
 //  1. room_for<T>(r, c) is make_matrix whose elements are not set; both begin at multiples of 16 bytes.
-//  2. multiply_transposed(X, W, Y): Y = X W' for half or bfloat16, summed in float.       X [M, K]  W [N, K]  Y [M, N]
+//  2. multiply_transposed(X, W, Y, beta): Y = X W' + beta Y for half or bfloat16, summed in float.
+//                                                                                    X [M, K]  W [N, K]  Y [M, N]
 //  3. wanted_blocks() is how many blocks of 128 threads a launch should have for the machine to be busy.
 // ---------------------------------------------------------------------------------------------------------------------
 template <class M>
@@ -45,8 +46,8 @@ concept ProductMachine = Machine<M> &&
     requires(const M& m, std::size_t n, matrix_view<const half> a, matrix_view<half> b, matrix_view<const bfloat16> c,
              matrix_view<bfloat16> d) {
     { m.template room_for<half>(n, n).view() } -> std::same_as<matrix_view<half>>;
-    m.multiply_transposed(a, a, b);
-    m.multiply_transposed(c, c, d);
+    m.multiply_transposed(a, a, b, 0.0f);
+    m.multiply_transposed(c, c, d, 0.0f);
     { m.wanted_blocks() } -> std::same_as<std::size_t>;
 };
 
@@ -170,7 +171,8 @@ class basic_prepared {
             const dequantize_kernel<Bits, T> dequantize{weights(), n / strip_features, part};
             machine_.launch(dequantize.launch(), dequantize);
             // Slots beyond the columns of X are empty.
-            machine_.multiply_transposed(X, matrix_view<const T>(part.columns(0, X.cols)), Y.columns(n, n + part.rows));
+            machine_.multiply_transposed(X, matrix_view<const T>(part.columns(0, X.cols)), Y.columns(n, n + part.rows),
+                                         0.0f);
         }
     }
 

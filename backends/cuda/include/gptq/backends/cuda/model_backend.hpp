@@ -1,0 +1,266 @@
+// Whole models on a CUDA machine: the model of ModelBackend whose rows are kernels and whose products are the machine's.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <memory>
+#include <optional>
+#include <span>
+#include <type_traits>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include <gptq/backends/cuda/attention_kernel.hpp>
+#include <gptq/backends/cuda/basic_backend.hpp>
+#include <gptq/backends/cuda/model_kernels.hpp>
+#include <gptq/backends/cuda/prepared.hpp>
+#include <gptq/matrix_view.hpp>
+#include <gptq/model/backend.hpp>
+#include <gptq/model/norm_layer.hpp>
+#include <gptq/model/stored_layer.hpp>
+#include <gptq/model/table.hpp>
+#include <gptq/xtensor/adapt.hpp>
+#include <gptq/xtensor/surface.hpp>
+
+namespace gptq::cuda {
+
+// ---------------------------------------------------------------------------------------------------------------------
+// ModelMachine<M, T>: a ProductMachine that multiplies matrices of T as well.
+//  1. multiply_transposed(X, W, Y, beta): Y = X W' + beta Y, summed in float, X and W of T, Y of T or of float.
+//                                                                                  X [M, K]  W [N, K]  Y [M, N]
+//  2. gram(X, H, alpha, beta): H = beta H + alpha X'X, at least in the upper triangle.            X [M, K]  H [K, K]
+// ---------------------------------------------------------------------------------------------------------------------
+template <class M, class T>
+concept ModelMachine = ProductMachine<M> &&
+    requires(const M& m, matrix_view<const T> x, matrix_view<T> y, matrix_view<float> states) {
+    m.multiply_transposed(x, x, y, 0.0f);
+    m.multiply_transposed(x, x, states, 1.0f);
+    m.gram(x, states, 1.0f, 0.0f);
+};
+
+/// Whether layers that are quantized in the files are held as codes, or as what these stand for.
+enum class held_form { codes, dense };
+
+/// A model of ModelBackend on machine M; T is what linear layers read and write.
+template <class T, ModelMachine<T> M>
+class basic_model_backend {
+    template <class U>
+    using memory = decltype(std::declval<const M&>().template room_for<U>(0, 0));
+
+ public:
+    using activation = T;
+
+    /// A linear layer in the machine's memory, or none.
+    struct weights {
+        std::variant<std::monostate, memory<T>, basic_prepared<M>> held;  // dense [N, K], or packed
+        memory<float> bias;                                               // [1, N], or empty
+
+        explicit operator bool() const { return held.index() != 0; }
+    };
+
+    struct norm {
+        memory<float> weight, bias;  // [1, features], or empty
+        bool centred = false;
+        float eps = 0.0f;
+    };
+
+    using table = memory<T>;  // [rows, features]
+
+    /// The machine's pool serves all calls.
+    struct scratch {};
+
+    static constexpr std::size_t branch_tokens = std::size_t{1} << 14;  // products as large as the machine runs best
+    static constexpr std::size_t attention_tokens = branch_tokens;
+
+    explicit basic_model_backend(M machine, held_form form = held_form::codes)
+        : solver_(std::move(machine)), form_(form) {}
+
+    const basic_backend<M>& solver() const { return solver_; }
+    const M& machine() const { return solver_.machine(); }
+
+    template <class U>
+    memory<U> room(std::size_t rows, std::size_t cols) const {
+        return machine().template room_for<U>(rows, cols);
+    }
+    memory<float> upload(matrix_view<const float> host) const {
+        auto copied = room<float>(host.rows, host.cols);
+        machine().upload(host, copied.view());
+        return copied;
+    }
+    template <class U>
+    void read(matrix_view<const U> mine, matrix_view<float> host) const {
+        if constexpr (std::is_same_v<U, float>) {
+            machine().download(mine, host);
+        } else {
+            auto wide = room<float>(mine.rows, mine.cols);
+            convert_kernel<U, float> kernel{mine, wide.view()};
+            launch(kernel);
+            machine().download(matrix_view<const float>(wide.view()), host);
+        }
+    }
+
+    weights hold(model::stored_layer&& stored) const {
+        weights layer;
+        if (const auto* numbers = std::get_if<model::table>(&stored.weights))
+            layer.held = numbers_of(*numbers);
+        else if (const auto* codes = std::get_if<quantized_layer>(&stored.weights))
+            hold_codes(layer, *codes);
+        layer.bias = vector_of(stored.bias);
+        return layer;
+    }
+    norm hold(model::norm_layer&& stored) const {
+        return {vector_of(stored.weight), vector_of(stored.bias), stored.kind == model::norm_kind::layer,
+                static_cast<float>(stored.eps)};
+    }
+    table hold(model::table&& stored) const { return numbers_of(stored); }
+
+    void multiply(matrix_view<const T> x, std::initializer_list<model::linear_output<weights, T>> outputs) const {
+        for (const auto& [layer, y] : outputs) {
+            product(x, layer, y);
+            add_bias(layer, y);
+        }
+    }
+    void multiply(matrix_view<const T> x, const weights& layer, matrix_view<float> y) const {
+        if (const auto* dense = std::get_if<memory<T>>(&layer.held)) {
+            machine().multiply_transposed(x, dense->view(), y, 0.0f);
+        } else {
+            auto narrow = room<T>(y.rows, y.cols);
+            product(x, layer, narrow.view());
+            launch(convert_kernel<T, float>{matrix_view<const T>(narrow.view()), y});
+        }
+        add_bias(layer, y);
+    }
+    void multiply(matrix_view<const T> x, const table& tokens, matrix_view<float> y) const {
+        machine().multiply_transposed(x, tokens.view(), y, 0.0f);
+    }
+    void add_product(matrix_view<const T> x, const weights& layer, const norm* after, scratch&,
+                     matrix_view<float> states) const {
+        const auto* dense = std::get_if<memory<T>>(&layer.held);
+        if (dense != nullptr && after == nullptr) {
+            machine().multiply_transposed(x, dense->view(), states, 1.0f);
+            add_bias(layer, states);
+            return;
+        }
+        auto y = room<T>(states.rows, states.cols);
+        product(x, layer, y.view());
+        add_bias(layer, y.view());
+        const matrix_view<const T> terms = y.view();
+        if (after != nullptr)
+            launch(add_normalized_kernel<T>{terms, states, after->weight.view().data, after->bias.view().data,
+                                            after->centred, after->eps});
+        else
+            launch(add_kernel<T>{states, terms});
+    }
+
+    template <class From, class To>
+    void normalize(const norm& layer, matrix_view<From> x, matrix_view<To> y) const {
+        using source = std::remove_const_t<From>;
+        launch(normalize_kernel<source, To>{x, y, layer.weight.view().data, layer.bias.view().data, layer.centred,
+                                            layer.eps});
+    }
+    void convert(matrix_view<const float> x, matrix_view<T> y) const { launch(convert_kernel<float, T>{x, y}); }
+    void rotate(matrix_view<const float> cosines, matrix_view<const float> sines, matrix_view<T> x) const {
+        launch(rotate_kernel<T>{x, cosines, sines});
+    }
+    void attend(const model::attention_shape& shape, matrix_view<const T> q, matrix_view<const T> k,
+                matrix_view<const T> v, scratch&, matrix_view<T> out) const {
+        cuda::attend<T>(machine(), shape, q, k, v, out);
+    }
+    void activate(model::mlp_activation f, matrix_view<T> x) const { launch(activate_kernel<T>{x, f}); }
+    void gate(model::mlp_activation f, matrix_view<T> x, matrix_view<const T> y) const {
+        launch(gate_kernel<T>{x, y, f});
+    }
+
+    void look_up(const table& tokens, std::span<const std::int32_t> ids, float factor,
+                 matrix_view<float> states) const {
+        const auto lent = machine().lend(matrix_view<const std::int32_t>(ids.data(), 1, ids.size()));
+        launch(look_up_kernel<T>{tokens.view(), lent.view(), factor, states});
+    }
+    void add(matrix_view<float> states, matrix_view<const float> terms) const {
+        launch(add_rows_kernel{states, terms});
+    }
+    std::vector<double> negative_log_likelihoods(matrix_view<const float> logits,
+                                                 std::span<const std::int32_t> targets) const {
+        const auto lent = machine().lend(matrix_view<const std::int32_t>(targets.data(), 1, targets.size()));
+        auto found = room<double>(logits.rows, 1);
+        launch(score_kernel<float>{logits, lent.view(), found.view()});
+        std::vector<double> host(logits.rows);
+        machine().download(matrix_view<const double>(found.view()), matrix_view<double>(host.data(), host.size(), 1));
+        return host;
+    }
+
+    /// The weights as floats: themselves, or widened.
+    memory<float> floats(const weights& layer) const {
+        const matrix_view<const T> W = std::get<memory<T>>(layer.held).view();
+        auto wide = room<float>(W.rows, W.cols);
+        launch(convert_kernel<T, float>{W, wide.view()});
+        return wide;
+    }
+    void replace(weights& layer, matrix_view<const float> W) const {
+        launch(convert_kernel<float, T>{W, std::get<memory<T>>(layer.held).view()});
+    }
+
+    template <class Statistics, class... Inputs>
+    void add_tokens(Statistics& statistics, const Inputs&... inputs) const {
+        statistics.add(in_backend, inputs...);
+    }
+
+ private:
+    template <class Kernel>
+    void launch(const Kernel& kernel) const {
+        const launch_shape shape = kernel.launch();
+        if (shape.blocks > 0) machine().launch(shape, kernel);
+    }
+
+    memory<float> vector_of(const tensor1<float>& host) const {
+        return host.size() == 0 ? memory<float>()
+                                : upload(matrix_view<const float>(host.data(), 1, host.size()));
+    }
+
+    /// Numbers of the files as T; those that are T already go over as they are.
+    memory<T> numbers_of(const model::table& stored) const {
+        auto held = room<T>(stored.rows(), stored.cols());
+        stored.visit([&]<class From>(matrix_view<const From> host) {
+            if constexpr (std::is_same_v<From, T>) {
+                machine().upload(host, held.view());
+            } else {
+                auto copied = room<From>(host.rows, host.cols);
+                machine().upload(host, copied.view());
+                launch(convert_kernel<From, T>{matrix_view<const From>(copied.view()), held.view()});
+            }
+        });
+        return held;
+    }
+
+    /// The kernels for codes read half and bfloat16.
+    void hold_codes(weights& layer, const quantized_layer& codes) const {
+        if constexpr (tensor_element<T>) {
+            if (form_ == held_form::codes) {
+                layer.held.template emplace<basic_prepared<M>>(prepare(codes, solver_));
+                return;
+            }
+        }
+        layer.held = numbers_of(model::table(dequantize(codes)));
+    }
+
+    void product(matrix_view<const T> x, const weights& layer, matrix_view<T> y) const {
+        if (const auto* dense = std::get_if<memory<T>>(&layer.held)) {
+            machine().multiply_transposed(x, dense->view(), y, 0.0f);
+            return;
+        }
+        if constexpr (tensor_element<T>) std::get<basic_prepared<M>>(layer.held).template multiply<T>(x, y);
+    }
+
+    template <class U>
+    void add_bias(const weights& layer, matrix_view<U> y) const {
+        const matrix_view<const float> bias = layer.bias.view();
+        if (bias.cols != 0) launch(add_bias_kernel<U>{y, bias.data});
+    }
+
+    basic_backend<M> solver_;
+    held_form form_;
+};
+
+}  // namespace gptq::cuda
