@@ -1,69 +1,12 @@
-// gptq bench: how fast a model reads a prompt and generates.
-#include <chrono>
-#include <cstdint>
-#include <random>
-#include <vector>
+#include "bench.hpp"
 
-#include <nlohmann/json.hpp>
-
-#include <gptq/checked_size.hpp>
-#include <gptq/io/model_folder.hpp>
-#include <gptq/model/decoder.hpp>
-
-#include "commands.hpp"
-#include "interrupt.hpp"
-#include "load_decoder.hpp"
-#include "output.hpp"
+#include "device.hpp"
 
 namespace program {
-namespace {
-
-namespace model = gptq::model;
-
-/// Which tokens they are makes no difference to the speed; the same ones every time all the same.
-std::vector<std::int32_t> random_tokens(std::size_t count, std::size_t vocab_size) {
-    std::mt19937_64 random(1);
-    std::vector<std::int32_t> tokens(count);
-    for (std::int32_t& token : tokens) token = static_cast<std::int32_t>(random() % vocab_size);
-    return tokens;
-}
-
-template <class F>
-double seconds_of(F&& work) {
-    const auto start = std::chrono::steady_clock::now();
-    work();
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-}  // namespace
 
 void bench(const bench_arguments& arguments) {
-    const gptq::io::model_folder folder(arguments.model);
-    const auto decoder = load_decoder(folder, arguments);
-    const auto prompt = random_tokens(arguments.prompt, decoder.config().vocab_size);
-    const auto continuation = random_tokens(arguments.tokens, decoder.config().vocab_size);
-
-    // The first pass touches memory and starts threads; it does not count.
-    model::kv_cache warm_up(decoder.config(), prompt.size());
-    decoder.append(prompt, warm_up);
-
-    model::kv_cache cache(decoder.config(), gptq::checked_add(prompt.size(), continuation.size(), "tokens"));
-    const double prefill = seconds_of([&] { decoder.append(prompt, cache); });
-    const double decode = seconds_of([&] {
-        for (const std::int32_t token : continuation) {
-            throw_if_interrupted();
-            decoder.append({&token, 1}, cache);
-        }
-    });
-    const double prefill_speed = static_cast<double>(prompt.size()) / prefill;
-    const double decode_speed = static_cast<double>(continuation.size()) / decode;
-    if (arguments.json)
-        return print_json({{"prefill_tokens_per_second", prefill_speed},
-                           {"decode_tokens_per_second", decode_speed},
-                           {"prefill_tokens", prompt.size()},
-                           {"decode_tokens", continuation.size()}});
-    print(format("prefill %.1f tokens/s (%zu tokens), decode %.1f tokens/s (%zu tokens)\n", prefill_speed,
-                 prompt.size(), decode_speed, continuation.size()));
+    choose_device(
+        arguments, [&] { on_gpu::bench(arguments); }, [&] { bench_on(cpu_of(arguments), arguments); });
 }
 
 }  // namespace program

@@ -20,7 +20,13 @@ struct common_arguments {
     std::size_t threads = 0;  ///< 0 leaves the choice to the BLAS library
 };
 
-struct quantize_arguments : common_arguments {
+/// What those that compute with a model have.
+struct compute_arguments : common_arguments {
+    std::string device = "cpu";          ///< cpu, cuda or cuda:N
+    std::string compute_dtype = "auto";  ///< on a GPU: float, half, bfloat16, or auto: as the model is stored
+};
+
+struct quantize_arguments : compute_arguments {
     std::string out;
     int bits = 4;
     int group_size = 128;
@@ -44,7 +50,7 @@ struct quantize_arguments : common_arguments {
 void quantize(const quantize_arguments& arguments);
 
 /// What those that run a model have.
-struct run_arguments : common_arguments {
+struct run_arguments : compute_arguments {
     std::string activation = "int16";  ///< exact, int16 or int8
     bool head_in_8_bits = false;
 };

@@ -13,14 +13,21 @@
 
 namespace program {
 
-/// Says on standard error what is odd about the folder. `arguments` holds only names that main.cpp let through.
-inline gptq::model::decoder load_decoder(const gptq::io::model_folder& folder, const run_arguments& arguments) {
-    using gptq::model::head_form;
+/// The CPU, with quantized layers held as --activation says. `arguments` holds only names that main.cpp let through.
+inline gptq::model::cpu_model_backend cpu_of(const run_arguments& arguments) {
     using gptq::model::quantized_form;
     static const std::map<std::string, quantized_form> forms = {
         {"exact", quantized_form::exact}, {"int16", quantized_form::int16}, {"int8", quantized_form::int8}};
-    auto decoder = gptq::model::decoder::load(folder, forms.at(arguments.activation),
-                                              arguments.head_in_8_bits ? head_form::eight_bits : head_form::stored);
+    return {forms.at(arguments.activation)};
+}
+
+/// Says on standard error what is odd about the folder.
+template <gptq::model::ModelBackend B>
+gptq::model::basic_decoder<B> load_decoder(const gptq::io::model_folder& folder, const run_arguments& arguments,
+                                           const B& backend) {
+    using gptq::model::head_form;
+    auto decoder = gptq::model::basic_decoder<B>::load(
+        folder, backend, arguments.head_in_8_bits ? head_form::eight_bits : head_form::stored);
     for (const std::string& warning : gptq::model::folder_warnings(decoder.config(), folder))
         std::fprintf(stderr, "warning: %s\n", warning.c_str());
     return decoder;

@@ -46,8 +46,21 @@ CLI::App* add_command(CLI::App& app, const std::string& name, const std::string&
     return command;
 }
 
+/// The options of subcommands that compute with a model.
+void add_device_options(CLI::App& command, compute_arguments& a) {
+    command.add_option("--device", a.device, "where to compute: cpu, cuda or cuda:N")
+        ->check(device_name())
+        ->capture_default_str();
+    command
+        .add_option("--compute-dtype", a.compute_dtype,
+                    "numbers that layers read and write on a GPU; auto: the model's")
+        ->check(CLI::IsMember({"auto", "float", "half", "bfloat16"}))
+        ->capture_default_str();
+}
+
 void add_quantize(CLI::App& app, quantize_arguments& a, std::function<void()>& chosen) {
     CLI::App* command = add_command(app, "quantize", "write a quantized copy of MODEL", a, quantize, chosen);
+    add_device_options(*command, a);
     command->add_option("OUT", a.out, "folder to write; must not exist yet")->required();
     command->add_option("--bits", a.bits, "bits a weight: 2, 3, 4 or 8")->capture_default_str();
     command->add_option("--group-size", a.group_size, "input features that share a scale; -1: all of a row")
@@ -102,6 +115,7 @@ void add_quantize(CLI::App& app, quantize_arguments& a, std::function<void()>& c
 
 /// The options of subcommands that run a model.
 void add_run_options(CLI::App& command, run_arguments& a) {
+    add_device_options(command, a);
     command.add_option("--activation", a.activation, "what inputs of quantized layers are rounded to")
         ->check(CLI::IsMember({"exact", "int16", "int8"}))
         ->capture_default_str();

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdlib>
 #include <string>
 
@@ -60,6 +61,20 @@ inline CLI::Validator fraction() {
                 return "give a number from 0 to 1, not " + text;
             },
             "0 TO 1", "fraction"};
+}
+
+/// cpu, cuda, or cuda and the number of a GPU.
+inline CLI::Validator device_name() {
+    return {[](std::string& text) {
+                const std::string prefix = "cuda:";
+                const bool numbered = text.starts_with(prefix) && text.size() > prefix.size() &&
+                                      text.size() < prefix.size() + 4 &&
+                                      std::all_of(text.begin() + static_cast<std::ptrdiff_t>(prefix.size()), text.end(),
+                                                  [](unsigned char c) { return c >= '0' && c <= '9'; });
+                if (text == "cpu" || text == "cuda" || numbered) return std::string();
+                return "give cpu, cuda or cuda:N, not " + text;
+            },
+            "cpu|cuda|cuda:N", "device_name"};
 }
 
 }  // namespace program

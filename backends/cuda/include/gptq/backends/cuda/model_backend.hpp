@@ -215,8 +215,7 @@ class basic_model_backend {
     }
 
     memory<float> vector_of(const tensor1<float>& host) const {
-        return host.size() == 0 ? memory<float>()
-                                : upload(matrix_view<const float>(host.data(), 1, host.size()));
+        return host.size() == 0 ? memory<float>() : upload(matrix_view<const float>(host.data(), 1, host.size()));
     }
 
     /// Numbers of the files as T; those that are T already go over as they are.

@@ -1,0 +1,163 @@
+// gptq quantize: writes a quantized copy of a model.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <string>
+
+#include <nlohmann/json.hpp>
+
+#include <gptq/error.hpp>
+#include <gptq/io/file.hpp>
+#include <gptq/io/json.hpp>
+#include <gptq/io/model_folder.hpp>
+#include <gptq/model/calibration.hpp>
+#include <gptq/model/quantize_model.hpp>
+#include <gptq/model/tokenizer.hpp>
+
+#include "commands.hpp"
+#include "interrupt.hpp"
+#include "output.hpp"
+#include "progress.hpp"
+#include "text_file.hpp"
+
+namespace program {
+
+namespace io = gptq::io;
+namespace model = gptq::model;
+
+namespace quantizing {
+
+/// Shows how far the work is, and stops it when the user asks.
+class watcher {
+ public:
+    void on_progress(double fraction, const std::string& doing) {
+        throw_if_interrupted();
+        bar_.update(fraction, doing);
+        fraction_ = fraction;
+    }
+    void on_module(const model::module_record& r) {
+        bar_.step(format("%5.1f %%  layer %zu %s: error %.5g, rounded to nearest %.5g, %.2f s", 100.0 * fraction_,
+                         r.layer, r.module.c_str(), r.error, r.rtn_error, r.seconds));
+    }
+    void on_columns(std::size_t /*done*/, std::size_t /*total*/) const { throw_if_interrupted(); }
+    void on_warning(const std::string& warning) const { std::fprintf(stderr, "warning: %s\n", warning.c_str()); }
+
+ private:
+    progress bar_;
+    double fraction_ = 0.0;
+};
+
+/// The value of --damp-percent that leaves it to the layers.
+inline constexpr const char* automatic = "auto";
+
+inline model::quality_options quality_of(const quantize_arguments& arguments) {
+    model::quality_options quality;
+    if (arguments.best) quality = model::quality_options::best(arguments.bits);
+    quality.search_by_loss = arguments.search;
+    quality.choose_damping = arguments.damp_percent == automatic;
+    quality.correct_drift = quality.correct_drift || arguments.correct_drift;
+    quality.refine_rounds = std::max(quality.refine_rounds, arguments.refine_rounds);
+    quality.candidates = std::max(quality.candidates, arguments.candidates);
+    return quality;
+}
+
+/// `arguments` holds only names that main.cpp let through.
+inline model::quantize_model_options options_of(const quantize_arguments& arguments) {
+    static const std::map<std::string, gptq::order_kind> orders = {{"natural", gptq::order_kind::natural},
+                                                                   {"act", gptq::order_kind::act},
+                                                                   {"static", gptq::order_kind::act_static},
+                                                                   {"gar", gptq::order_kind::group_aware}};
+    static const std::map<std::string, io::checkpoint_format> formats = {
+        {"gptq", io::checkpoint_format::gptq},
+        {"gptq_v2", io::checkpoint_format::gptq_v2},
+        {"compressed-tensors", io::checkpoint_format::compressed_tensors}};
+    const std::string format = !arguments.format.empty() ? arguments.format : arguments.asym ? "gptq_v2" : "gptq";
+    model::quantize_model_options options;
+    options.method =
+        arguments.method == "rtn" ? model::quantize_method::round_to_nearest : model::quantize_method::gptq;
+    io::quantization_config& config = options.config;
+    config.format = formats.at(format);
+    config.bits = arguments.bits;
+    config.group_size = arguments.group_size;
+    config.sym = !arguments.asym;
+    config.set_order(orders.at(arguments.order));
+    if (arguments.damp_percent != automatic) config.damp_percent = std::stod(arguments.damp_percent);
+    config.lm_head = arguments.lm_head;
+    options.quality = quality_of(arguments);
+    const std::string& rules = arguments.dynamic_rules;
+    if (!rules.empty()) config.dynamic = io::dynamic_rules(io::read_json<nlohmann::ordered_json>(rules), rules);
+    return options;
+}
+
+inline void refuse_existing(const std::string& out) {
+    std::error_code ignored;
+    if (std::filesystem::exists(std::filesystem::symlink_status(out, ignored)))
+        throw gptq::io_error(out + ": exists already; choose another name or remove it");
+}
+
+/// Tokens evenly spaced over the vocabulary, which stand in for a text where only reported errors depend on it.
+inline model::token_windows stand_in_windows(const model::model_config& config) {
+    model::token_windows windows{{}, 64};
+    for (std::size_t i = 0; i < windows.length; ++i)
+        windows.tokens.push_back(static_cast<std::int32_t>(i * config.vocab_size / windows.length));
+    return windows;
+}
+
+inline model::token_windows read_windows(const io::model_folder& folder, const quantize_arguments& arguments) {
+    if (arguments.calib.empty() && arguments.method == "rtn") return stand_in_windows(model::read_model_config(folder));
+    const std::string text = read_text(arguments.calib);
+    const auto tokens = model::tokenizer::load(arguments.model);
+    return model::calibration_windows(
+        tokens, text, arguments.nsamples, arguments.seqlen, model::window_bos(model::read_model_config(folder), tokens),
+        "calibration text " + arguments.calib,
+        arguments.sampling == "first" ? model::window_sampling::first : model::window_sampling::spread);
+}
+
+inline void print_result(const quantize_arguments& arguments, const model::quantize_result& result) {
+    double error = 0.0, rtn_error = 0.0;
+    for (const model::module_record& r : result.modules) {
+        error += r.error;
+        rtn_error += r.rtn_error;
+    }
+    if (arguments.json)
+        return print_json({{"out", arguments.out},
+                           {"sampling", arguments.calib.empty() ? "none" : arguments.sampling},
+                           {"modules", result.modules.size()},
+                           {"seconds", result.seconds},
+                           {"bits_per_weight", result.bits_per_weight},
+                           {"bytes", result.bytes},
+                           {"error", error},
+                           {"rtn_error", rtn_error},
+                           {"warnings", result.warnings}});
+    print(format("%s: %zu modules in %s, %.3f bits a weight, %s of tensors\n", arguments.out.c_str(),
+                 result.modules.size(), duration_string(result.seconds).c_str(), result.bits_per_weight,
+                 bytes_string(result.bytes).c_str()));
+    print(format("error %.6g, rounded to nearest %.6g (sums over the modules; %s has each)\n", error, rtn_error,
+                 std::string(model::quant_log_name).c_str()));
+}
+
+}  // namespace quantizing
+
+/// run(folder, windows, options, observer) is quantize_model on some backend.
+template <class Run>
+void quantize_with(const Run& run, const quantize_arguments& arguments) {
+    using namespace quantizing;
+    refuse_existing(arguments.out);
+    const model::quantize_model_options options = options_of(arguments);
+    const io::model_folder folder(arguments.model);
+    const model::token_windows windows = read_windows(folder, arguments);
+    model::quantize_result result;
+    {
+        watcher observer;
+        result = run(folder, windows, options, model::model_observer_ref(observer));
+    }
+    if (arguments.calib.empty())
+        result.warnings.emplace_back("without --calib, errors are those on 64 tokens from all over the vocabulary");
+    for (const std::string& warning : result.warnings) std::fprintf(stderr, "warning: %s\n", warning.c_str());
+    print_result(arguments, result);
+}
+
+}  // namespace program
