@@ -3,6 +3,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include <gptq/backends/cuda/attention_decode_kernel.hpp>
+#include <gptq/backends/cuda/attention_kernel.hpp>
 #include <gptq/backends/cuda/decode.hpp>
 #include <gptq/backends/cuda/dequantize_kernel.hpp>
 #include <gptq/backends/cuda/device_context.hpp>
@@ -56,6 +58,17 @@ void kernels() {
     repacks<Bits>({}, {}, {}, {}, {}, {});
 }
 
+template <class T>
+void attends(const attention_shape& shape, gptq::matrix_view<T> m, gptq::matrix_view<float> workspace) {
+    const device_launcher launch;
+    attend_decode<T>(launch, shape, nullptr, m, m, m, 1, workspace, m);
+    if constexpr (tensor_element<T>)
+        detail::visit_head_dim(shape.head_dim, [&]<std::size_t HeadDim>() {
+            const attend_kernel<T, HeadDim> kernel{shape, m, m, m, m};
+            launch(kernel.launch(), kernel);
+        });
+}
+
 }  // namespace
 
 void launch_all() {
@@ -63,6 +76,9 @@ void launch_all() {
     kernels<3>();
     kernels<4>();
     kernels<8>();
+    attends<gptq::half>({}, {}, {});
+    attends<gptq::bfloat16>({}, {}, {});
+    attends<float>({}, {}, {});
     quantizes<2, gptq::searched<gptq::asymmetric>>();
     quantizes<3, gptq::searched_by_loss<gptq::asymmetric_from_one>>();
     quantizes<4, gptq::symmetric>();

@@ -82,7 +82,7 @@ struct shuffles : wrapper_kernel {
 };
 
 struct loads_matrices : wrapper_kernel {
-    static constexpr const char* name = "load_matrix_x4";
+    static constexpr const char* name = "load_matrix_x4, load_matrix_x4_transposed";
     template <kernel_context Context>
     constexpr void operator()(Context& ctx) const {
         const std::size_t r = row(ctx), other = ctx.warp() * 32 + (ctx.lane() ^ 9);
@@ -91,6 +91,8 @@ struct loads_matrices : wrapper_kernel {
         ctx.warp_barrier();
         const auto loaded = ctx.load_matrix_x4(words + 4 * other);
         for (std::size_t i = 0; i < 4; ++i) out(r, i) = loaded[i];
+        const auto transposed = ctx.load_matrix_x4_transposed(words + 4 * other);
+        for (std::size_t i = 0; i < 4; ++i) out(r, 4 + i) = transposed[i];
     }
 };
 

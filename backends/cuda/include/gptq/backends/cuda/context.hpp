@@ -74,7 +74,8 @@ concept tensor_element = std::same_as<T, half> || std::same_as<T, bfloat16>;
 //  6. shuffle(v, lane), shuffle_xor(v, mask): the v of lane `lane`, of lane() ^ mask. T has 4 bytes.      All lanes.
 //  7. load_matrix_x4(row): lane i names the 16 bytes (in shared memory, at a multiple of 16) of row i % 8 of matrix i /
 //     8, each 8 rows of 8 elements of 16 bits. Result j holds the elements (lane() / 4, 2 (lane() % 4) + {0, 1}) of
-//     matrix j, the first one in the lower half.                                                           All lanes.
+//     matrix j, the first one in the lower half. load_matrix_x4_transposed(row) is the same, but that result j holds
+//     the elements (2 (lane() % 4) + {0, 1}, lane() / 4).                                                  All lanes.
 //  8. mma_16x8x16<T>(c, a, b): C += A B, summed in float, A [16, 16] and B [16, 8] of T, C [16, 8] of float. With
 //     g = lane() / 4 and t = lane() % 4 the registers of a lane are, the first element in the lower half,
 //         a[0] = A(g, 2t + {0, 1})       a[1] = A(g + 8, 2t + {0, 1})                                       All lanes.
@@ -104,6 +105,7 @@ concept kernel_context = requires(C& c, std::size_t n, float value, const float*
     { c.shuffle(value, n) } -> std::same_as<float>;
     { c.shuffle_xor(value, n) } -> std::same_as<float>;
     { c.load_matrix_x4(c.template shared<half>(n, n) + n) } -> std::same_as<fragment_a>;
+    { c.load_matrix_x4_transposed(c.template shared<half>(n, n) + n) } -> std::same_as<fragment_a>;
     c.template mma_16x8x16<half>(acc, fa, fb);
     c.template mma_16x8x16<bfloat16>(acc, fa, fb);
     { c.template fma_pairs<half>(word, word, word) } -> std::same_as<std::uint32_t>;

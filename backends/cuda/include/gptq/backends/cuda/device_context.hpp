@@ -70,6 +70,15 @@ class device_context {
                      : "memory");
         return r;
     }
+    template <class T>
+    __device__ fragment_a load_matrix_x4_transposed(const T* row) const {
+        fragment_a r;
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                     : "r"(shared_address(row))
+                     : "memory");
+        return r;
+    }
 
     template <tensor_element T>
     __device__ void mma_16x8x16(accumulators& c, const fragment_a& a, const fragment_b& b) const {

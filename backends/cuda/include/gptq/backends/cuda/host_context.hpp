@@ -200,11 +200,22 @@ class host_context {
     /// call.
     template <class T>
     fragment_a load_matrix_x4(detail::checked_pointer<T> row) {
-        std::array<std::uint32_t, 12> words{};
-        std::memcpy(words.data(), row.aligned_bytes(16), 16);
-        const auto& rows = exchange("load_matrix_x4", words);
+        const auto& rows = exchange("load_matrix_x4", words_of(row));
         fragment_a result;
         for (std::size_t j = 0; j < 4; ++j) result[j] = rows[8 * j + lane() / 4].words[lane() % 4];
+        return result;
+    }
+    template <class T>
+    fragment_a load_matrix_x4_transposed(detail::checked_pointer<T> row) {
+        const auto& rows = exchange("load_matrix_x4_transposed", words_of(row));
+        const std::size_t column = lane() / 4;
+        fragment_a result;
+        for (std::size_t j = 0; j < 4; ++j) {
+            const auto element = [&](std::size_t i) {
+                return rows[8 * j + lane() % 4 * 2 + i].words[column / 2] >> (column % 2 * 16) & 0xffffu;
+            };
+            result[j] = element(0) | element(1) << 16;
+        }
         return result;
     }
 
@@ -247,6 +258,14 @@ class host_context {
             if (messages[i].operation != operation || messages[i].call != call_)
                 throw error(std::string(operation) + ": lane " + std::to_string(i) + " does not take part");
         return messages;
+    }
+
+    /// The 16 bytes that a lane names for load_matrix_x4.
+    template <class T>
+    static std::array<std::uint32_t, 12> words_of(detail::checked_pointer<T> row) {
+        std::array<std::uint32_t, 12> words{};
+        std::memcpy(words.data(), row.aligned_bytes(16), 16);
+        return words;
     }
 
     /// The elements that a lane holds, as floats: 8 of A, 4 of B.
