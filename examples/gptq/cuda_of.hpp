@@ -35,9 +35,8 @@ void with_gpu(const compute_arguments& arguments, gptq::cuda::held_form form, co
     if (options.device >= gptq::cuda::device_count())
         throw gptq::cuda_error("--device " + arguments.device + ": this machine has " +
                                std::to_string(gptq::cuda::device_count()) + " GPUs that CUDA can use");
-    const std::string dtype = arguments.compute_dtype != "auto"
-                                  ? arguments.compute_dtype
-                                  : stored_dtype(gptq::io::model_folder(arguments.model));
+    const std::string dtype = arguments.compute_dtype != "auto" ? arguments.compute_dtype
+                                                                : stored_dtype(gptq::io::model_folder(arguments.model));
     if (dtype == "half") return f(gptq::cuda_model_backend<gptq::half>(options, form));
     if (dtype == "bfloat16") return f(gptq::cuda_model_backend<gptq::bfloat16>(options, form));
     f(gptq::cuda_model_backend<float>(options, form));

@@ -12,21 +12,12 @@
 #include <gptq/concepts.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/model/architecture.hpp>
+#include <gptq/model/attention_shape.hpp>
 #include <gptq/model/norm_layer.hpp>
 #include <gptq/model/stored_layer.hpp>
 #include <gptq/model/table.hpp>
 
 namespace gptq::model {
-
-/// What attention is taken over. Queries, keys and values lie in windows, one after the other, that do not see each
-/// other; a window's queries belong to the last positions of its keys.
-struct attention_shape {
-    std::size_t heads = 0, kv_heads = 0, head_dim = 0;  ///< heads / kv_heads query heads share one key and value head
-    float scale = 1.0f;                                 ///< scores are multiplied by it
-    std::size_t span = 0;     ///< a token sees so many positions up to and including its own; 0: all
-    std::size_t queries = 0;  ///< rows of a window in q
-    std::size_t keys = 0;     ///< rows of a window in k and v, at least as many
-};
 
 /// A linear layer in the memory of a backend, and where its outputs go.
 template <class Weights, class Number>

@@ -274,7 +274,7 @@ class attend_decode_combine_kernel {
                 values += weight * part(p, index, i);
                 sum += weight * part(p, index, shape.head_dim + 1);
             }
-            out(index / shape.heads, index % shape.heads * shape.head_dim + i) = detail::rounded<T>(ctx, values / sum);
+            out(index / shape.heads, index % shape.heads * shape.head_dim + i) = detail::narrowed<T>(ctx, values / sum);
         }
     }
 

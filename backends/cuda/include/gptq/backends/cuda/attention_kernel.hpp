@@ -18,24 +18,14 @@
 
 #include <gptq/backends/cuda/context.hpp>
 #include <gptq/backends/cuda/fragment_order.hpp>
+#include <gptq/backends/cuda/numbers.hpp>
 #include <gptq/half.hpp>
 #include <gptq/matrix_view.hpp>
+#include <gptq/model/attention_shape.hpp>
 
 namespace gptq::cuda {
 
-/// What attention is taken over: rows of q are windows one after the other that do not see each other.
-struct attention_shape {
-    std::size_t heads = 1;     ///< a multiple of kv_heads
-    std::size_t kv_heads = 1;  ///< each is read by as many heads, which follow one another
-    std::size_t head_dim = 0;  ///< even, up to 256
-    float scale = 1.0f;        ///< scores are multiplied by it; positive
-    std::size_t span = 0;      ///< a token sees so many positions up to and including its own; 0: all
-    std::size_t queries = 0;   ///< rows of q in a window
-    std::size_t keys = 0;      ///< rows of k and v in a window, >= queries; the queries are its last positions
-
-    /// Heads that read the same keys.
-    constexpr std::size_t group() const { return heads / kv_heads; }
-};
+using model::attention_shape;
 
 namespace detail {
 
@@ -75,21 +65,6 @@ constexpr window_view window_of(const attention_shape& shape, const std::uint32_
 constexpr float score_scale(const attention_shape& shape) { return shape.scale * std::numbers::log2e_v<float>; }
 
 constexpr float no_score() { return -std::numeric_limits<float>::infinity(); }
-
-template <class T, class Context>
-constexpr float widened(Context& ctx, T x) {
-    if constexpr (std::same_as<T, float>)
-        return x;
-    else
-        return ctx.widen(x);
-}
-template <class T, class Context>
-constexpr T rounded(Context& ctx, float x) {
-    if constexpr (std::same_as<T, float>)
-        return x;
-    else
-        return T{static_cast<std::uint16_t>(ctx.template narrow_pair<T>(x, 0.0f))};
-}
 
 /// Two elements that are read and written as a word.
 template <tensor_element T>
@@ -444,7 +419,7 @@ class attend_plain_kernel {
         for (std::size_t mask = warp_size / 2; mask > 0; mask /= 2) sum += ctx.shuffle_xor(sum, mask);
         for (std::size_t i = 0; i < lane_elements; ++i) {
             const std::size_t column = ctx.lane() + i * warp_size;
-            if (column < shape.head_dim) result(0, column) = detail::rounded<T>(ctx, sums[i] / sum);
+            if (column < shape.head_dim) result(0, column) = detail::narrowed<T>(ctx, sums[i] / sum);
         }
     }
 

@@ -97,6 +97,14 @@ class basic_backend {
         machine_.syrk_upper(X, H, alpha, beta);
     }
 
+    /// The same for numbers of 16 bits, where the machine multiplies them.
+    template <tensor_element T>
+    void gram_update(matrix_view<float> H, matrix_view<const T> X, float alpha, float beta) const requires
+        requires(const M& m) {
+        m.gram(X, H, alpha, beta);
+    }
+    { machine_.gram(X, H, alpha, beta); }
+
     /// With J the reversal of rows and columns, J H J = L L' gives H = (J L J)(J L J)', and J L J is upper triangular.
     /// The reversal also turns the upper triangle, which holds H, into the lower one, which the factorization reads.
     bool factor_upper(matrix_view<float> H) const {

@@ -12,6 +12,7 @@
 #include <variant>
 #include <vector>
 
+#include <gptq/backends/cuda/attention_decode_kernel.hpp>
 #include <gptq/backends/cuda/attention_kernel.hpp>
 #include <gptq/backends/cuda/basic_backend.hpp>
 #include <gptq/backends/cuda/model_kernels.hpp>
@@ -95,8 +96,7 @@ class basic_model_backend {
             machine().download(mine, host);
         } else {
             auto wide = room<float>(mine.rows, mine.cols);
-            convert_kernel<U, float> kernel{mine, wide.view()};
-            launch(kernel);
+            each(mine.rows, mine.cols, convert_element<U, float>{mine, wide.view()});
             machine().download(matrix_view<const float>(wide.view()), host);
         }
     }
@@ -128,7 +128,7 @@ class basic_model_backend {
         } else {
             auto narrow = room<T>(y.rows, y.cols);
             product(x, layer, narrow.view());
-            launch(convert_kernel<T, float>{matrix_view<const T>(narrow.view()), y});
+            each(y.rows, y.cols, convert_element<T, float>{narrow.view(), y});
         }
         add_bias(layer, y);
     }
@@ -148,44 +148,44 @@ class basic_model_backend {
         add_bias(layer, y.view());
         const matrix_view<const T> terms = y.view();
         if (after != nullptr)
-            launch(add_normalized_kernel<T>{terms, states, after->weight.view().data, after->bias.view().data,
-                                            after->centred, after->eps});
+            launch(add_normalized_kernel<T>{terms, states, row_norm_of(*after)});
         else
-            launch(add_kernel<T>{states, terms});
+            each(states.rows, states.cols, add_element<T>{states, terms});
     }
 
     template <class From, class To>
     void normalize(const norm& layer, matrix_view<From> x, matrix_view<To> y) const {
         using source = std::remove_const_t<From>;
-        launch(normalize_kernel<source, To>{x, y, layer.weight.view().data, layer.bias.view().data, layer.centred,
-                                            layer.eps});
+        launch(normalize_kernel<source, To>{x, y, row_norm_of(layer)});
     }
-    void convert(matrix_view<const float> x, matrix_view<T> y) const { launch(convert_kernel<float, T>{x, y}); }
+    void convert(matrix_view<const float> x, matrix_view<T> y) const {
+        each(x.rows, x.cols, convert_element<float, T>{x, y});
+    }
     void rotate(matrix_view<const float> cosines, matrix_view<const float> sines, matrix_view<T> x) const {
-        launch(rotate_kernel<T>{x, cosines, sines});
+        each(x.rows, x.cols / 2, rotate_pair<T>{x, cosines, sines});
     }
     void attend(const model::attention_shape& shape, matrix_view<const T> q, matrix_view<const T> k,
                 matrix_view<const T> v, scratch&, matrix_view<T> out) const {
         cuda::attend<T>(machine(), shape, q, k, v, out);
     }
-    void activate(model::mlp_activation f, matrix_view<T> x) const { launch(activate_kernel<T>{x, f}); }
+    void activate(model::mlp_activation f, matrix_view<T> x) const { each(x.rows, x.cols, activate_element<T>{x, f}); }
     void gate(model::mlp_activation f, matrix_view<T> x, matrix_view<const T> y) const {
-        launch(gate_kernel<T>{x, y, f});
+        each(x.rows, x.cols, gate_element<T>{x, y, f});
     }
 
     void look_up(const table& tokens, std::span<const std::int32_t> ids, float factor,
                  matrix_view<float> states) const {
         const auto lent = machine().lend(matrix_view<const std::int32_t>(ids.data(), 1, ids.size()));
-        launch(look_up_kernel<T>{tokens.view(), lent.view(), factor, states});
+        each(states.rows, states.cols, look_up_element<T>{tokens.view(), lent.view(), factor, states});
     }
     void add(matrix_view<float> states, matrix_view<const float> terms) const {
-        launch(add_rows_kernel{states, terms});
+        each(states.rows, states.cols, add_repeated_element{states, terms});
     }
     std::vector<double> negative_log_likelihoods(matrix_view<const float> logits,
                                                  std::span<const std::int32_t> targets) const {
         const auto lent = machine().lend(matrix_view<const std::int32_t>(targets.data(), 1, targets.size()));
         auto found = room<double>(logits.rows, 1);
-        launch(score_kernel<float>{logits, lent.view(), found.view()});
+        launch(score_kernel{logits, lent.view(), found.view()});
         std::vector<double> host(logits.rows);
         machine().download(matrix_view<const double>(found.view()), matrix_view<double>(host.data(), host.size(), 1));
         return host;
@@ -195,11 +195,11 @@ class basic_model_backend {
     memory<float> floats(const weights& layer) const {
         const matrix_view<const T> W = std::get<memory<T>>(layer.held).view();
         auto wide = room<float>(W.rows, W.cols);
-        launch(convert_kernel<T, float>{W, wide.view()});
+        each(W.rows, W.cols, convert_element<T, float>{W, wide.view()});
         return wide;
     }
     void replace(weights& layer, matrix_view<const float> W) const {
-        launch(convert_kernel<float, T>{W, std::get<memory<T>>(layer.held).view()});
+        convert(W, std::get<memory<T>>(layer.held).view());
     }
 
     template <class Statistics, class... Inputs>
@@ -212,6 +212,16 @@ class basic_model_backend {
     void launch(const Kernel& kernel) const {
         const launch_shape shape = kernel.launch();
         if (shape.blocks > 0) machine().launch(shape, kernel);
+    }
+
+    /// f(ctx, r, c) for every element of a matrix [rows, cols].
+    template <class F>
+    void each(std::size_t rows, std::size_t cols, const F& f) const {
+        launch(for_each_element(rows, cols, f));
+    }
+
+    static detail::row_norm row_norm_of(const norm& layer) {
+        return {layer.weight.view().data, layer.bias.view().data, layer.centred, layer.eps};
     }
 
     memory<float> vector_of(const tensor1<float>& host) const {
@@ -227,7 +237,7 @@ class basic_model_backend {
             } else {
                 auto copied = room<From>(host.rows, host.cols);
                 machine().upload(host, copied.view());
-                launch(convert_kernel<From, T>{matrix_view<const From>(copied.view()), held.view()});
+                each(host.rows, host.cols, convert_element<From, T>{copied.view(), held.view()});
             }
         });
         return held;
@@ -255,7 +265,7 @@ class basic_model_backend {
     template <class U>
     void add_bias(const weights& layer, matrix_view<U> y) const {
         const matrix_view<const float> bias = layer.bias.view();
-        if (bias.cols != 0) launch(add_bias_kernel<U>{y, bias.data});
+        if (bias.cols != 0) each(y.rows, y.cols, add_bias_element<U>{y, bias.data});
     }
 
     basic_backend<M> solver_;

@@ -1,0 +1,23 @@
+// attention_shape: what attention is taken over.
+#pragma once
+
+#include <cstddef>
+
+namespace gptq::model {
+
+/// Queries, keys and values lie in windows, one after the other, that do not see each other; a window's queries belong to
+/// the last positions of its keys.
+struct attention_shape {
+    std::size_t heads = 1;     ///< a multiple of kv_heads
+    std::size_t kv_heads = 1;  ///< each is read by as many heads, which follow one another
+    std::size_t head_dim = 0;
+    float scale = 1.0f;       ///< scores are multiplied by it; positive
+    std::size_t span = 0;     ///< a token sees so many positions up to and including its own; 0: all
+    std::size_t queries = 0;  ///< rows of a window in q
+    std::size_t keys = 0;     ///< rows of a window in k and v, at least as many
+
+    /// Heads that read the same keys.
+    constexpr std::size_t group() const { return heads / kv_heads; }
+};
+
+}  // namespace gptq::model

@@ -1,0 +1,159 @@
+// Whole models by the kernels of the CUDA backend, run on the host: logits beside the CPU's, and the codes of a quantized
+// model beside its codes.
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <gptq/backends/cuda/host_executed_backend.hpp>
+#include <gptq/backends/cuda/model_backend.hpp>
+#include <gptq/model/decoder.hpp>
+#include <gptq/model/generate.hpp>
+#include <gptq/model/impl/quantize_model.hpp>
+#include <gptq/model/perplexity.hpp>
+
+#include "program/tiny_model.hpp"
+#include "support/catch.hpp"
+#include "support/golden_models.hpp"
+#include "support/temp_dir.hpp"
+
+namespace io = gptq::io;
+namespace model = gptq::model;
+using gptq::cuda::held_form;
+using gptq::cuda::host_machine;
+
+namespace {
+
+template <class T>
+using host_model = gptq::cuda::basic_model_backend<T, host_machine>;
+
+static_assert(model::ModelBackend<host_model<float>>);
+static_assert(model::ModelBackend<host_model<gptq::half>>);
+static_assert(model::ModelBackend<host_model<gptq::bfloat16>>);
+
+/// The largest difference of logits beside the largest logit.
+double difference(const gptq::tensor2<float>& a, const gptq::tensor2<float>& b) {
+    double worst = 0.0, largest = 0.0;
+    for (std::size_t i = 0; i < a.size(); ++i) {
+        worst = std::max(worst, std::fabs(double{a.data()[i]} - double{b.data()[i]}));
+        largest = std::max(largest, std::fabs(double{b.data()[i]}));
+    }
+    return std::isfinite(worst) ? worst / largest : 1e9;
+}
+
+template <class T>
+gptq::tensor2<float> logits_of(const io::model_folder& folder, std::span<const std::int32_t> ids) {
+    return model::basic_decoder<host_model<T>>::load(folder, host_model<T>(host_machine())).logits(ids);
+}
+
+}  // namespace
+
+TEST_CASE("logits of every architecture are the CPU's, but for rounding", "[many]") {
+    for (const auto& name : gptq_test::golden_model_names) {
+        const gptq_test::golden_model golden(name);
+        const io::model_folder folder(golden.folder);
+        auto ids = golden.logit_ids();
+        ids.resize(std::min<std::size_t>(ids.size(), 6));
+        const auto expected = model::decoder::load(folder).logits(ids);
+        INFO(name);
+        CHECK(difference(logits_of<float>(folder, ids), expected) < 1e-5);
+        CHECK(difference(logits_of<gptq::half>(folder, ids), expected) < 1e-2);
+        CHECK(difference(logits_of<gptq::bfloat16>(folder, ids), expected) < 8e-2);
+    }
+}
+
+TEST_CASE("tokens read one after the other give the logits of the whole text") {
+    const gptq_test::golden_model golden("llama");
+    const io::model_folder folder(golden.folder);
+    auto ids = golden.logit_ids();
+    ids.resize(5);
+    const host_model<float> gpu{host_machine()};
+    const auto decoder = model::basic_decoder<host_model<float>>::load(folder, gpu);
+    const auto whole = decoder.logits(ids);
+    model::basic_kv_cache<host_model<float>> cache(decoder.config(), ids.size(), gpu);
+    decoder.append(std::span<const std::int32_t>(ids).first(3), cache);
+    decoder.append(std::span<const std::int32_t>(ids).subspan(3, 1), cache);
+    const auto last = decoder.append(std::span<const std::int32_t>(ids).subspan(4), cache);
+    for (std::size_t i = 0; i < last.size(); ++i) CHECK(last(i) == Approx(whole(4, i)).epsilon(1e-4).margin(1e-5));
+    const auto scored = model::evaluate_perplexity(decoder, ids);
+    CHECK(scored.perplexity == Approx(model::evaluate_perplexity(model::decoder::load(folder), ids).perplexity));
+}
+
+namespace {
+
+struct quantized_models {
+    gptq_test::temp_dir temporary;
+    model::token_windows windows{{}, 8};
+    model::quantize_model_options options;
+
+    quantized_models() {
+        gptq_test::write_tiny_model(temporary.path() / "source", {});
+        for (std::size_t i = 0; i < 6 * windows.length; ++i)
+            windows.tokens.push_back(static_cast<std::int32_t>((i * i + 7 * i) % 30));
+        options.config.bits = 4;
+        options.config.group_size = 32;
+        options.config.set_order(gptq::order_kind::group_aware);
+        options.quality.search_by_loss = true;
+    }
+
+    template <class... Backend>
+    io::model_folder operator()(const std::string& name, const Backend&... backend) const {
+        const io::model_folder source(temporary.path() / "source");
+        model::quantize_model(source, temporary.path() / name, windows, options, model::model_observer_ref(),
+                              backend...);
+        return io::model_folder(temporary.path() / name);
+    }
+};
+
+/// Codes of all layers, and how many of them differ.
+struct code_counts {
+    std::size_t all = 0, different = 0;
+};
+
+code_counts compare(const io::model_folder& a, const io::model_folder& b) {
+    const auto config = *io::quantization_config::parse(a);
+    code_counts counts;
+    for (const std::string& name : a.tensor_names()) {
+        if (!name.ends_with(".qweight")) continue;
+        const std::string module = name.substr(0, name.size() - std::string(".qweight").size());
+        const auto x = io::read_quantized(a, config, module), y = io::read_quantized(b, config, module);
+        for (std::size_t i = 0; i < x.codes.size(); ++i) {
+            ++counts.all;
+            counts.different += x.codes.data()[i] != y.codes.data()[i];
+        }
+    }
+    return counts;
+}
+
+}  // namespace
+
+TEST_CASE("a model quantized in float has the CPU's codes, but for ties", "[many]") {
+    quantized_models models;
+    const auto cpu = models("cpu");
+    const auto gpu = models("gpu", host_model<float>(host_machine(), held_form::dense));
+    const code_counts plain = compare(cpu, gpu);
+    CAPTURE(plain.all, plain.different);
+    CHECK(plain.all > 0);
+    CHECK(plain.different * 200 < plain.all);
+    // Inputs rounded to half move the codes of a few weights in a hundred.
+    const code_counts halves = compare(cpu, models("half", host_model<gptq::half>(host_machine(), held_form::dense)));
+    CAPTURE(halves.different);
+    CHECK(halves.different * 10 < halves.all);
+    models.options.quality = model::quality_options::best(4);
+    const code_counts best =
+        compare(models("cpu-best"), models("gpu-best", host_model<float>(host_machine(), held_form::dense)));
+    CAPTURE(best.different);
+    CHECK(best.different * 50 < best.all);
+}
+
+TEST_CASE("a quantized model runs from its codes") {
+    const quantized_models models;
+    const auto folder = models("cpu");
+    const std::vector<std::int32_t> ids{3, 1, 4, 1, 5};
+    const auto expected = model::decoder::load(folder).logits(ids);
+    CHECK(difference(logits_of<float>(folder, ids), expected) < 1e-5);
+    CHECK(difference(logits_of<gptq::half>(folder, ids), expected) < 1e-2);
+}
