@@ -3,8 +3,6 @@
 #include "device.hpp"
 #include "quantize.hpp"
 
-#include <gptq/model/impl/quantize_model.hpp>
-
 namespace program::on_gpu {
 
 void quantize(const quantize_arguments& arguments) {

@@ -12,7 +12,7 @@
 #include <gptq/backends/cuda/model_backend.hpp>
 #include <gptq/model/decoder.hpp>
 #include <gptq/model/generate.hpp>
-#include <gptq/model/impl/quantize_model.hpp>
+#include <gptq/model/model_quantizer.hpp>
 #include <gptq/model/perplexity.hpp>
 
 #include "program/tiny_model.hpp"

@@ -81,7 +81,7 @@ quantize_result quantize_model(const io::model_folder& folder, const std::filesy
                                const token_windows& windows, const quantize_model_options& options,
                                model_observer_ref observer = {});
 
-/// The same on another backend than the CPU's; the body is in <gptq/model/impl/quantize_model.hpp>.
+/// The same on another backend than the CPU's; the body is in <gptq/model/model_quantizer.hpp>.
 template <ModelBackend B>
 quantize_result quantize_model(const io::model_folder& folder, const std::filesystem::path& out,
                                const token_windows& windows, const quantize_model_options& options,

@@ -3,9 +3,6 @@
 //     gptq::cuda_model_backend<gptq::bfloat16> gpu;
 //     auto model = gptq::model::basic_decoder<decltype(gpu)>::load(folder, gpu);
 //     gptq::model::evaluate_perplexity(model, tokens);
-//
-// and, with <gptq/model/impl/quantize_model.hpp>,
-//
 //     gptq::model::quantize_model(folder, out, windows, options, observer, gpu);
 //
 // Link with gptq::cuda and gptq::model.
@@ -14,6 +11,7 @@
 #include <gptq/backends/cuda/cuda_backend.hpp>
 #include <gptq/backends/cuda/model_backend.hpp>
 #include <gptq/model.hpp>
+#include <gptq/model/model_quantizer.hpp>
 
 namespace gptq {
 

@@ -173,8 +173,8 @@ struct add_normalized_kernel {
         const T* from = has_row ? &terms(r, 0) : nullptr;
         const auto fitted = norm.fit(ctx, blocks(), has_row, from);
         if (!has_row) return;
-        blocks().for_each(
-            ctx, [&](std::size_t c) { states(r, c) += norm.at(fitted, detail::widened(ctx, from[c]), c); });
+        blocks().for_each(ctx,
+                          [&](std::size_t c) { states(r, c) += norm.at(fitted, detail::widened(ctx, from[c]), c); });
     }
 };
 
@@ -286,7 +286,8 @@ struct rotate_pair {
     matrix_view<const float> cosines, sines;
     template <class Context>
     constexpr void operator()(Context& ctx, std::size_t r, std::size_t c) const {
-        const std::size_t half = cosines.cols, i = c % half, first = c / half * 2 * half + i, position = r % cosines.rows;
+        const std::size_t half = cosines.cols, i = c % half, first = c / half * 2 * half + i,
+                          position = r % cosines.rows;
         const float a = detail::widened(ctx, x(r, first)), b = detail::widened(ctx, x(r, first + half));
         const float cosine = cosines(position, i), sine = sines(position, i);
         x(r, first) = detail::narrowed<T>(ctx, a * cosine - b * sine);
