@@ -8,6 +8,7 @@
 #include <gptq/backends/cuda/decode.hpp>
 #include <gptq/backends/cuda/dequantize_kernel.hpp>
 #include <gptq/backends/cuda/device_context.hpp>
+#include <gptq/backends/cuda/fit_kernel.hpp>
 #include <gptq/backends/cuda/fragment_order.hpp>
 #include <gptq/backends/cuda/row_kernels.hpp>
 #include <gptq/backends/cuda/solve_kernel.hpp>
@@ -26,7 +27,7 @@ void start(const Kernel& kernel) {
 template <int Bits, class Grid>
 void quantizes() {
     start(solve_kernel<Bits, Grid>{});
-    start(row_kernel<gptq::detail::fit_row<Bits, Grid>>{});
+    start(fit_kernel<Bits, Grid>{});
     start(row_kernel<gptq::detail::round_row<Bits, Grid>>{});
     start(element_kernel<gptq::detail::difference_row<Bits, Grid>>{});
 }

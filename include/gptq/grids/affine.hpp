@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -130,12 +131,24 @@ using asymmetric_from_one = basic_asymmetric<1>;
 
 namespace detail {
 
-/// Of the grids over the range of w shrunk by factors 1 - i/100, i = 0..79, the one with the least error(params); the
-/// first where errors overflow. (Frantar et al.'s code searches so.) If Mirrored, of their mirror images, too.
+/// How many shrunk ranges a search tries. (Frantar et al.'s code tries these.)
+inline constexpr int shrunk_ranges = 80;
+
+/// The grid over a range shrunk by the factor 1 - i/100, i = 0 .. shrunk_ranges - 1.
+template <class Grid, int Bits>
+constexpr grid_params shrunk_grid(weight_range range, int i) {
+    const float shrink = 1.0f - 0.01f * static_cast<float>(i);
+    return Grid::template from_range<Bits>(shrink * range.lo, shrink * range.hi);
+}
+
+constexpr grid_params mirror_image(grid_params p) { return {-p.scale, p.zero}; }
+
+/// Of the shrunk grids over the range of w, the one with the least error(params); the first where errors overflow. If
+/// Mirrored, the mirror image of each comes after it.
 template <class Grid, int Bits, bool Mirrored, class Error>
 constexpr grid_params search_range(std::span<const float> w, const Error& error) {
-    const auto [lo, hi] = range_of(w);
-    grid_params best = Grid::template from_range<Bits>(lo, hi);
+    const weight_range range = range_of(w);
+    grid_params best = shrunk_grid<Grid, Bits>(range, 0);
     double best_error = std::numeric_limits<double>::infinity();
     const auto consider = [&](grid_params candidate) {
         const double candidate_error = error(candidate);
@@ -143,26 +156,56 @@ constexpr grid_params search_range(std::span<const float> w, const Error& error)
         best = candidate;
         best_error = candidate_error;
     };
-    for (int i = 0; i < 80; ++i) {
-        const float shrink = 1.0f - 0.01f * static_cast<float>(i);
-        const auto candidate = Grid::template from_range<Bits>(shrink * lo, shrink * hi);
+    for (int i = 0; i < shrunk_ranges; ++i) {
+        const grid_params candidate = shrunk_grid<Grid, Bits>(range, i);
         consider(candidate);
-        if constexpr (Mirrored) consider({-candidate.scale, candidate.zero});
+        if constexpr (Mirrored) consider(mirror_image(candidate));
     }
     return best;
 }
 
+/// What a search tries, in its order, for those who try candidates side by side.
+template <class Grid, bool Mirrored>
+struct search_candidates {
+    static constexpr int candidates = Mirrored ? 2 * shrunk_ranges : shrunk_ranges;
+    template <int Bits>
+    static constexpr grid_params candidate(weight_range range, int i) {
+        if constexpr (!Mirrored) return shrunk_grid<Grid, Bits>(range, i);
+        const grid_params upright = shrunk_grid<Grid, Bits>(range, i / 2);
+        return i % 2 == 0 ? upright : mirror_image(upright);
+    }
+};
+
 }  // namespace detail
+
+/// A grid whose fit is nothing but a search: of candidate<Bits>(range, i), i = 0 .. candidates - 1, the first with the
+/// least sum of penalty(error, cost), summed as fold<chains> sums. What derives from such a grid may fit otherwise, and
+/// is none.
+template <class G, int Bits>
+concept SearchedGrid = std::is_same_v<typename G::searcher, G> &&
+    requires(detail::weight_range range, int i, float x, grid_params p) {
+    { G::candidates } -> std::convertible_to<int>;
+    { G::template candidate<Bits>(range, i) } -> std::same_as<grid_params>;
+    { G::template nearest<Bits>(x, p) } -> std::same_as<float>;
+    { G::penalty(x, x) } -> std::same_as<float>;
+    typename G::penalty_sum;
+    { G::chains } -> std::convertible_to<std::size_t>;
+};
 
 /// Searches the range of `Grid` for the least sum of |w - q|^2.4, the reference implementation's measure. Never a
 /// larger error by that measure than Grid alone. Cost: 80 roundings a weight.
 template <class Grid>
-struct searched : Grid {
+struct searched : Grid, detail::search_candidates<Grid, false> {
+    using searcher = searched;
+    using penalty_sum = double;
+    static constexpr std::size_t chains = 1;
+    static constexpr float penalty(float error, float /*cost*/) { return std::pow(std::fabs(error), 2.4f); }
+
     template <int Bits>
     static constexpr grid_params fit(std::span<const float> w) {
         return detail::search_range<Grid, Bits, false>(w, [w](grid_params p) {
             double total = 0.0;
-            for (const float x : w) total += std::pow(std::fabs(x - Grid::template nearest<Bits>(x, p)), 2.4f);
+            for (const float x : w) total += penalty(x - Grid::template nearest<Bits>(x, p), 1.0f);
             return total;
         });
     }
@@ -173,7 +216,12 @@ struct searched : Grid {
 /// the other way round, its scale is negative. (So are scales of AutoRound, Cheng et al. 2023, and of llama.cpp's Q4_0.)
 /// Cost: 80 roundings a weight, 160 if symmetric.
 template <class Grid>
-struct searched_by_loss : Grid {
+struct searched_by_loss : Grid, detail::search_candidates<Grid, Grid::sym> {
+    using searcher = searched_by_loss;
+    using penalty_sum = float;
+    static constexpr std::size_t chains = 8;
+    static constexpr float penalty(float error, float cost) { return cost * error * error; }
+
     /// Whether scales may be negative.
     static constexpr bool mirrored = Grid::sym;
     template <int Bits>
@@ -194,10 +242,8 @@ struct searched_by_loss : Grid {
 
     template <int Bits, class Cost>
     static constexpr double loss(std::span<const float> w, const Cost& cost, grid_params p) {
-        return detail::sum(w.size(), [&](std::size_t k) {
-            const float error = w[k] - Grid::template nearest<Bits>(w[k], p);
-            return cost(k) * error * error;
-        });
+        return detail::sum<chains>(
+            w.size(), [&](std::size_t k) { return penalty(w[k] - Grid::template nearest<Bits>(w[k], p), cost(k)); });
     }
 };
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <gptq/backends/cuda/context.hpp>
+#include <gptq/backends/cuda/fit_kernel.hpp>
 #include <gptq/backends/cuda/row_kernels.hpp>
 #include <gptq/backends/cuda/solve_kernel.hpp>
 #include <gptq/concepts.hpp>
@@ -86,6 +87,12 @@ class basic_backend {
             launch(solve_kernel<Bits, Grid>{n, f});
         else
             launch(row_kernel<gptq::detail::quantize_row<Bits, Grid>>{n, f});
+    }
+
+    /// Grids that are fitted outside that loop: a warp a group.
+    template <int Bits, class Grid>
+    void for_each_row(std::size_t n, const gptq::detail::fit_row<Bits, Grid>& f) const {
+        launch(fit_kernel<Bits, Grid>{n, f});
     }
 
     /// A CPU takes some features together, and `n` counts those runs; here every element has a thread.

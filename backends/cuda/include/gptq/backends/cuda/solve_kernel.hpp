@@ -7,13 +7,11 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
-#include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <span>
 
 #include <gptq/backends/cuda/context.hpp>
+#include <gptq/backends/cuda/fit_kernel.hpp>
 #include <gptq/quantize.hpp>
 
 namespace gptq::cuda {
@@ -21,11 +19,7 @@ namespace gptq::cuda {
 /// The sum over the lanes of a warp, for all of them, always in the same order.                            All lanes.
 template <kernel_context Context>
 constexpr double warp_sum(Context& ctx, double value) {
-    for (std::size_t mask = warp_size / 2; mask > 0; mask /= 2) {
-        auto words = std::bit_cast<std::array<std::uint32_t, 2>>(value);
-        for (std::uint32_t& word : words) word = ctx.shuffle_xor(word, mask);
-        value += std::bit_cast<double>(words);
-    }
+    for (std::size_t mask = warp_size / 2; mask > 0; mask /= 2) value += shuffle_xor_double(ctx, value, mask);
     return value;
 }
 
@@ -89,15 +83,12 @@ struct solve_kernel {
         return block.group_length(k, width);
     }
 
-    /// Step (3), by one lane: grids are plain functions of a span.
+    /// Step (3).
     template <class Context, class Weights>
     constexpr void fit(Context& ctx, std::size_t r, std::size_t i, const Weights& w) const {
-        if (ctx.lane() == 0) {
-            const std::size_t k = block.first + i, n = block.group_length(k, block.T.cols - i);
-            const std::span<const float> weights(&w[i], n);
-            block.groups.set(r, block.group_at(0, k),
-                             gptq::detail::fit_group<Bits>(block.grid, weights, block.costs.row(0).subspan(i, n)));
-        }
+        const std::size_t k = block.first + i, n = block.group_length(k, block.T.cols - i);
+        const grid_params params = fit_by_lanes<Bits>(ctx, block.grid, w + i, block.costs.row(0).subspan(i, n), n);
+        if (ctx.lane() == 0) block.groups.set(r, block.group_at(0, k), params);
         ctx.warp_barrier();
     }
 
