@@ -2,7 +2,7 @@
 //
 // Reading keys and values is all the work there is, so they are read once: a block has a part of the keys of one of
 // their heads, and all queries of all heads that read them are the 16 rows of its fragments. Its warps share the keys
-// out, each behind a ring of asynchronous copies of its own. Warps, and by a second kernel parts, are added up in their
+// out, each behind a ring of asynchronous copies of its own. Warps, and by a second kernel parts, are added up in one
 // order: the same call gives the same bits.
 #pragma once
 
@@ -247,11 +247,12 @@ class attend_decode_kernel {
     }
 };
 
-/// out = the parts added up, in their order. A warp for each query of each head.
+/// out = the parts added up. A block for each query of each head; its warps share the parts out, because waiting for
+/// memory is all that takes time.
 template <class T>
 class attend_decode_combine_kernel {
  public:
-    static constexpr std::size_t warps = 4;
+    static constexpr std::size_t warps = 8;
     static constexpr std::size_t block_threads = warps * warp_size;
 
     attention_shape shape;
@@ -259,29 +260,67 @@ class attend_decode_combine_kernel {
     matrix_view<const float> partial;  // see attend_decode_workspace
     matrix_view<T> out;                // [windows queries, heads head_dim]
 
-    constexpr launch_shape launch() const { return {detail::ceil_div(results(), warps), block_threads, 0}; }
+    constexpr launch_shape launch() const { return {results(), block_threads, warps * shape.head_dim * sizeof(float)}; }
 
     template <kernel_context Context>
     constexpr void operator()(Context& ctx) const {
-        const std::size_t index = ctx.block() * warps + ctx.warp();
-        if (index >= results()) return;
-        float highest = detail::no_score();
-        for (std::size_t p = 0; p < parts; ++p) highest = std::fmax(highest, part(p, index, shape.head_dim));
-        for (std::size_t i = ctx.lane(); i < shape.head_dim; i += warp_size) {
-            float values = 0.0f, sum = 0.0f;
-            for (std::size_t p = 0; p < parts; ++p) {
-                const float weight = std::exp2(part(p, index, shape.head_dim) - highest);
-                values += weight * part(p, index, i);
-                sum += weight * part(p, index, shape.head_dim + 1);
-            }
-            out(index / shape.heads, index % shape.heads * shape.head_dim + i) = detail::narrowed<T>(ctx, values / sum);
+        const auto shared = ctx.template shared<float>(0, warps * shape.head_dim);  // [warp][element]
+        const float highest = highest_score(ctx), sum = power_sum(ctx, highest);
+        add_parts(ctx, highest, shared);
+        ctx.barrier();
+        const std::size_t row = ctx.block() / shape.heads, head = ctx.block() % shape.heads;
+        for (std::size_t i = ctx.thread(); i < shape.head_dim; i += block_threads) {
+            float values = 0.0f;
+            for (std::size_t w = 0; w < warps; ++w) values += shared[w * shape.head_dim + i];
+            out(row, head * shape.head_dim + i) = detail::narrowed<T>(ctx, values / sum);
         }
     }
 
  private:
+    static constexpr std::size_t lane_elements = 8;  // of 256
+
     constexpr std::size_t results() const { return out.rows * shape.heads; }
-    constexpr float part(std::size_t p, std::size_t index, std::size_t i) const {
-        return partial(p * results() + index, i);
+
+    /// What part p has for the query and head of the block.
+    template <class Context>
+    constexpr float part(Context& ctx, std::size_t p, std::size_t i) const {
+        return partial(p * results() + ctx.block(), i);
+    }
+
+    template <class Context>
+    constexpr float highest_score(Context& ctx) const {
+        float highest = detail::no_score();
+        for (std::size_t p = ctx.lane(); p < parts; p += warp_size)
+            highest = std::fmax(highest, part(ctx, p, shape.head_dim));
+        for (std::size_t mask = warp_size / 2; mask > 0; mask /= 2)
+            highest = std::fmax(highest, ctx.shuffle_xor(highest, mask));
+        return highest;
+    }
+
+    template <class Context>
+    constexpr float power_sum(Context& ctx, float highest) const {
+        float sum = 0.0f;
+        for (std::size_t p = ctx.lane(); p < parts; p += warp_size)
+            sum += std::exp2(part(ctx, p, shape.head_dim) - highest) * part(ctx, p, shape.head_dim + 1);
+        for (std::size_t mask = warp_size / 2; mask > 0; mask /= 2) sum += ctx.shuffle_xor(sum, mask);
+        return sum;
+    }
+
+    /// The values of every so manieth part, into the row of this warp.
+    template <class Context, class Shared>
+    constexpr void add_parts(Context& ctx, float highest, const Shared& shared) const {
+        std::array<float, lane_elements> sums{};
+        for (std::size_t p = ctx.warp(); p < parts; p += warps) {
+            const float weight = std::exp2(part(ctx, p, shape.head_dim) - highest);
+            for (std::size_t i = 0; i < lane_elements; ++i) {
+                const std::size_t element = ctx.lane() + i * warp_size;
+                if (element < shape.head_dim) sums[i] += weight * part(ctx, p, element);
+            }
+        }
+        for (std::size_t i = 0; i < lane_elements; ++i) {
+            const std::size_t element = ctx.lane() + i * warp_size;
+            if (element < shape.head_dim) shared[ctx.warp() * shape.head_dim + element] = sums[i];
+        }
     }
 };
 
