@@ -96,8 +96,8 @@ class writer {
 }  // namespace
 
 int main(int argc, char** argv) try {
-    sizes s{{"blocks", 32},   {"hidden", 4096}, {"intermediate", 14336},
-            {"heads", 32},    {"kv_heads", 8},  {"vocabulary", 128256}};
+    sizes s{{"blocks", 32}, {"hidden", 4096}, {"intermediate", 14336},
+            {"heads", 32},  {"kv_heads", 8},  {"vocabulary", 128256}};
     if (argc < 2) {
         std::fprintf(stderr, "usage: synthetic_model FOLDER [NAME=VALUE...]\n");
         return 2;

@@ -60,6 +60,9 @@ class model_folder {
     /// place of the first NaN or infinity.
     tensor2<float> read_matrix(std::string_view name) const;
 
+    /// Rows first, first + 1, ... of such a matrix to out [rows, cols], which lies row by row. Throws likewise.
+    void read_rows(std::string_view name, std::size_t first, matrix_view<float> out) const;
+
     /// A vector likewise.
     tensor1<float> read_vector(std::string_view name) const;
 

@@ -68,7 +68,8 @@ using uploaded = decltype(std::declval<const B&>().upload(matrix_view<const floa
 //     for NaN and infinity, or leave a Hessian whose diagonal has them.
 // 15. branch_tokens is how many tokens' intermediate features are held at a time, attention_tokens how many tokens'
 //     queries, but for one window. B::scratch is memory that calls may use, default-constructible, for one thread.
-// 16. A call's results are visible to the next call. Rows do not depend on the other rows of a call but for rounding.
+// 16. beside_host tells whether the host is free while calls compute, so that reading and writing go on beside them.
+// 17. A call's results are visible to the next call. Rows do not depend on the other rows of a call but for rounding.
 // ---------------------------------------------------------------------------------------------------------------------
 template <class B>
 concept ModelBackend = Backend<solver_of<B>> &&
@@ -104,6 +105,7 @@ concept ModelBackend = Backend<solver_of<B>> &&
     b.replace(w, floats);
     { B::branch_tokens } -> std::convertible_to<std::size_t>;
     { B::attention_tokens } -> std::convertible_to<std::size_t>;
+    { B::beside_host } -> std::convertible_to<bool>;
 };
 
 }  // namespace gptq::model

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <future>
 #include <memory>
 #include <optional>
 #include <span>
@@ -38,7 +39,9 @@
 #include <gptq/model/quantize_plan.hpp>
 #include <gptq/model/stage_statistics.hpp>
 #include <gptq/model/stages.hpp>
+#include <gptq/model/weights.hpp>
 #include <gptq/model/window_length.hpp>
+#include <gptq/model/work_queue.hpp>
 #include <gptq/refine.hpp>
 #include <gptq/round_to_nearest.hpp>
 #include <gptq/xtensor/surface.hpp>
@@ -84,6 +87,33 @@ factored_hessian<S, inverse_free_path> factorize_for(order_kind order, const bas
     });
 }
 
+/// The blocks of a folder one after the other, where `ahead` the next one read while somebody works on the last.
+class block_reader {
+ public:
+    block_reader(const model_config& config, const io::model_folder& folder, bool ahead)
+        : config_(config), reader_(folder), policy_(ahead ? std::launch::async : std::launch::deferred) {
+        begin(0);
+    }
+
+    /// Block `index`, which is the one after the last, or the first.
+    stored_block take(std::size_t index) {
+        stored_block read = next_.get();
+        begin(index + 1);
+        return read;
+    }
+
+ private:
+    void begin(std::size_t index) {
+        if (index == config_.blocks) return;
+        next_ = std::async(policy_, [this, index] { return read_block(config_, reader_, index); });
+    }
+
+    const model_config& config_;
+    weight_reader reader_;
+    std::launch policy_;
+    std::future<stored_block> next_;
+};
+
 /// One run of quantize_model, after the plan was made.
 template <ModelBackend B>
 class model_quantizer {
@@ -118,8 +148,10 @@ class model_quantizer {
             hidden = embedded(tables);
             if (options_.quality.correct_drift) float_hidden = embedded(tables);
         }
-        for (std::size_t i = 0; i < config_.blocks; ++i) quantize_block(i, hidden, float_hidden);
+        block_reader blocks(config_, folder_, B::beside_host);
+        for (std::size_t i = 0; i < config_.blocks; ++i) quantize_block(i, blocks.take(i), hidden, float_hidden);
         if (options_.config.lm_head) quantize_head(hidden);
+        writing_.finish();
         copy_other_tensors();
         if (quantized_weights_ > 0.0) result_.bits_per_weight = packed_bits_ / quantized_weights_;
         return std::move(result_);
@@ -141,8 +173,8 @@ class model_quantizer {
                                        " inputs; several times as many tokens as inputs are advisable");
     }
 
-    void quantize_block(std::size_t index, activations_of<B>& hidden, activations_of<B>& float_hidden) {
-        stored_block stored = read_block(config_, weight_reader(folder_), index);
+    void quantize_block(std::size_t index, stored_block&& stored, activations_of<B>& hidden,
+                        activations_of<B>& float_hidden) {
         const auto on_stage = [this](stage_modules<weights>& stage, const inputs& x) {
             quantize_stage(stage.modules, *stage_of_.at(stage.names.front()), x);
         };
@@ -318,11 +350,13 @@ class model_quantizer {
         layer.codes.download(q.view());
         q.report = layer.report;
         check_scales(module.name, q);
-        const std::uint64_t before = writer_.tensor_bytes();
-        io::write_quantized(writer_, options_.config.format, module.name, q);
-        packed_bits_ += 8.0 * static_cast<double>(writer_.tensor_bytes() - before);
         quantized_weights_ += static_cast<double>(module.out_features * module.in_features);
         written_.insert(module.name + std::string(weight_suffix));
+        writing_.add([this, name = module.name, layer = std::move(q)] {
+            const std::uint64_t before = writer_.tensor_bytes();
+            io::write_quantized(writer_, options_.config.format, name, layer);
+            packed_bits_ += 8.0 * static_cast<double>(writer_.tensor_bytes() - before);
+        });
     }
 
     /// Everything that was not quantized, byte for byte.
@@ -353,6 +387,7 @@ class model_quantizer {
     double weights_done_ = 0.0;
     double quantized_weights_ = 0.0;
     double packed_bits_ = 0.0;
+    work_queue writing_{B::beside_host ? std::size_t{4} : std::size_t{0}};  // last: it uses the others
 };
 
 inline void check_windows(const model_config& config, const token_windows& windows) {

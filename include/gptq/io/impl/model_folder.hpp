@@ -112,6 +112,20 @@ GPTQ_INLINE tensor1<float> model_folder::read_vector(std::string_view name) cons
     return values;
 }
 
+GPTQ_INLINE void model_folder::read_rows(std::string_view name, std::size_t first, matrix_view<float> out) const {
+    const auto& info = tensor_of_rank(name, 2, "a matrix");
+    if (out.cols != info.shape[1] || out.ld != out.cols || first + out.rows > info.shape[0])
+        throw shape_error(describe(name) + ": has the shape " + shape_text(info.shape) + "; rows " +
+                          std::to_string(first) + " to " + std::to_string(first + out.rows) + " of " +
+                          std::to_string(out.cols) + " were asked for");
+    const std::size_t row_bytes = out.cols * dtype_size(info.dtype);
+    const std::span<float> values(out.data, out.rows * out.cols);
+    const tensor_info piece{info.name, info.dtype, info.shape,
+                            info.bytes.subspan(first * row_bytes, out.rows * row_bytes)};
+    detail::read_floats(piece, values, describe(name));
+    refuse_non_finite(info, values, first * out.cols, out.cols);
+}
+
 GPTQ_INLINE void model_folder::require_finite(std::string_view name) const {
     const auto& info = tensor(name);
     if (!is_float(info.dtype)) return;

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <fstream>
 #include <limits>
 #include <optional>
@@ -12,10 +13,13 @@
 #include <string>
 #include <unordered_map>
 #include <utility>
+#include <vector>
 
 #include <gptq/compiled.hpp>
 #include <gptq/error.hpp>
 #include <gptq/io/model_folder.hpp>
+#include <gptq/kernels/threads.hpp>
+#include <gptq/matrix_view.hpp>
 #include <gptq/model/calibration.hpp>
 #include <gptq/model/folder_warnings.hpp>
 #include <gptq/model/model_config.hpp>
@@ -49,31 +53,65 @@ inline float least_scale(float largest, const stage_settings& settings) {
     return (settings.scheme.grid == grid_kind::sym ? 2.0f : 1.0f) * largest / steps;
 }
 
-GPTQ_INLINE void check_scales(const module_plan& module, const stage_settings& settings, const tensor2<float>& weight) {
-    double all = 0.0, vanishing = 0.0;
-    for (std::size_t r = 0; r < weight.shape()[0]; ++r) {
-        float largest = 0.0f;
-        double squares = 0.0;
-        for (const float w : view_of(weight).row(r)) {
-            largest = std::max(largest, std::abs(w));
-            squares += static_cast<double>(w) * static_cast<double>(w);
+/// What the scales of a module need, from its weights some rows at a time.
+class scale_check {
+ public:
+    scale_check(const module_plan& module, const stage_settings& settings) : module_(module), settings_(settings) {}
+
+    /// Rows first, first + 1, ... of the weights.
+    void add(std::size_t first, matrix_view<const float> rows) {
+        for (std::size_t r = 0; r < rows.rows; ++r) {
+            float largest = 0.0f;
+            double squares = 0.0;
+            for (const float w : rows.row(r)) {
+                largest = std::max(largest, std::abs(w));
+                squares += static_cast<double>(w) * static_cast<double>(w);
+            }
+            const float scale = least_scale(largest, settings_);
+            if (scale > largest_scale)
+                fail_about_scales(module_.name, "row " + std::to_string(first + r) + " has weights of up to " +
+                                                    number_string(largest) + ", too large for its scales");
+            all_ += squares;
+            if (scale < smallest_exact_scale) vanishing_ += squares;
         }
-        const float scale = least_scale(largest, settings);
-        if (scale > largest_scale)
-            fail_about_scales(module.name, "row " + std::to_string(r) + " has weights of up to " +
-                                               number_string(largest) + ", too large for its scales");
-        all += squares;
-        if (scale < smallest_exact_scale) vanishing += squares;
     }
-    if (vanishing > vanishing_share * all)
-        fail_about_scales(module.name, "its weights are too small for its scales (below " +
-                                           number_string(smallest_exact_scale) + ")");
+
+    void finish() const {
+        if (vanishing_ > vanishing_share * all_)
+            fail_about_scales(module_.name, "its weights are too small for its scales (below " +
+                                                number_string(smallest_exact_scale) + ")");
+    }
+
+ private:
+    const module_plan& module_;
+    const stage_settings& settings_;
+    double all_ = 0.0, vanishing_ = 0.0;
+};
+
+GPTQ_INLINE void check_scales(const module_plan& module, const stage_settings& settings, const tensor2<float>& weight) {
+    scale_check check(module, settings);
+    check.add(0, view_of(weight));
+    check.finish();
 }
 
 GPTQ_INLINE void check_scales(const std::string& module, const quantized_layer& layer) {
     const std::span<const float> scales(layer.scales.data(), layer.scales.size());
     if (std::any_of(scales.begin(), scales.end(), [](float s) { return std::abs(s) >= largest_scale; }))
         fail_about_scales(module, "a scale reached " + number_string(largest_scale));
+}
+
+/// check_scales of a module's weights in a folder, without memory for all of them.
+inline void check_stored_scales(const io::model_folder& folder, const std::string& name, const module_plan& module,
+                                const stage_settings& settings) {
+    scale_check check(module, settings);
+    const std::size_t together = std::max<std::size_t>(1, (std::size_t{1} << 16) / module.in_features);
+    matrix<float> rows(std::min(together, module.out_features), module.in_features);
+    for (std::size_t first = 0; first < module.out_features; first += together) {
+        const auto part = rows.view().block(0, std::min(together, module.out_features - first), 0, rows.cols());
+        folder.read_rows(name, first, part);
+        check.add(first, part);
+    }
+    check.finish();
 }
 
 GPTQ_INLINE void check_numbers(const model_config& config, const io::model_folder& folder,
@@ -83,14 +121,28 @@ GPTQ_INLINE void check_numbers(const model_config& config, const io::model_folde
     for (const stage_plan& stage : plan.stages)
         for (const module_plan& m : stage.modules)
             if (stage.settings) quantized[m.name + std::string(weight_suffix)] = {&m, &*stage.settings};
-    for (const std::string& name : folder.tensor_names()) {
-        if (!use.reads(name)) continue;
+    const auto check = [&](const std::string& name) {
         const auto found = quantized.find(name);
         if (found == quantized.end())
             folder.require_finite(name);
         else
-            check_scales(*found->second.first, *found->second.second, folder.read_matrix(name));
-    }
+            check_stored_scales(folder, name, *found->second.first, *found->second.second);
+    };
+    std::vector<std::string> names = folder.tensor_names();
+    std::erase_if(names, [&](const std::string& name) { return !use.reads(name); });
+    std::vector<std::exception_ptr> failures(names.size());
+    kernels::in_pieces(names.size(), kernels::default_threads(), [&](std::size_t first, std::size_t last) {
+        for (std::size_t i = first; i < last; ++i) {
+            try {
+                check(names[i]);
+            } catch (...) {
+                failures[i] = std::current_exception();
+            }
+        }
+    });
+    // The first one in the order of names, whatever the threads found first.
+    for (const std::exception_ptr& failure : failures)
+        if (failure) std::rethrow_exception(failure);
 }
 
 /// Bytes after `key` in a file such as /proc/meminfo, whose numbers are of 1024 bytes; nothing if it has none.

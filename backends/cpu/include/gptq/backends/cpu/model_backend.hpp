@@ -42,6 +42,7 @@ class cpu_model_backend {
 
     static constexpr std::size_t branch_tokens = 512;  // their branch outputs stay in the second-level cache
     static constexpr std::size_t attention_tokens = 1;
+    static constexpr bool beside_host = false;
 
     /// Quantized layers are held in `form`.
     cpu_model_backend(quantized_form form = quantized_form::exact) : form_(form) {}

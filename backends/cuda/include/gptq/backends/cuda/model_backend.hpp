@@ -74,6 +74,7 @@ class basic_model_backend {
 
     static constexpr std::size_t branch_tokens = std::size_t{1} << 14;  // products as large as the machine runs best
     static constexpr std::size_t attention_tokens = branch_tokens;
+    static constexpr bool beside_host = true;
 
     explicit basic_model_backend(M machine, held_form form = held_form::codes)
         : solver_(std::move(machine)), form_(form) {}
