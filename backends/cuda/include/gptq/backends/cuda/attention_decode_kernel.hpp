@@ -180,10 +180,12 @@ class attend_decode_kernel {
     constexpr void begin_copies(Context& ctx, const place& at, std::uint32_t key, std::uint32_t stage) const {
         if (key < at.keys.last) {
             const auto lane = static_cast<std::uint32_t>(ctx.lane());
-            detail::copy_rows<HeadDim, step_keys>(ctx, of_head(at, k), key, at.keys.last, stage_memory(ctx, stage, 0),
-                                                  lane, warp_size);
-            detail::copy_rows<HeadDim, step_keys>(ctx, of_head(at, v), key, at.keys.last, stage_memory(ctx, stage, 1),
-                                                  lane, warp_size);
+            const auto copy = [&](matrix_view<const T> m, std::uint32_t matrix) {
+                detail::copy_rows<HeadDim, step_keys, warp_size>(ctx, of_head(at, m), key, at.keys.last,
+                                                                 stage_memory(ctx, stage, matrix), lane);
+            };
+            copy(k, 0);
+            copy(v, 1);
         }
         ctx.commit_copies();
     }

@@ -230,17 +230,20 @@ class warp_attention {
     two_floats power_sums_{};  // of the keys of this lane
 };
 
-/// Begins to copy rows [first, first + Rows) of `from` into rows of `stride` elements, by `workers` threads of which
+/// Begins to copy rows [first, first + Rows) of `from` into rows of `stride` elements, by `Workers` threads of which
 /// this one is number `worker`. Rows from `end` on and columns beyond the last one are zeros.
-template <std::size_t HeadDim, std::size_t Rows, class Context, class T, class Shared>
+template <std::size_t HeadDim, std::size_t Rows, std::size_t Workers, class Context, class T, class Shared>
 constexpr void copy_rows(Context& ctx, matrix_view<const T> from, std::uint32_t first, std::uint32_t end,
-                         const Shared& to, std::uint32_t worker, std::uint32_t workers) {
+                         const Shared& to, std::uint32_t worker) {
     constexpr std::uint32_t pieces = HeadDim / 8, stride = HeadDim + 8;  // pieces of 16 bytes
-    for (std::uint32_t i = worker; i < Rows * pieces; i += workers) {
-        const std::uint32_t row = i / pieces, column = i % pieces * 8;
-        const bool copied = first + row < end && column < from.cols;
-        ctx.template copy_async<16>(to + (row * stride + column),
-                                    copied ? from.data + (first + row) * from.ld + column : from.data, copied ? 16 : 0);
+    constexpr std::uint32_t together = Workers / pieces;                 // rows; some threads may have none of them
+    const std::uint32_t row = worker / pieces, column = worker % pieces * 8;
+    if (Workers % pieces != 0 && row >= together) return;
+    const T* source = from.data + (std::size_t{first} + row) * from.ld + column;
+    for (std::uint32_t i = 0; i < Rows; i += together, source += together * from.ld) {
+        if (Rows % together != 0 && row + i >= Rows) break;
+        const bool copied = first + row + i < end && column < from.cols;
+        ctx.template copy_async<16>(to + ((row + i) * stride + column), copied ? source : from.data, copied ? 16 : 0);
     }
 }
 
@@ -338,10 +341,12 @@ class attend_kernel {
     template <class Context>
     constexpr void begin_copies(Context& ctx, const place& at, std::uint32_t first, std::uint32_t stage) const {
         const auto worker = static_cast<std::uint32_t>(ctx.thread()), end = static_cast<std::uint32_t>(shape.keys);
-        detail::copy_rows<HeadDim, tile_keys>(ctx, of_head(at, k), first, end, tile_memory(ctx, stage, 0), worker,
-                                              block_threads);
-        detail::copy_rows<HeadDim, tile_keys>(ctx, of_head(at, v), first, end, tile_memory(ctx, stage, 1), worker,
-                                              block_threads);
+        const auto copy = [&](matrix_view<const T> m, std::uint32_t matrix) {
+            detail::copy_rows<HeadDim, tile_keys, block_threads>(ctx, of_head(at, m), first, end,
+                                                                 tile_memory(ctx, stage, matrix), worker);
+        };
+        copy(k, 0);
+        copy(v, 1);
         ctx.commit_copies();
     }
 
