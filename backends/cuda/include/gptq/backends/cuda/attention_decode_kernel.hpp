@@ -314,15 +314,15 @@ class attend_decode_combine_kernel {
         std::array<float, lane_elements> sums{};
         for (std::size_t p = ctx.warp(); p < parts; p += warps) {
             const float weight = std::exp2(part(ctx, p, shape.head_dim) - highest);
-            for (std::size_t i = 0; i < lane_elements; ++i) {
+            detail::unrolled<lane_elements>([&](auto i) {
                 const std::size_t element = ctx.lane() + i * warp_size;
                 if (element < shape.head_dim) sums[i] += weight * part(ctx, p, element);
-            }
+            });
         }
-        for (std::size_t i = 0; i < lane_elements; ++i) {
+        detail::unrolled<lane_elements>([&](auto i) {
             const std::size_t element = ctx.lane() + i * warp_size;
             if (element < shape.head_dim) shared[ctx.warp() * shape.head_dim + element] = sums[i];
-        }
+        });
     }
 };
 

@@ -17,6 +17,7 @@
 #include <numbers>
 
 #include <gptq/backends/cuda/context.hpp>
+#include <gptq/backends/cuda/decode_kernel.hpp>
 #include <gptq/backends/cuda/fragment_order.hpp>
 #include <gptq/half.hpp>
 #include <gptq/matrix_view.hpp>
@@ -257,7 +258,7 @@ class attend_kernel {
     static constexpr std::size_t warps = 4;
     static constexpr std::size_t block_threads = warps * warp_size;
     static constexpr std::size_t tile_queries = 16 * warps;
-    static constexpr std::size_t tile_keys = HeadDim <= 128 ? 64 : 32;  // what shared memory and registers hold
+    static constexpr std::size_t tile_keys = HeadDim <= 128 ? 64 : 16;  // what registers hold everywhere
 
     attention_shape shape;
     matrix_view<const T> q;  // [windows queries, heads head_dim]
@@ -288,7 +289,7 @@ class attend_kernel {
 
     /// What a block, and in it a warp, has to do.
     struct place {
-        std::size_t window, head;
+        std::uint32_t window, head;
         std::uint32_t block_query;  // the first one of the block
         std::uint32_t query;        // the first one of the warp
     };
@@ -299,9 +300,10 @@ class attend_kernel {
     /// the most keys, come first, so that processors finish together.
     template <class Context>
     constexpr place place_of(Context& ctx) const {
-        const std::size_t of_window = tiles() * shape.heads, index = ctx.block() % of_window;
-        const auto query = static_cast<std::uint32_t>((tiles() - 1 - index / shape.heads) * tile_queries);
-        return {ctx.block() / of_window, index % shape.heads, query,
+        const auto heads = static_cast<std::uint32_t>(shape.heads), tile_count = static_cast<std::uint32_t>(tiles());
+        const auto block = static_cast<std::uint32_t>(ctx.block()), index = block % (tile_count * heads);
+        const std::uint32_t query = (tile_count - 1 - index / heads) * std::uint32_t{tile_queries};
+        return {block / (tile_count * heads), index % heads, query,
                 query + static_cast<std::uint32_t>(ctx.warp() * warp_attention::rows)};
     }
 
@@ -447,10 +449,10 @@ class attend_plain_kernel {
             ctx.warp_barrier();
         }
         for (std::size_t mask = warp_size / 2; mask > 0; mask /= 2) sum += ctx.shuffle_xor(sum, mask);
-        for (std::size_t i = 0; i < lane_elements; ++i) {
+        detail::unrolled<lane_elements>([&](auto i) {
             const std::size_t column = ctx.lane() + i * warp_size;
             if (column < shape.head_dim) result(0, column) = detail::rounded<T>(ctx, sums[i] / sum);
-        }
+        });
     }
 
     template <class Context, class Shared>
@@ -464,14 +466,14 @@ class attend_plain_kernel {
     constexpr void add_values(Context& ctx, const Shared& memory, matrix_view<const T> values, std::size_t first,
                               float kept, std::array<float, lane_elements>& sums) const {
         const std::size_t count = std::min(values.rows - first, std::size_t{warp_size});
-        for (std::size_t i = 0; i < lane_elements; ++i) {
+        detail::unrolled<lane_elements>([&](auto i) {
             const std::size_t column = ctx.lane() + i * warp_size;
-            if (column >= shape.head_dim) continue;
+            if (column >= shape.head_dim) return;
             float sum = sums[i] * kept;
             for (std::size_t j = 0; j < count; ++j)
                 sum += memory[shape.head_dim + j] * detail::widened(ctx, values(first + j, column));
             sums[i] = sum;
-        }
+        });
     }
 };
 
