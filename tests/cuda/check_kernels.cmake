@@ -23,13 +23,13 @@ if(kernel_count EQUAL 0 OR NOT clean_count EQUAL kernel_count OR NOT registers_c
     message(FATAL_ERROR "sm_${ARCH}: of ${kernel_count} kernels, ${clean_count} need no stack:\n${messages}")
 endif()
 
-# The decode kernel is launched with two blocks a multiprocessor, for which any number of registers will do; with so few
-# as here, blocks of the other kernels fill a multiprocessor by half.
+# The kernels of tensor cores are launched with two blocks a multiprocessor, for which any number of registers will do;
+# with so few as here, blocks of the other kernels fill a multiprocessor by half.
 set(most 0)
 foreach(kernel used IN ZIP_LISTS kernels registers)
     string(REGEX MATCH "[0-9]+" used ${used})
     set(limit 128)
-    if(kernel MATCHES "decode_kernel")
+    if(kernel MATCHES "decode_kernel|attend_kernel")
         set(limit 255)
     endif()
     if(used GREATER limit)
@@ -52,7 +52,7 @@ endif()
 set(counts "")
 foreach(instruction
         mma.sync.aligned.m16n8k16.row.col.f32.f16 mma.sync.aligned.m16n8k16.row.col.f32.bf16
-        ldmatrix.sync.aligned.m8n8.x4 cp.async.cg.shared.global cp.async.wait_group)
+        ldmatrix.sync.aligned.m8n8.x4 ldmatrix.sync.aligned.m8n8.x4.trans cp.async.cg.shared.global cp.async.wait_group)
     string(REPLACE "." "[.]" pattern ${instruction})
     string(REGEX MATCHALL "${pattern}" found "${ptx}")
     list(LENGTH found count)

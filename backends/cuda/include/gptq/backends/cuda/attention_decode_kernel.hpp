@@ -180,10 +180,12 @@ class attend_decode_kernel {
     constexpr void begin_copies(Context& ctx, const place& at, std::uint32_t key, std::uint32_t stage) const {
         if (key < at.keys.last) {
             const auto lane = static_cast<std::uint32_t>(ctx.lane());
-            detail::copy_rows<HeadDim, step_keys>(ctx, of_head(at, k), key, at.keys.last, stage_memory(ctx, stage, 0),
-                                                  lane, warp_size);
-            detail::copy_rows<HeadDim, step_keys>(ctx, of_head(at, v), key, at.keys.last, stage_memory(ctx, stage, 1),
-                                                  lane, warp_size);
+            const auto copy = [&](matrix_view<const T> m, std::uint32_t matrix) {
+                detail::copy_rows<HeadDim, step_keys, warp_size>(ctx, of_head(at, m), key, at.keys.last,
+                                                                 stage_memory(ctx, stage, matrix), lane);
+            };
+            copy(k, 0);
+            copy(v, 1);
         }
         ctx.commit_copies();
     }
@@ -312,15 +314,15 @@ class attend_decode_combine_kernel {
         std::array<float, lane_elements> sums{};
         for (std::size_t p = ctx.warp(); p < parts; p += warps) {
             const float weight = std::exp2(part(ctx, p, shape.head_dim) - highest);
-            for (std::size_t i = 0; i < lane_elements; ++i) {
+            detail::unrolled<lane_elements>([&](auto i) {
                 const std::size_t element = ctx.lane() + i * warp_size;
                 if (element < shape.head_dim) sums[i] += weight * part(ctx, p, element);
-            }
+            });
         }
-        for (std::size_t i = 0; i < lane_elements; ++i) {
+        detail::unrolled<lane_elements>([&](auto i) {
             const std::size_t element = ctx.lane() + i * warp_size;
             if (element < shape.head_dim) shared[ctx.warp() * shape.head_dim + element] = sums[i];
-        }
+        });
     }
 };
 

@@ -17,6 +17,7 @@
 #include <numbers>
 
 #include <gptq/backends/cuda/context.hpp>
+#include <gptq/backends/cuda/decode_kernel.hpp>
 #include <gptq/backends/cuda/fragment_order.hpp>
 #include <gptq/backends/cuda/numbers.hpp>
 #include <gptq/half.hpp>
@@ -205,17 +206,20 @@ class warp_attention {
     two_floats power_sums_{};  // of the keys of this lane
 };
 
-/// Begins to copy rows [first, first + Rows) of `from` into rows of `stride` elements, by `workers` threads of which
+/// Begins to copy rows [first, first + Rows) of `from` into rows of `stride` elements, by `Workers` threads of which
 /// this one is number `worker`. Rows from `end` on and columns beyond the last one are zeros.
-template <std::size_t HeadDim, std::size_t Rows, class Context, class T, class Shared>
+template <std::size_t HeadDim, std::size_t Rows, std::size_t Workers, class Context, class T, class Shared>
 constexpr void copy_rows(Context& ctx, matrix_view<const T> from, std::uint32_t first, std::uint32_t end,
-                         const Shared& to, std::uint32_t worker, std::uint32_t workers) {
+                         const Shared& to, std::uint32_t worker) {
     constexpr std::uint32_t pieces = HeadDim / 8, stride = HeadDim + 8;  // pieces of 16 bytes
-    for (std::uint32_t i = worker; i < Rows * pieces; i += workers) {
-        const std::uint32_t row = i / pieces, column = i % pieces * 8;
-        const bool copied = first + row < end && column < from.cols;
-        ctx.template copy_async<16>(to + (row * stride + column),
-                                    copied ? from.data + (first + row) * from.ld + column : from.data, copied ? 16 : 0);
+    constexpr std::uint32_t together = Workers / pieces;                 // rows; some threads may have none of them
+    const std::uint32_t row = worker / pieces, column = worker % pieces * 8;
+    if (Workers % pieces != 0 && row >= together) return;
+    const T* source = from.data + (std::size_t{first} + row) * from.ld + column;
+    for (std::uint32_t i = 0; i < Rows; i += together, source += together * from.ld) {
+        if (Rows % together != 0 && row + i >= Rows) break;
+        const bool copied = first + row + i < end && column < from.cols;
+        ctx.template copy_async<16>(to + ((row + i) * stride + column), copied ? source : from.data, copied ? 16 : 0);
     }
 }
 
@@ -229,7 +233,7 @@ class attend_kernel {
     static constexpr std::size_t warps = 4;
     static constexpr std::size_t block_threads = warps * warp_size;
     static constexpr std::size_t tile_queries = 16 * warps;
-    static constexpr std::size_t tile_keys = HeadDim <= 128 ? 64 : 32;  // what shared memory and registers hold
+    static constexpr std::size_t tile_keys = HeadDim <= 128 ? 64 : 16;  // with 32 for 256, sm_100 spills
 
     attention_shape shape;
     matrix_view<const T> q;  // [windows queries, heads head_dim]
@@ -260,7 +264,7 @@ class attend_kernel {
 
     /// What a block, and in it a warp, has to do.
     struct place {
-        std::size_t window, head;
+        std::uint32_t window, head;
         std::uint32_t block_query;  // the first one of the block
         std::uint32_t query;        // the first one of the warp
     };
@@ -271,9 +275,10 @@ class attend_kernel {
     /// the most keys, come first, so that processors finish together.
     template <class Context>
     constexpr place place_of(Context& ctx) const {
-        const std::size_t of_window = tiles() * shape.heads, index = ctx.block() % of_window;
-        const auto query = static_cast<std::uint32_t>((tiles() - 1 - index / shape.heads) * tile_queries);
-        return {ctx.block() / of_window, index % shape.heads, query,
+        const auto heads = static_cast<std::uint32_t>(shape.heads), tile_count = static_cast<std::uint32_t>(tiles());
+        const auto block = static_cast<std::uint32_t>(ctx.block()), index = block % (tile_count * heads);
+        const std::uint32_t query = (tile_count - 1 - index / heads) * std::uint32_t{tile_queries};
+        return {block / (tile_count * heads), index % heads, query,
                 query + static_cast<std::uint32_t>(ctx.warp() * warp_attention::rows)};
     }
 
@@ -313,10 +318,12 @@ class attend_kernel {
     template <class Context>
     constexpr void begin_copies(Context& ctx, const place& at, std::uint32_t first, std::uint32_t stage) const {
         const auto worker = static_cast<std::uint32_t>(ctx.thread()), end = static_cast<std::uint32_t>(shape.keys);
-        detail::copy_rows<HeadDim, tile_keys>(ctx, of_head(at, k), first, end, tile_memory(ctx, stage, 0), worker,
-                                              block_threads);
-        detail::copy_rows<HeadDim, tile_keys>(ctx, of_head(at, v), first, end, tile_memory(ctx, stage, 1), worker,
-                                              block_threads);
+        const auto copy = [&](matrix_view<const T> m, std::uint32_t matrix) {
+            detail::copy_rows<HeadDim, tile_keys, block_threads>(ctx, of_head(at, m), first, end,
+                                                                 tile_memory(ctx, stage, matrix), worker);
+        };
+        copy(k, 0);
+        copy(v, 1);
         ctx.commit_copies();
     }
 
@@ -417,10 +424,10 @@ class attend_plain_kernel {
             ctx.warp_barrier();
         }
         for (std::size_t mask = warp_size / 2; mask > 0; mask /= 2) sum += ctx.shuffle_xor(sum, mask);
-        for (std::size_t i = 0; i < lane_elements; ++i) {
+        detail::unrolled<lane_elements>([&](auto i) {
             const std::size_t column = ctx.lane() + i * warp_size;
             if (column < shape.head_dim) result(0, column) = detail::narrowed<T>(ctx, sums[i] / sum);
-        }
+        });
     }
 
     template <class Context, class Shared>
@@ -434,14 +441,14 @@ class attend_plain_kernel {
     constexpr void add_values(Context& ctx, const Shared& memory, matrix_view<const T> values, std::size_t first,
                               float kept, std::array<float, lane_elements>& sums) const {
         const std::size_t count = std::min(values.rows - first, std::size_t{warp_size});
-        for (std::size_t i = 0; i < lane_elements; ++i) {
+        detail::unrolled<lane_elements>([&](auto i) {
             const std::size_t column = ctx.lane() + i * warp_size;
-            if (column >= shape.head_dim) continue;
+            if (column >= shape.head_dim) return;
             float sum = sums[i] * kept;
             for (std::size_t j = 0; j < count; ++j)
                 sum += memory[shape.head_dim + j] * detail::widened(ctx, values(first + j, column));
             sums[i] = sum;
-        }
+        });
     }
 };
 
