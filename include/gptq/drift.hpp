@@ -85,7 +85,7 @@ struct permute_columns {
     matrix_view<const std::size_t> order;  // [1, K]
     bool back;
     constexpr void operator()(std::size_t r) const noexcept {
-        for (std::size_t p = 0; p < to.cols; ++p) {
+        for (std::size_t p = 0; p < order.cols; ++p) {
             if (back)
                 to(r, order(0, p)) = from(r, p);
             else

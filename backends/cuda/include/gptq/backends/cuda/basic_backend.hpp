@@ -14,8 +14,12 @@
 #include <gptq/backends/cuda/row_kernels.hpp>
 #include <gptq/backends/cuda/solve_kernel.hpp>
 #include <gptq/concepts.hpp>
+#include <gptq/drift.hpp>
+#include <gptq/factor.hpp>
+#include <gptq/layer_error.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/quantize.hpp>
+#include <gptq/round_to_nearest.hpp>
 
 namespace gptq::cuda {
 
@@ -42,12 +46,11 @@ concept Machine = requires(const M& m, std::size_t n, matrix_view<float> w, matr
     { m.potri(w, triangle::upper) } -> std::same_as<bool>;
 };
 
-/// Row r of a finished factor: zeros left of the diagonal, and whether the diagonal is what it has to be.
-struct finish_factor_row {
-    matrix_view<float> A;             // [K, K]
+/// Whether the diagonal of a finished factor is in row r what it has to be.
+struct check_factor_row {
+    matrix_view<const float> A;       // [K, K]
     matrix_view<std::uint8_t> wrong;  // [K, 1]
     constexpr void operator()(std::size_t r) const noexcept {
-        for (std::size_t c = 0; c < r; ++c) A(r, c) = 0.0f;
         const bool positive_and_finite = A(r, r) > 0.0f && A(r, r) <= std::numeric_limits<float>::max();
         wrong(r, 0) = positive_and_finite ? 0 : 1;
     }
@@ -100,6 +103,18 @@ class basic_backend {
         for_each_row(f.H.rows, permute_feature{f, 0, f.F.cols});
     }
 
+    /// What asks for its column's number, or goes over half of the columns, is taken apart as well.
+    void for_each_row(std::size_t n, const gptq::detail::identity_row& f) const {
+        for_each_row(n, identity_part{f, 0, f.to.cols});
+    }
+    void for_each_row(std::size_t n, const gptq::detail::anti_transpose_row& f) const {
+        for_each_row(n, anti_transpose_part{f, 0, f.to.cols});
+    }
+    void for_each_row(std::size_t n, const gptq::detail::reverse_row& f) const {
+        for_each_row(n, reverse_part{f, 0, f.M.cols / 2});
+    }
+    void for_each_row(std::size_t n, const gptq::detail::dot_row& f) const { launch(dot_kernel{n, f}); }
+
     void gram_update(matrix_view<float> H, matrix_view<const float> X, float alpha, float beta) const {
         machine_.syrk_upper(X, H, alpha, beta);
     }
@@ -149,7 +164,8 @@ class basic_backend {
     /// it does wherever a NaN or an infinity went in.
     bool finish_factor(matrix_view<float> H) const {
         auto wrong = make_matrix<std::uint8_t>(H.rows, 1);
-        for_each_row(H.rows, finish_factor_row{H, wrong.view()});
+        for_each_row(H.rows, zero_lower_part{H, 0, H.cols});
+        for_each_row(H.rows, check_factor_row{H, wrong.view()});
         std::vector<std::uint8_t> found(H.rows);
         download(wrong.view(), matrix_view<std::uint8_t>(found.data(), found.size(), 1));
         return std::count(found.begin(), found.end(), 0) == static_cast<std::ptrdiff_t>(found.size());

@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -15,6 +14,7 @@
 #include <span>
 
 #include <gptq/backends/cuda/context.hpp>
+#include <gptq/backends/cuda/warp_sum.hpp>
 #include <gptq/concepts.hpp>
 #include <gptq/fold.hpp>
 #include <gptq/grids/affine.hpp>
@@ -22,14 +22,6 @@
 #include <gptq/round_to_nearest.hpp>
 
 namespace gptq::cuda {
-
-/// shuffle_xor for a number of 8 bytes.                                                                       All lanes.
-template <kernel_context Context>
-constexpr double shuffle_xor_double(Context& ctx, double value, std::size_t mask) {
-    auto words = std::bit_cast<std::array<std::uint32_t, 2>>(value);
-    for (std::uint32_t& word : words) word = ctx.shuffle_xor(word, mask);
-    return std::bit_cast<double>(words);
-}
 
 /// Grid::nearest for one grid and many weights.
 template <int Bits, class Grid>

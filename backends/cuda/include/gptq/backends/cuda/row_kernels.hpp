@@ -1,15 +1,22 @@
 // The row operations of the core as kernels: one thread a row, or, where an operation treats every column by itself,
-// one thread an element, so that neighbouring threads touch neighbouring elements.
+// one thread an element, so that neighbouring threads touch neighbouring elements; sums
+// over rows have a warp a row.
 #pragma once
 
 #include <algorithm>
+#include <concepts>
 #include <cstddef>
 #include <utility>
 
 #include <gptq/backends/cuda/context.hpp>
+#include <gptq/backends/cuda/warp_sum.hpp>
+#include <gptq/drift.hpp>
 #include <gptq/factor.hpp>
 #include <gptq/hessian.hpp>
+#include <gptq/layer_error.hpp>
+#include <gptq/matrix_view.hpp>
 #include <gptq/refine.hpp>
+#include <gptq/round_to_nearest.hpp>
 #include <gptq/solver_state.hpp>
 
 namespace gptq::cuda {
@@ -49,6 +56,44 @@ struct permute_feature {
         const std::size_t p = f.position(0, i);
         f.permute(i, first, last);
         if (first <= p && p < last) f.damp_diagonal(i);
+    }
+};
+
+/// What identity_row does, in the columns [first, last).
+struct identity_part {
+    gptq::detail::identity_row f;
+    std::size_t first, last;
+    constexpr void operator()(std::size_t r) const noexcept {
+        for (std::size_t c = first; c < last; ++c) f.to(r, c) = r == c ? 1.0f : 0.0f;
+    }
+};
+
+/// What anti_transpose_row does, in the columns [first, last).
+struct anti_transpose_part {
+    gptq::detail::anti_transpose_row f;
+    std::size_t first, last;
+    constexpr void operator()(std::size_t r) const noexcept {
+        const std::size_t end = f.to.cols - 1;
+        for (std::size_t c = first; c < last; ++c) f.to(r, c) = f.from(end - c, end - r);
+    }
+};
+
+/// What reverse_row does: swaps M(r, c) and M(r, K-1-c), for the columns c in [first, last), below K/2.        M [N, K]
+struct reverse_part {
+    gptq::detail::reverse_row f;
+    std::size_t first, last;
+    constexpr void operator()(std::size_t r) const noexcept {
+        for (std::size_t c = first; c < last; ++c) std::swap(f.M(r, c), f.M(r, f.M.cols - 1 - c));
+    }
+};
+
+/// Zeroes what lies below the diagonal of A, in the columns [first, last).                                     A [K, K]
+struct zero_lower_part {
+    matrix_view<float> A;
+    std::size_t first, last;
+    constexpr void operator()(std::size_t r) const noexcept {
+        for (std::size_t c = first; c < last; ++c)
+            if (c < r) A(r, c) = 0.0f;
     }
 };
 
@@ -116,14 +161,60 @@ constexpr auto on_column(const gptq::detail::codes_row& f, std::size_t c) {
     return gptq::detail::codes_row{f.codes, f.order, at(f.positions, c), at(f.C, c)};
 }
 
-constexpr std::size_t columns_of(const reverse_row_pair& f) { return f.last - f.first; }
-constexpr auto on_column(const reverse_row_pair& f, std::size_t c) {
-    return reverse_row_pair{f.H, f.first + c, f.first + c + 1};
+template <int Bits, class Grid>
+constexpr std::size_t columns_of(const gptq::detail::round_row<Bits, Grid>& f) {
+    return f.codes.cols;
+}
+template <int Bits, class Grid>
+constexpr auto on_column(const gptq::detail::round_row<Bits, Grid>& f, std::size_t c) {
+    const std::size_t g = c / f.group_features;
+    return gptq::detail::round_row<Bits, Grid>{
+        at(f.W, c), {at(f.groups.scales, g), at(f.groups.zeros, g)}, at(f.codes, c), 1, f.grid};
 }
 
-constexpr std::size_t columns_of(const permute_feature& f) { return f.last - f.first; }
-constexpr auto on_column(const permute_feature& f, std::size_t c) {
-    return permute_feature{f.f, f.first + c, f.first + c + 1};
+constexpr std::size_t columns_of(const gptq::detail::scatter_codes& f) { return f.codes.cols; }
+constexpr auto on_column(const gptq::detail::scatter_codes& f, std::size_t c) {
+    return gptq::detail::scatter_codes{at(f.codes, c), f.to, at(f.order, c)};
+}
+
+constexpr std::size_t columns_of(const gptq::detail::half_row& f) { return f.M.cols; }
+constexpr auto on_column(const gptq::detail::half_row& f, std::size_t c) {
+    return gptq::detail::half_row{f.H, at(f.M, c), f.first + c};
+}
+
+constexpr std::size_t columns_of(const gptq::detail::transposed_difference& f) { return f.to.cols; }
+constexpr auto on_column(const gptq::detail::transposed_difference& f, std::size_t t) {
+    return gptq::detail::transposed_difference{f.wanted.block(t, 1, 0, f.wanted.cols),
+                                               f.actual.block(t, 1, 0, f.actual.cols), at(f.to, t)};
+}
+
+constexpr std::size_t columns_of(const gptq::detail::permute_columns& f) { return f.order.cols; }
+constexpr auto on_column(const gptq::detail::permute_columns& f, std::size_t c) {
+    if (f.back) return gptq::detail::permute_columns{at(f.from, c), f.to, at(f.order, c), true};
+    return gptq::detail::permute_columns{f.from, at(f.to, c), at(f.order, c), false};
+}
+
+constexpr std::size_t columns_of(const gptq::detail::gather_rows& f) { return f.S.cols; }
+constexpr auto on_column(const gptq::detail::gather_rows& f, std::size_t j) {
+    return gptq::detail::gather_rows{at(f.A, f.A.cols - f.S.cols + j), f.positions, at(f.S, j),
+                                     f.St.block(j, 1, 0, f.St.cols)};
+}
+
+/// A row operation that says which columns it goes over: [first, last).
+template <class F>
+concept PartOfRow = requires(const F& f) {
+    { f.first } -> std::same_as<const std::size_t&>;
+    { f.last } -> std::same_as<const std::size_t&>;
+};
+template <PartOfRow F>
+constexpr std::size_t columns_of(const F& f) {
+    return f.last - f.first;
+}
+template <PartOfRow F>
+constexpr F on_column(F f, std::size_t c) {
+    f.first += c;
+    f.last = f.first + 1;
+    return f;
 }
 
 template <class T>
@@ -161,8 +252,39 @@ struct element_kernel {
     constexpr void operator()(Context& ctx) const {
         const std::size_t cols = columns::columns_of(f), first = ctx.block() * block_elements;
         const std::size_t last = std::min(first + block_elements, elements());
-        for (std::size_t i = first + ctx.thread(); i < last; i += block_threads)
-            columns::on_column(f, i % cols)(i / cols);
+        std::size_t i = first + ctx.thread();
+        if (i >= last) return;
+        // Divisions of 64 bits take longer than most operations: each thread does them for its first element only.
+        const std::size_t rows_on = block_threads / cols, columns_on = block_threads % cols;
+        for (std::size_t r = i / cols, c = i % cols; i < last; i += block_threads) {
+            columns::on_column(f, c)(r);
+            r += rows_on;
+            c += columns_on;
+            if (c >= cols) {
+                c -= cols;
+                ++r;
+            }
+        }
+    }
+};
+
+/// Runs dot_row for the rows [0, rows), a warp a row.
+struct dot_kernel {
+    static constexpr std::size_t warps = 4;
+    static constexpr std::size_t block_threads = warps * warp_size;
+    std::size_t rows;
+    gptq::detail::dot_row f;
+
+    constexpr launch_shape launch() const { return {(rows + warps - 1) / warps, block_threads, 0}; }
+
+    template <kernel_context Context>
+    constexpr void operator()(Context& ctx) const {
+        const std::size_t r = ctx.block() * warps + ctx.warp();
+        if (r >= rows) return;
+        double sum = 0.0;
+        for (std::size_t c = ctx.lane(); c < f.a.cols; c += warp_size) sum += double{f.a(r, c)} * double{f.b(r, c)};
+        sum = warp_sum(ctx, sum);
+        if (ctx.lane() == 0) f.out(r, 0) = sum;
     }
 };
 

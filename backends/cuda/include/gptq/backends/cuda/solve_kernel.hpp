@@ -12,16 +12,10 @@
 
 #include <gptq/backends/cuda/context.hpp>
 #include <gptq/backends/cuda/fit_kernel.hpp>
+#include <gptq/backends/cuda/warp_sum.hpp>
 #include <gptq/quantize.hpp>
 
 namespace gptq::cuda {
-
-/// The sum over the lanes of a warp, for all of them, always in the same order.                            All lanes.
-template <kernel_context Context>
-constexpr double warp_sum(Context& ctx, double value) {
-    for (std::size_t mask = warp_size / 2; mask > 0; mask /= 2) value += shuffle_xor_double(ctx, value, mask);
-    return value;
-}
 
 /// Runs quantize_row for the rows [0, rows) of a block of b columns.
 template <int Bits, class Grid>
