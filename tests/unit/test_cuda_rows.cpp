@@ -90,9 +90,9 @@ TEST_CASE("columns are put into another order by elements") {
 TEST_CASE("matrices are turned and transposed by elements") {
     const auto a = random_matrix(20, 7), square = random_matrix(20, 20);
     matrix<float> b(20, 7);
-    static_assert(ColumnwiseOperation<detail::transposed_difference>);
+    static_assert(ColumnwiseOperation<detail::transposed_difference<float>>);
     CHECK(same_by_kernel(7, matrix<float>(7, 20), [&](auto to) {
-        return detail::transposed_difference{a.view(), b.view(), to};
+        return detail::transposed_difference<float>{a.view(), b.view(), to};
     }));
     CHECK(same_by_kernel(20, matrix<float>(20, 20), [&](auto to) {
         return detail::anti_transpose_row{square.view(), to};

@@ -182,10 +182,19 @@ constexpr auto on_column(const gptq::detail::half_row& f, std::size_t c) {
     return gptq::detail::half_row{f.H, at(f.M, c), f.first + c};
 }
 
-constexpr std::size_t columns_of(const gptq::detail::transposed_difference& f) { return f.to.cols; }
-constexpr auto on_column(const gptq::detail::transposed_difference& f, std::size_t t) {
-    return gptq::detail::transposed_difference{f.wanted.block(t, 1, 0, f.wanted.cols),
-                                               f.actual.block(t, 1, 0, f.actual.cols), at(f.to, t)};
+template <class T>
+constexpr std::size_t columns_of(const gptq::detail::transposed_difference<T>& f) {
+    return f.to.cols;
+}
+template <class T>
+constexpr auto on_column(const gptq::detail::transposed_difference<T>& f, std::size_t t) {
+    return gptq::detail::transposed_difference<T>{f.wanted.block(t, 1, 0, f.wanted.cols),
+                                                  f.actual.block(t, 1, 0, f.actual.cols), at(f.to, t)};
+}
+
+constexpr std::size_t columns_of(const gptq::detail::dequantize_row& f) { return f.to.cols; }
+constexpr auto on_column(const gptq::detail::dequantize_row& f, std::size_t c) {
+    return gptq::detail::dequantize_row{at(f.codes, c), f.groups, at(f.g_idx, c), at(f.to, c)};
 }
 
 constexpr std::size_t columns_of(const gptq::detail::permute_columns& f) { return f.order.cols; }
