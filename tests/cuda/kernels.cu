@@ -28,7 +28,7 @@ template <int Bits, class Grid>
 void quantizes() {
     start(solve_kernel<Bits, Grid>{});
     start(fit_kernel<Bits, Grid>{});
-    start(row_kernel<gptq::detail::round_row<Bits, Grid>>{});
+    start(element_kernel<gptq::detail::round_row<Bits, Grid>>{});
     start(element_kernel<gptq::detail::difference_row<Bits, Grid>>{});
 }
 
@@ -87,4 +87,8 @@ void launch_all() {
     start(element_kernel<gptq::detail::gather_row>{});
     start(element_kernel<gptq::detail::add_row>{});
     start(element_kernel<permute_feature>{});
+    start(element_kernel<gptq::detail::permute_columns>{});
+    start(element_kernel<gptq::detail::transposed_difference<float>>{});
+    start(element_kernel<anti_transpose_part>{});
+    start(dot_kernel{});
 }

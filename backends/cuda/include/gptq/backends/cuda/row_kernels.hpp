@@ -1,6 +1,5 @@
 // The row operations of the core as kernels: one thread a row, or, where an operation treats every column by itself,
-// one thread an element, so that neighbouring threads touch neighbouring elements; sums
-// over rows have a warp a row.
+// one thread an element, so that neighbouring threads touch neighbouring elements; sums over rows have a warp a row.
 #pragma once
 
 #include <algorithm>
