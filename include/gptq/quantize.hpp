@@ -23,7 +23,6 @@
 
 #include <gptq/concepts.hpp>
 #include <gptq/factor.hpp>
-#include <gptq/finite.hpp>
 #include <gptq/held_layer.hpp>
 #include <gptq/k_best.hpp>
 #include <gptq/matrix_view.hpp>
@@ -138,20 +137,6 @@ requires QuantGrid<Grid, Bits> solve_report solve(in_backend_t, matrix_view<cons
     result.restore_columns(f.order);
     for (std::size_t p = 0; p < K; ++p) result.g_idx()[f.order[p]] = static_cast<std::int32_t>(f.group_at[p]);
     report.loss = detail::total(backend, loss.view());
-    return report;
-}
-
-/// The same for W in host memory, into `out`, whose codes, scales, zeros and g_idx are written. Throws shape_error where
-/// shapes do not fit, non_finite_error for weights that are NaN or infinite.
-template <int Bits, class Grid, Backend B, FactorPath<B> P, Observer O>
-requires QuantGrid<Grid, Bits> solve_report solve(matrix_view<const float> W, const factored_hessian<B, P>& f,
-                                                  quantized_view out, const quantize_options& options, O& observer,
-                                                  const Grid& grid = {}) {
-    detail::check_layer(W, f.in_features(), f.group_features, out);
-    const auto weights = f.backend.lend(W);
-    held_layer<B> result(f.backend, W.rows, W.cols, out.scales.cols);
-    const solve_report report = solve<Bits>(in_backend, weights.view(), f, result, options, observer, grid);
-    result.download(out);
     return report;
 }
 

@@ -311,16 +311,13 @@ template <int Bits, class Grid, Backend B, FactorPath<B> P>
 requires QuantGrid<Grid, Bits>
 double refine(matrix_view<const float> W, const factored_hessian<B, P>& f, quantized_view q,
               const quantize_options& options, const Grid& grid = {}) {
-    detail::check_layer(W, f.in_features(), f.group_features, q);
-    const auto weights = f.backend.lend(W);
-    held_layer<B> held(f.backend, W.rows, W.cols, q.scales.cols);
-    held.upload({q.codes, q.scales, q.zeros, q.g_idx});
-    const double loss = refine<Bits>(in_backend, weights.view(), f, held, options, grid);
-    held.download(q);
-    return loss;
+    return detail::through_host(f, W, q, [&](matrix_view<const float> weights, held_layer<B>& held) {
+        held.upload({q.codes, q.scales, q.zeros, q.g_idx});
+        return refine<Bits>(in_backend, weights, f, held, options, grid);
+    });
 }
 
-/// solve(), and refine() where options.refine asks for it and there was a factor. Throws as they do.
+/// solve(), and refine() where options.refine asks for it and there was a factor.
 template <int Bits, class Grid, Backend B, FactorPath<B> P, Observer O>
 requires QuantGrid<Grid, Bits> solve_report solve_and_refine(in_backend_t, matrix_view<const float> W,
                                                              const factored_hessian<B, P>& f, held_layer<B>& out,
@@ -332,18 +329,15 @@ requires QuantGrid<Grid, Bits> solve_report solve_and_refine(in_backend_t, matri
     return report;
 }
 
-/// The same in host memory.
+/// The same in host memory. Throws shape_error where shapes do not fit, non_finite_error for NaN and infinity in W.
 template <int Bits, class Grid, Backend B, FactorPath<B> P, Observer O>
 requires QuantGrid<Grid, Bits> solve_report solve_and_refine(matrix_view<const float> W,
                                                              const factored_hessian<B, P>& f, quantized_view out,
                                                              const quantize_options& options, O& observer,
                                                              const Grid& grid = {}) {
-    detail::check_layer(W, f.in_features(), f.group_features, out);
-    const auto weights = f.backend.lend(W);
-    held_layer<B> held(f.backend, W.rows, W.cols, out.scales.cols);
-    const solve_report report = solve_and_refine<Bits>(in_backend, weights.view(), f, held, options, observer, grid);
-    held.download(out);
-    return report;
+    return detail::through_host(f, W, out, [&](matrix_view<const float> weights, held_layer<B>& held) {
+        return solve_and_refine<Bits>(in_backend, weights, f, held, options, observer, grid);
+    });
 }
 
 }  // namespace gptq

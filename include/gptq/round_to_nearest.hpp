@@ -92,7 +92,7 @@ void round_to_nearest_into(in_backend_t, const B& backend, matrix_view<const flo
     for (std::size_t k = 0; k < W.cols; ++k) out.g_idx()[k] = static_cast<std::int32_t>(k / group_features);
 }
 
-/// The same for W in host memory. Throws as solve() does.
+/// The same for W in host memory. Throws shape_error where shapes do not fit, non_finite_error for NaN and infinity.
 template <int Bits, class Grid, Backend B>
 requires QuantGrid<Grid, Bits>
 void round_to_nearest_into(const B& backend, matrix_view<const float> W, std::size_t group_features, quantized_view out,

@@ -103,4 +103,16 @@ solve_report begin_report(const factored_hessian<B, P>& f, const quantize_option
             .dead_inputs = static_cast<std::size_t>(std::accumulate(f.dead.begin(), f.dead.end(), std::size_t{0}))};
 }
 
+/// run(weights, held layer), both in the backend's memory, for weights W [N, K] in host memory and a result that goes to
+/// `out`. Throws shape_error where shapes do not fit, non_finite_error for weights that are NaN or infinite.
+template <Backend B, class P, class Run>
+auto through_host(const factored_hessian<B, P>& f, matrix_view<const float> W, quantized_view out, const Run& run) {
+    check_layer(W, f.in_features(), f.group_features, out);
+    const auto weights = f.backend.lend(W);
+    held_layer<B> held(f.backend, W.rows, W.cols, out.scales.cols);
+    const auto result = run(matrix_view<const float>(weights.view()), held);
+    held.download(out);
+    return result;
+}
+
 }  // namespace gptq::detail

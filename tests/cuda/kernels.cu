@@ -10,6 +10,7 @@
 #include <gptq/backends/cuda/device_context.hpp>
 #include <gptq/backends/cuda/fit_kernel.hpp>
 #include <gptq/backends/cuda/fragment_order.hpp>
+#include <gptq/backends/cuda/model_kernels.hpp>
 #include <gptq/backends/cuda/row_kernels.hpp>
 #include <gptq/backends/cuda/solve_kernel.hpp>
 #include <gptq/grids/affine.hpp>
@@ -70,9 +71,34 @@ void attends(const attention_shape& shape, gptq::matrix_view<T> m, gptq::matrix_
         });
 }
 
+template <class F>
+void start_each(const F& f) {
+    start(for_each_element(0, 0, f));
+}
+
+template <class T>
+void model_parts() {
+    start(normalize_kernel<float, T>{});
+    start(normalize_kernel<T, T>{});
+    start(add_normalized_kernel<T>{});
+    start_each(add_element<T>{});
+    start_each(add_bias_element<T>{});
+    start_each(activate_element<T>{});
+    start_each(gate_element<T>{});
+    start_each(convert_element<float, T>{});
+    start_each(convert_element<T, float>{});
+    start_each(look_up_element<T>{});
+    start_each(rotate_pair<T>{});
+}
+
 }  // namespace
 
 void launch_all() {
+    model_parts<gptq::half>();
+    model_parts<gptq::bfloat16>();
+    model_parts<float>();
+    start_each(add_repeated_element{});
+    start(score_kernel{});
     kernels<2>();
     kernels<3>();
     kernels<4>();

@@ -23,9 +23,9 @@
 #include <gptq/observer.hpp>
 #include <gptq/options.hpp>
 #include <gptq/orders.hpp>
-#include <gptq/quantize.hpp>
 #include <gptq/quantized.hpp>
 #include <gptq/reference_backend.hpp>
+#include <gptq/refine.hpp>
 #include <gptq/testing/violations.hpp>
 
 namespace gptq::testing {
@@ -331,7 +331,7 @@ class backend_check {
         const auto f = factor_hessian<Order>(backend, h.upper(), group_features, options, path);
         host_layer q(W.rows(), W.cols(), group_count(W.cols(), group_features));
         no_observer observer;
-        solve<4>(W.view(), f, q.view(), options, observer, symmetric{});
+        solve_and_refine<4>(W.view(), f, q.view(), options, observer, symmetric{});
         return q;
     }
 
