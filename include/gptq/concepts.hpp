@@ -2,7 +2,8 @@
 //
 // Everything is customized by passing an object of a plain type. Nothing is inherited, registered or specialized.
 // examples/ holds a grid, a backend and a layout of a user's own in about 30 lines each, and
-// <gptq/testing/conformance.hpp> checks a model of yours against the numbered sentences below.
+// <gptq/testing/conformance.hpp> checks a model of yours against the numbered sentences below. ModelBackend, for whole
+// models, is in <gptq/model/backend.hpp>; docs/backends.md says what both concepts of backends mean in practice.
 #pragma once
 
 #include <concepts>
