@@ -3,6 +3,7 @@
 #error "Define GPTQ_COMPILED for this file and for all others of the program"
 #endif
 
+#include <gptq/model/impl/adapter.hpp>
 #include <gptq/model/impl/attention.hpp>
 #include <gptq/model/impl/block.hpp>
 #include <gptq/model/impl/block_run.hpp>

@@ -6,9 +6,11 @@
 #include <cstddef>
 #include <functional>
 #include <optional>
+#include <span>
 #include <string_view>
 
 #include <gptq/matrix_view.hpp>
+#include <gptq/model/adapter.hpp>
 #include <gptq/model/backend.hpp>
 #include <gptq/model/buffers.hpp>
 #include <gptq/model/model_config.hpp>
@@ -102,9 +104,14 @@ inline constexpr std::array<norm_slot<W, N>, 6> norm_slots = {{
 inline constexpr const auto& stored_slots = linear_slots<stored_layer, norm_layer>;
 inline constexpr const auto& stored_norms = norm_slots<stored_layer, norm_layer>;
 
-/// Reads block `index`. Throws naming the tensor that is missing, or has another shape, type or a value that is not
-/// finite.
-stored_block read_block(const model_config& config, const weight_reader& weights, std::size_t index);
+/// Reads block `index`, with the terms of adapters that check_adapters let through. Throws naming the tensor that is
+/// missing, or has another shape, type or a value that is not finite.
+stored_block read_block(const model_config& config, const weight_reader& weights, std::size_t index,
+                        std::span<const adapter> adapters = {});
+
+/// Throws format_error for a layer that an adapter changes and the model lacks, shape_error for one of another shape.
+/// `has_head` tells whether the head is a layer of its own, and not the embedding.
+void check_adapters(const model_config& config, bool has_head, std::span<const adapter> adapters);
 
 /// Puts a block into the memory of a backend.
 template <ModelBackend B>

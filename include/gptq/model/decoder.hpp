@@ -13,6 +13,7 @@
 #include <gptq/checked_size.hpp>
 #include <gptq/error.hpp>
 #include <gptq/io/model_folder.hpp>
+#include <gptq/model/adapter.hpp>
 #include <gptq/model/backend.hpp>
 #include <gptq/model/block.hpp>
 #include <gptq/model/embedding.hpp>
@@ -71,9 +72,10 @@ class basic_decoder {
 
     /// Reads a folder, quantized or not, the head in `head`. Throws what reading it throws: unsupported_error for an
     /// architecture or a setting that is not known, format_error, shape_error or non_finite_error naming the tensor
-    /// that is wrong; and what `backend` throws where its memory is exhausted. The folder is not needed afterwards.
+    /// that is wrong; what check_adapters throws; and what `backend` throws where its memory is exhausted. Neither the
+    /// folder nor the adapters are needed afterwards.
     static basic_decoder load(const io::model_folder& folder, const B& backend = {},
-                              head_form head = head_form::stored);
+                              head_form head = head_form::stored, std::span<const adapter> adapters = {});
 
     const model_config& config() const { return config_; }
     const B& backend() const { return backend_; }

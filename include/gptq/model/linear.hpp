@@ -6,11 +6,13 @@
 #include <type_traits>
 #include <utility>
 #include <variant>
+#include <vector>
 
 #include <gptq/matmul.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/model/backend.hpp>
 #include <gptq/model/dense.hpp>
+#include <gptq/model/stored_layer.hpp>
 #include <gptq/weight_memory.hpp>
 #include <gptq/xtensor/adapt.hpp>
 #include <gptq/xtensor/quantized.hpp>
@@ -45,12 +47,13 @@ class linear_job {
     std::variant<nothing, dense_job<>, begun_product<float>> job_;
 };
 
-/// Y = X · Wᵀ + bias with W [N, K].
+/// Y = X · Wᵀ + terms + bias with W [N, K].
 struct linear {
     tensor2<float> weight = make_tensor2<float>(0, 0);  ///< [N, K]; empty where `packed` holds the layer
     std::variant<std::monostate, prepared<activation::exact>, prepared<activation::int16>, prepared<activation::int8>>
         packed;
     tensor1<float> bias = make_tensor1<float>(0);  ///< [N], or empty
+    std::vector<low_rank_term> terms;              ///< of adapters
 
     std::size_t out_features() const;
     std::size_t in_features() const;
@@ -61,10 +64,10 @@ struct linear {
     /// Makes the layer hold `q` in that form, codes in `memory` if it is given.
     void hold(const quantized_layer& q, quantized_form form, weight_memory* memory = nullptr);
 
-    /// Writes X [T, K] · Wᵀ + bias into Y [T, N]. Throws shape_error where the shapes do not fit.
+    /// Writes X [T, K] · Wᵀ + terms + bias into Y [T, N]. Throws shape_error where the shapes do not fit.
     void apply(matrix_view<const float> x, matrix_view<float> y) const;
 
-    /// apply without the bias, in pieces that are left to do. `beside` is another layer's job with the same inputs,
+    /// apply without terms and bias, in pieces that are left to do. `beside` is another layer's job with the same inputs,
     /// or null.
     linear_job begin(matrix_view<const float> x, matrix_view<float> y, const linear_job* beside) const;
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <variant>
+#include <vector>
 
 #include <gptq/model/table.hpp>
 #include <gptq/xtensor/adapt.hpp>
@@ -9,10 +10,17 @@
 
 namespace gptq::model {
 
-/// Y = X W' + bias, W [N, K] as numbers or as codes; or no layer.
+/// X down' up' [T, N]: what an adapter adds to the outputs of a layer. Its scale is in `up`.
+struct low_rank_term {
+    tensor2<float> down;  ///< [r, K]
+    tensor2<float> up;    ///< [N, r]
+};
+
+/// Y = X W' + terms + bias, W [N, K] as numbers or as codes; or no layer.
 struct stored_layer {
     std::variant<std::monostate, table, quantized_layer> weights;
     tensor1<float> bias = make_tensor1<float>(0);  ///< [N], or empty
+    std::vector<low_rank_term> terms;              ///< of adapters, one each
 };
 
 }  // namespace gptq::model

@@ -5,10 +5,12 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string>
 #include <utility>
 
 #include <gptq/error.hpp>
 #include <gptq/io/model_folder.hpp>
+#include <gptq/model/adapter.hpp>
 #include <gptq/model/block.hpp>
 #include <gptq/model/decoder.hpp>
 #include <gptq/model/embedding.hpp>
@@ -21,15 +23,18 @@
 namespace gptq::model {
 
 template <ModelBackend B>
-basic_decoder<B> basic_decoder<B>::load(const io::model_folder& folder, const B& backend, head_form head) {
+basic_decoder<B> basic_decoder<B>::load(const io::model_folder& folder, const B& backend, head_form head,
+                                        std::span<const adapter> adapters) {
     const weight_reader weights(folder);
     model_config config = read_model_config(folder);
     stored_embedding tables = read_embedding(config, weights);
     std::optional<stored_layer> last = read_head(config, weights);
+    check_adapters(config, last.has_value(), adapters);
+    if (last) add_terms(*last, std::string(config.arch.names.head), adapters);
     if (head == head_form::eight_bits) last = round_head(std::move(last), tables.tokens);
     basic_decoder d(backend, std::move(config), embedding<B>(backend, std::move(tables)));
     for (std::size_t i = 0; i < d.config_.blocks; ++i)
-        d.blocks_.push_back(hold_block(backend, read_block(d.config_, weights, i)));
+        d.blocks_.push_back(hold_block(backend, read_block(d.config_, weights, i, adapters)));
     d.head_inputs_ = hold_head_inputs(backend, read_head_inputs(d.config_, weights));
     if (last) d.head_.emplace(backend.hold(*std::move(last)));
     return d;

@@ -9,12 +9,15 @@
 #include <variant>
 #include <vector>
 
+#include <gptq/backends/cpu/blas.hpp>
 #include <gptq/compiled.hpp>
 #include <gptq/error.hpp>
 #include <gptq/matmul.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/model/dense.hpp>
+#include <gptq/model/elementwise.hpp>
 #include <gptq/model/linear.hpp>
+#include <gptq/model/stored_layer.hpp>
 #include <gptq/weight_memory.hpp>
 #include <gptq/xtensor/adapt.hpp>
 #include <gptq/xtensor/matmul.hpp>
@@ -68,6 +71,22 @@ GPTQ_INLINE linear_job linear::begin(matrix_view<const float> x, matrix_view<flo
                       });
 }
 
+namespace detail {
+
+/// Y += X · downᵀ · upᵀ.
+inline void add_term(const low_rank_term& term, matrix_view<const float> x, matrix_view<float> y) {
+    const matrix_view<const float> down = view_of(term.down), up = view_of(term.up);
+    matrix<float> narrow(x.rows, down.rows);
+    multiply_dense(x, down, narrow.view());
+    const matrix_view<const float> inputs = narrow.view();
+    if (worth_blas(x)) return blas::gemm_nt(inputs, up, y, 1.0f, 1.0f);
+    matrix<float> sums(y.rows, y.cols);
+    multiply_dense(inputs, up, sums.view());
+    add(y, sums.view());
+}
+
+}  // namespace detail
+
 GPTQ_INLINE void apply_together(matrix_view<const float> x,
                                 std::initializer_list<linear_output<linear, float>> outputs) {
     std::vector<linear_job> jobs;
@@ -78,6 +97,7 @@ GPTQ_INLINE void apply_together(matrix_view<const float> x,
     }
     kernels::run_jobs(jobs, matmul_options{}.threads_for(work));
     for (const auto& [layer, y] : outputs) {
+        for (const low_rank_term& term : layer.terms) detail::add_term(term, x, y);
         if (layer.bias.size() == 0) continue;
         for (std::size_t r = 0; r < y.rows; ++r)
             for (std::size_t n = 0; n < y.cols; ++n) y(r, n) += layer.bias(n);

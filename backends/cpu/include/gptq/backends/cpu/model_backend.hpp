@@ -65,6 +65,7 @@ class cpu_model_backend {
         if (auto* numbers = std::get_if<model::table>(&stored.weights)) layer.weight = std::move(*numbers).floats();
         if (const auto* codes = std::get_if<quantized_layer>(&stored.weights)) layer.hold(*codes, form_, memory_.get());
         layer.bias = std::move(stored.bias);
+        layer.terms = std::move(stored.terms);
         return layer;
     }
     norm_layer hold(norm_layer&& stored) const { return std::move(stored); }

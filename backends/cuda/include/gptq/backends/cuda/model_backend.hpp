@@ -53,10 +53,16 @@ class basic_model_backend {
  public:
     using activation = T;
 
+    /// A model::low_rank_term in the machine's memory.
+    struct low_rank_term {
+        memory<T> down, up;  // [r, K], [N, r]
+    };
+
     /// A linear layer in the machine's memory, or none.
     struct weights {
         std::variant<std::monostate, memory<T>, basic_prepared<M>> held;  // dense [N, K], or packed
         memory<float> bias;                                               // [1, N], or empty
+        std::vector<low_rank_term> terms;                                 // of adapters
 
         explicit operator bool() const { return held.index() != 0; }
     };
@@ -109,6 +115,9 @@ class basic_model_backend {
         else if (const auto* codes = std::get_if<quantized_layer>(&stored.weights))
             hold_codes(layer, *codes);
         layer.bias = vector_of(stored.bias);
+        for (model::low_rank_term& term : stored.terms)
+            layer.terms.push_back(
+                {numbers_of(model::table(std::move(term.down))), numbers_of(model::table(std::move(term.up)))});
         return layer;
     }
     norm hold(model::norm_layer&& stored) const {
@@ -120,7 +129,7 @@ class basic_model_backend {
     void multiply(matrix_view<const T> x, std::initializer_list<model::linear_output<weights, T>> outputs) const {
         for (const auto& [layer, y] : outputs) {
             product(x, layer, y);
-            add_bias(layer, y);
+            add_terms_and_bias(layer, x, y);
         }
     }
     void multiply(matrix_view<const T> x, const weights& layer, matrix_view<float> y) const {
@@ -131,7 +140,7 @@ class basic_model_backend {
             product(x, layer, narrow.view());
             each(y.rows, y.cols, convert_element<T, float>{narrow.view(), y});
         }
-        add_bias(layer, y);
+        add_terms_and_bias(layer, x, y);
     }
     void multiply(matrix_view<const T> x, const table& tokens, matrix_view<float> y) const {
         machine().multiply_transposed(x, tokens.view(), y, 0.0f);
@@ -141,12 +150,12 @@ class basic_model_backend {
         const auto* dense = std::get_if<memory<T>>(&layer.held);
         if (dense != nullptr && after == nullptr) {
             machine().multiply_transposed(x, dense->view(), states, 1.0f);
-            add_bias(layer, states);
+            add_terms_and_bias(layer, x, states);
             return;
         }
         auto y = room<T>(states.rows, states.cols);
         product(x, layer, y.view());
-        add_bias(layer, y.view());
+        add_terms_and_bias(layer, x, y.view());
         const matrix_view<const T> terms = y.view();
         if (after != nullptr)
             launch(add_normalized_kernel<T>{terms, states, row_norm_of(*after)});
@@ -263,8 +272,14 @@ class basic_model_backend {
         if constexpr (tensor_element<T>) std::get<basic_prepared<M>>(layer.held).template multiply<T>(x, y);
     }
 
+    /// Adds what a layer has beside its weights; U is T or float.
     template <class U>
-    void add_bias(const weights& layer, matrix_view<U> y) const {
+    void add_terms_and_bias(const weights& layer, matrix_view<const T> x, matrix_view<U> y) const {
+        for (const low_rank_term& term : layer.terms) {
+            auto narrow = room<T>(x.rows, term.down.view().rows);
+            machine().multiply_transposed(x, term.down.view(), narrow.view(), 0.0f);
+            machine().multiply_transposed(matrix_view<const T>(narrow.view()), term.up.view(), y, 1.0f);
+        }
         const matrix_view<const float> bias = layer.bias.view();
         if (bias.cols != 0) each(y.rows, y.cols, add_bias_element<U>{y, bias.data});
     }
