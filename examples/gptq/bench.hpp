@@ -45,7 +45,7 @@ void bench_on(const B& backend, const bench_arguments& arguments) {
     using timing::random_tokens;
     using timing::seconds_of;
     const gptq::io::model_folder folder(arguments.model);
-    const auto decoder = load_decoder(folder, arguments, backend);
+    const auto decoder = load_decoder(folder, arguments, backend, arguments.adapters);
     const auto prompt = random_tokens(arguments.prompt, decoder.config().vocab_size);
     const auto continuation = random_tokens(arguments.tokens, decoder.config().vocab_size);
 

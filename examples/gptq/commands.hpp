@@ -53,6 +53,7 @@ void quantize(const quantize_arguments& arguments);
 struct run_arguments : compute_arguments {
     std::string activation = "int16";  ///< exact, int16 or int8
     bool head_in_8_bits = false;
+    std::vector<std::string> adapters;  ///< FOLDER or FOLDER:WEIGHT
 };
 
 struct eval_arguments : run_arguments {
@@ -81,6 +82,12 @@ struct tokenize_arguments : common_arguments {
     std::string text;
 };
 void tokenize(const tokenize_arguments& arguments);
+
+struct merge_arguments : common_arguments {
+    std::string adapter;  ///< FOLDER or FOLDER:WEIGHT
+    std::string out;
+};
+void merge(const merge_arguments& arguments);
 
 struct bench_arguments : run_arguments {
     std::size_t prompt = 128;

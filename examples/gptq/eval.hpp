@@ -106,10 +106,10 @@ class evaluation {
           folder_(arguments.model),
           tokenizer_(model::tokenizer::load(arguments.model)),
           texts_(read_texts(tokenizer_, arguments)),
-          decoder_(load_decoder(folder_, arguments, backend)) {
+          decoder_(load_decoder(folder_, arguments, backend, arguments.adapters)) {
         if (!arguments.baseline.empty()) {
             require_same_tokens(texts_, arguments);
-            baseline_.emplace(load_decoder(gptq::io::model_folder(arguments.baseline), arguments, backend));
+            baseline_.emplace(load_decoder(gptq::io::model_folder(arguments.baseline), arguments, backend, {}));
         }
         options_.bos = model::window_bos(decoder_.config(), tokenizer_);
         options_.seqlen = arguments.seqlen;

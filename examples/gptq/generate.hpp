@@ -70,7 +70,7 @@ class continuation {
           options_{arguments.tokens, arguments.sampling, stops_of(folder_, tokenizer_, chat_)} {
         model::check_sampling(options_.sampling);
         for (const std::string& prompt : arguments.prompts) prompts_.push_back(tokens_of(prompt));
-        decoder_.emplace(load_decoder(folder_, arguments, backend));
+        decoder_.emplace(load_decoder(folder_, arguments, backend, arguments.adapters));
     }
 
     /// Prints the text as it comes, or returns all of it as JSON.

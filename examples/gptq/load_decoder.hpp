@@ -4,11 +4,13 @@
 #include <cstdio>
 #include <map>
 #include <string>
+#include <vector>
 
 #include <gptq/io/model_folder.hpp>
 #include <gptq/model/decoder.hpp>
 #include <gptq/model/folder_warnings.hpp>
 
+#include "adapters.hpp"
 #include "commands.hpp"
 
 namespace program {
@@ -21,13 +23,13 @@ inline gptq::model::cpu_model_backend cpu_of(const run_arguments& arguments) {
     return {forms.at(arguments.activation)};
 }
 
-/// Says on standard error what is odd about the folder.
+/// Says on standard error what is odd about the folder. `adapters` are as the command line names them.
 template <gptq::model::ModelBackend B>
 gptq::model::basic_decoder<B> load_decoder(const gptq::io::model_folder& folder, const run_arguments& arguments,
-                                           const B& backend) {
+                                           const B& backend, const std::vector<std::string>& adapters) {
     using gptq::model::head_form;
     auto decoder = gptq::model::basic_decoder<B>::load(
-        folder, backend, arguments.head_in_8_bits ? head_form::eight_bits : head_form::stored);
+        folder, backend, arguments.head_in_8_bits ? head_form::eight_bits : head_form::stored, load_adapters(adapters));
     for (const std::string& warning : gptq::model::folder_warnings(decoder.config(), folder))
         std::fprintf(stderr, "warning: %s\n", warning.c_str());
     return decoder;

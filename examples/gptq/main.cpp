@@ -113,15 +113,6 @@ void add_quantize(CLI::App& app, quantize_arguments& a, std::function<void()>& c
     command->add_flag("--lm-head", a.lm_head, "quantize the output layer too");
 }
 
-/// The options of subcommands that run a model.
-void add_run_options(CLI::App& command, run_arguments& a) {
-    add_device_options(command, a);
-    command.add_option("--activation", a.activation, "what inputs of quantized layers are rounded to")
-        ->check(CLI::IsMember({"exact", "int16", "int8"}))
-        ->capture_default_str();
-    command.add_flag("--head-8bit", a.head_in_8_bits, "round the output layer to 8 bits in memory");
-}
-
 /// An option that may be given several times, with a text each time that is taken as it is.
 CLI::Option* add_texts(CLI::App& command, const std::string& name, std::vector<std::string>& texts,
                        const std::string& what) {
@@ -130,6 +121,17 @@ CLI::Option* add_texts(CLI::App& command, const std::string& name, std::vector<s
         return true;
     };
     return command.add_option(name, take, what)->expected(1)->take_all()->type_name("TEXT");
+}
+
+/// The options of subcommands that run a model.
+void add_run_options(CLI::App& command, run_arguments& a) {
+    add_device_options(command, a);
+    command.add_option("--activation", a.activation, "what inputs of quantized layers are rounded to")
+        ->check(CLI::IsMember({"exact", "int16", "int8"}))
+        ->capture_default_str();
+    command.add_flag("--head-8bit", a.head_in_8_bits, "round the output layer to 8 bits in memory");
+    add_texts(command, "--adapter", a.adapters,
+              "folder of a LoRA adapter, or FOLDER:WEIGHT to scale it; may be given several times");
 }
 
 void add_eval(CLI::App& app, eval_arguments& a, std::function<void()>& chosen) {
@@ -174,6 +176,13 @@ void add_tokenize(CLI::App& app, tokenize_arguments& a, std::function<void()>& c
     command->add_option("--text", a.text, "text file")->required();
 }
 
+void add_merge(CLI::App& app, merge_arguments& a, std::function<void()>& chosen) {
+    CLI::App* command =
+        add_command(app, "merge", "write a copy of the float MODEL with an adapter in it", a, merge, chosen);
+    command->add_option("ADAPTER", a.adapter, "folder of a LoRA adapter, or FOLDER:WEIGHT to scale it")->required();
+    command->add_option("OUT", a.out, "folder to write; must not exist yet")->required();
+}
+
 /// Numbers of tokens that bench works on, at most.
 constexpr std::size_t most_tokens = std::size_t{1} << 24;
 
@@ -216,12 +225,14 @@ int main(int argc, char** argv) {
     generate_arguments generate_args;
     common_arguments inspect_args;
     tokenize_arguments tokenize_args;
+    merge_arguments merge_args;
     bench_arguments bench_args;
     add_quantize(app, quantize_args, chosen);
     add_eval(app, eval_args, chosen);
     add_generate(app, generate_args, chosen);
     add_command(app, "inspect", "what MODEL is made of", inspect_args, inspect, chosen);
     add_tokenize(app, tokenize_args, chosen);
+    add_merge(app, merge_args, chosen);
     add_bench(app, bench_args, chosen);
 
     try {
