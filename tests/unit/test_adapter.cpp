@@ -257,7 +257,7 @@ TEST_CASE("layers and tensors that do not fit are refused by name", "[adapter]")
     folders f;
     const std::string missing = "model.layers.7.self_attn.q_proj";
     CHECK(mentions(f.refusal({{missing, random_change(64, 64, 4, 1)}}), missing));
-    CHECK(mentions(f.refusal({{q_proj, random_change(32, 64, 4, 1)}}), q_proj, "32 x 64"));
+    CHECK(mentions(f.refusal({{q_proj, random_change(32, 64, 4, 1)}}), q_proj, "[32, 64]"));
     CHECK(mentions(f.refusal({{q_proj, random_change(64, 64, 8, 1)}}), q_proj, "rank of 4"));
     change wrong = random_change(64, 64, 4, 1);
     wrong.a[5] = std::nanf("");
