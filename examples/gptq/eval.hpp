@@ -129,6 +129,7 @@ class evaluation {
                             {"max_tokens", nullptr},
                             {"bos", options_.bos.has_value()}};
         if (arguments_.max_tokens != 0) json["settings"]["max_tokens"] = arguments_.max_tokens;
+        if (!arguments_.adapters.empty()) json["settings"]["adapters"] = arguments_.adapters;
         if (baseline_) json["baseline"] = arguments_.baseline;
         json["warnings"] = warnings_;
         return json;
