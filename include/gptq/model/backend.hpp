@@ -50,9 +50,9 @@ using uploaded = decltype(std::declval<const B&>().upload(matrix_view<const floa
 //     a host matrix of float; read(mine, host) copies a matrix of float or B::activation out.
 //  4. hold(stored_layer), hold(norm_layer) and hold(table) make B::weights, B::norm and B::table of what the files have.
 //     B::weights is default-constructible as no layer, and converts to whether there is one.
-//  5. multiply(x, outputs): y = x W' + bias for each output, all of which read the same x.     x [T, K]  W [N, K]  y [T, N]
+//  5. multiply(x, outputs): y = x W' + terms + bias for each output, all with the same x.   x [T, K]  W [N, K]  y [T, N]
 //     multiply(x, w, logits), w being weights or a table, likewise to float.
-//  6. add_product(x, w, norm, scratch, states): states += norm(x W' + bias); norm may be null for none.
+//  6. add_product(x, w, norm, scratch, states): states += norm(x W' + terms + bias); norm may be null for none.
 //  7. normalize(norm, x, y): y = norm of each row of x, for float to float, float to activation, and activation to
 //     activation; y may be x where the numbers are alike. convert(x, y): float to activation.
 //  8. rotate(cosines, sines, x): turns the pairs of features (i, i + head_dim / 2) of each head; row r by the angles of row

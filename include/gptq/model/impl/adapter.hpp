@@ -95,7 +95,7 @@ class adapter_scales {
     adapter_scales& operator=(const adapter_scales&) = delete;
 
     std::size_t rank(const std::string& layer) const {
-        return static_cast<std::size_t>(std::min(ranks_.value_for(layer, static_cast<double>(rank_)), 0x1p20));
+        return static_cast<std::size_t>(std::clamp(ranks_.value_for(layer, static_cast<double>(rank_)), 1.0, 0x1p20));
     }
 
     double scale(const std::string& layer) const {
