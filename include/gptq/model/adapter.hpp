@@ -14,8 +14,8 @@ namespace gptq::model {
 class adapter {
  public:
     /// Reads adapter_config.json and adapter_model.safetensors; `weight` scales the whole adapter. Throws io_error for
-    /// files that cannot be read, unsupported_error naming the setting or the tensor that asks for other arithmetic than
-    /// Y += s X A' B', format_error and shape_error naming the tensor that is wrong, non_finite_error likewise.
+    /// files that cannot be read; unsupported_error naming the setting or the tensor that asks for other arithmetic
+    /// than Y += s (X A') B'; format_error, shape_error and non_finite_error naming the tensor that is wrong.
     static adapter load(const std::filesystem::path& folder, double weight = 1.0);
 
     /// The folder, the beginning of messages.
