@@ -113,7 +113,8 @@ inline model::token_windows read_windows(const io::model_folder& folder, const q
     return model::calibration_windows(
         tokens, text, arguments.nsamples, arguments.seqlen, model::window_bos(model::read_model_config(folder), tokens),
         "calibration text " + arguments.calib,
-        arguments.sampling == "first" ? model::window_sampling::first : model::window_sampling::spread);
+        arguments.sampling == "first" ? model::window_sampling::first : model::window_sampling::spread,
+        arguments.special_tokens ? model::special_tokens::as_tokenizer : model::special_tokens::none);
 }
 
 inline void print_result(const quantize_arguments& arguments, const model::quantize_result& result) {

@@ -446,8 +446,10 @@ quantize_result quantize_model(const io::model_folder& folder, const std::filesy
     const quantization_plan plan = plan_quantization(config, folder, options.config);
     detail::check_windows(config, windows);
     detail::check_space(folder, plan, out);
-    const memory_estimate memory = estimate_memory(config, plan, options.quality.correct_drift);
-    const std::string memory_warning = detail::memory_warning(memory, windows, available_memory());
+    std::string memory_warning;
+    if constexpr (!B::beside_host)  // else it is not the host's memory that the model takes
+        memory_warning = detail::memory_warning(estimate_memory(config, plan, options.quality.correct_drift), windows,
+                                                available_memory());
     if (!memory_warning.empty()) observer.on_warning(memory_warning);
     detail::check_numbers(config, folder, plan);
     io::folder_writer writer(out);

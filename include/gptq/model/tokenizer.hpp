@@ -57,10 +57,12 @@ class tokenizer {
     /// the post_processor's template for one text begins with one, unless tokenizer_config.json has "add_bos_token" for
     /// a class that builds its template from it (Llama, CodeLlama and Gemma), which then decides.
     ///
-    /// encode() never adds it. That it is true does not say that perplexity is to be measured with the token: windows
-    /// of Llama are customarily scored without, while Gemma, which is lost without, gets one at the head of each. To
-    /// which kind an architecture belongs is for its description to say.
+    /// encode() never adds it; encode_whole() does.
     bool always_adds_bos() const { return data_->adds_bos; }
+
+    /// The ids of a whole text with the beginning-of-text token at its head where always_adds_bos() says so and the text
+    /// does not begin with that token's own text: what a model of this tokenizer was trained to read.
+    std::vector<std::int32_t> encode_whole(std::string_view text) const;
 
     /// One more than the largest id that encode() can give.
     std::size_t vocab_size() const { return data_->tokens.size(); }

@@ -73,4 +73,12 @@ GPTQ_INLINE std::optional<std::int32_t> tokenizer::contents::id_of(const std::st
     return bpe.id_of(token);
 }
 
+GPTQ_INLINE std::vector<std::int32_t> tokenizer::encode_whole(std::string_view text) const {
+    std::vector<std::int32_t> ids = encode(text);
+    const auto bos = bos_id();
+    const bool begun = bos && !ids.empty() && ids.front() == *bos;
+    if (bos && always_adds_bos() && !begun) ids.insert(ids.begin(), *bos);
+    return ids;
+}
+
 }  // namespace gptq::model
