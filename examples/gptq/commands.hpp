@@ -39,7 +39,7 @@ struct quantize_arguments : compute_arguments {
     std::string sampling = "spread";  ///< of the windows: spread or first
     bool special_tokens = true;       ///< those that the tokenizer adds to a text
     std::size_t nsamples = 128;
-    std::size_t seqlen = 2048;
+    std::size_t seqlen = 0;             ///< 0: 2048, or what the model was made for if less
     std::string damp_percent = "auto";  ///< or a number
     bool best = false;
     bool search = true;  ///< range search by the loss: better codes for some per cent of the time

@@ -96,7 +96,8 @@ void add_quantize(CLI::App& app, quantize_arguments& a, std::function<void()>& c
     command->add_option("--nsamples", a.nsamples, "windows of calibration text")
         ->check(at_least_one())
         ->capture_default_str();
-    command->add_option("--seqlen", a.seqlen, "tokens a window")->check(CLI::Range(2, 1 << 20))->capture_default_str();
+    command->add_option("--seqlen", a.seqlen, "tokens a window; default: 2048, or what the model was made for if less")
+        ->check(CLI::Range(2, 1 << 20));
     command
         ->add_option("--damp-percent", a.damp_percent,
                      "added to the Hessian's diagonal, as a fraction of its mean; auto: by each layer's own diagonal")

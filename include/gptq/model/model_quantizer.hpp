@@ -137,7 +137,10 @@ class model_quantizer {
     }
 
     quantize_result run(const token_windows& windows) {
-        if (const auto warning = window_warning(config_, windows.length)) result_.warnings.push_back(*warning);
+        if (const auto warning = window_warning(config_, windows.length)) {
+            observer_.on_warning(*warning);
+            result_.warnings.push_back(*warning);
+        }
         warn_about_samples(windows);
         const auto embedded = [&](const embedding<B>& tables) {
             return embed(backend_, config_, tables, windows.tokens, windows.length);
