@@ -227,7 +227,7 @@ TEST_CASE("What is not implemented is refused by name", "[tokenizer]") {
         document[nlohmann::json::json_pointer(pointer)] = value;
         return refusal<gptq::unsupported_error>(document.dump());
     };
-    check_says(with("/model/type", "Unigram"), "tokenizer.json: model: a tokenizer of type \"Unigram\"");
+    check_says(with("/model/type", "Tries"), "tokenizer.json: model: a tokenizer of type \"Tries\"");
     check_says(with("/model/dropout", 0.1), "model.dropout");
     check_says(with("/normalizer", {{"type", "Precompiled"}}), "normalizer: normalizer \"Precompiled\"");
     check_says(with("/pre_tokenizer", {{"type", "UnicodeScripts"}}), "pre-tokenizer \"UnicodeScripts\"");
