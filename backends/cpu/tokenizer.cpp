@@ -6,6 +6,7 @@
 #include <gptq/model/impl/tokenizer.hpp>
 #include <gptq/model/impl/tokenizer_added_tokens.hpp>
 #include <gptq/model/impl/tokenizer_bpe.hpp>
+#include <gptq/model/impl/tokenizer_character_map.hpp>
 #include <gptq/model/impl/tokenizer_decoders.hpp>
 #include <gptq/model/impl/tokenizer_json.hpp>
 #include <gptq/model/impl/tokenizer_model.hpp>

@@ -229,7 +229,7 @@ TEST_CASE("What is not implemented is refused by name", "[tokenizer]") {
     };
     check_says(with("/model/type", "Tries"), "tokenizer.json: model: a tokenizer of type \"Tries\"");
     check_says(with("/model/dropout", 0.1), "model.dropout");
-    check_says(with("/normalizer", {{"type", "Precompiled"}}), "normalizer: normalizer \"Precompiled\"");
+    check_says(with("/normalizer", {{"type", "Reversed"}}), "normalizer: normalizer \"Reversed\"");
     check_says(with("/pre_tokenizer", {{"type", "UnicodeScripts"}}), "pre-tokenizer \"UnicodeScripts\"");
     check_says(with("/decoder", {{"type", "CTC"}}), "decoder \"CTC\"");
     check_says(with("/post_processor", {{"type", "Mystery"}}), "post-processor \"Mystery\"");

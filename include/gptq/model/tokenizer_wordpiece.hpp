@@ -1,4 +1,4 @@
-// Whole words and the longest pieces of words, as tokenizer.json's models of type "WordLevel" and "WordPiece" have them.
+// Whole words, and the longest pieces of words: the models "WordLevel" and "WordPiece" of tokenizer.json.
 #pragma once
 
 #include <cstddef>
