@@ -17,17 +17,18 @@
 #include <nlohmann/json.hpp>
 
 #include <gptq/model/tokenizer_added_tokens.hpp>
-#include <gptq/model/tokenizer_bpe.hpp>
 #include <gptq/model/tokenizer_decoders.hpp>
 #include <gptq/model/tokenizer_json.hpp>
+#include <gptq/model/tokenizer_model.hpp>
 #include <gptq/model/tokenizer_normalizers.hpp>
 #include <gptq/model/tokenizer_pretokenizers.hpp>
 #include <gptq/model/tokenizer_unicode.hpp>
+#include <gptq/model/tokenizer_vocabulary.hpp>
 
 namespace gptq::model {
 
-/// Text to token ids and back, as a tokenizer.json with a model of type BPE describes it: the byte-level family (GPT-2,
-/// SmolLM2, Llama 3, Qwen, OPT) and the SentencePiece family with byte fallback (Llama 1 and 2, Mistral, Gemma).
+/// Text to token ids and back, as a tokenizer.json describes it: byte-level BPE (GPT-2, SmolLM2, Llama 3, Qwen, OPT),
+/// SentencePiece's BPE (Llama 1 and 2, Mistral, Gemma) and Unigram (T5, XLM-R, ALBERT), and BERT's WordPiece.
 ///
 /// Immutable and cheap to copy; one tokenizer may be used from several threads at once. What a file asks for beyond
 /// what is implemented is refused when it is loaded, by name. "truncation" and "padding" are not applied.
@@ -72,7 +73,7 @@ class tokenizer {
     struct contents {
         detail::normalizer normalize;
         detail::pre_tokenizer pre_tokenize;
-        detail::bpe_model bpe;
+        detail::token_model model;
         detail::added_tokens added;
         detail::token_decoder join;
         std::vector<std::string> tokens;  ///< By id, as the decoder wants them; empty where an id has no token.
@@ -101,7 +102,7 @@ class tokenizer {
 
 inline std::vector<std::int32_t> tokenizer::encode(std::string_view text) const {
     std::vector<std::int32_t> ids;
-    detail::bpe_model::encoder words(data_->bpe);
+    detail::token_model::encoder words(data_->model);
     const auto add_token = [&](std::int32_t id) { ids.push_back(id); };
     const std::string clean = detail::repair_utf8(text);
     const auto encode_raw = [&](std::string_view raw, std::size_t raw_begin) {
