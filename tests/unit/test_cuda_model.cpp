@@ -93,7 +93,7 @@ struct quantized_models {
 
     quantized_models() {
         gptq_test::write_tiny_model(temporary.path() / "source",
-                                    {.hidden = 32, .intermediate = 64, .heads = 2, .kv_heads = 1});
+                                    {.hidden = 32, .intermediate = 64, .heads = 2, .kv_heads = 2});
         std::mt19937 random(5);
         for (std::size_t i = 0; i < 16 * windows.length; ++i)
             windows.tokens.push_back(static_cast<std::int32_t>(random() % 256));
