@@ -84,7 +84,7 @@ class tokenizer {
 
         explicit contents(const detail::json_node& file);
 
-        /// An id means one token, and a token has one id, wherever in the file they stand.
+        /// An id means one token, wherever in the file it stands.
         void name_token(std::int32_t id, const std::string& token, const detail::json_node& place);
 
         std::optional<std::int32_t> id_of(const std::string& token) const;
