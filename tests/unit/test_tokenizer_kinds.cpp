@@ -209,6 +209,8 @@ TEST_CASE("A damaged file of SentencePiece is refused, or read", "[tokenizer]") 
     check_says(refusal<gptq::format_error>([&] { load("\x0A\x05\x0A\x01x\x18\x07"); }), "a kind has the number 7");
     check_says(refusal<gptq::unsupported_error>([&] { load("\x0A\x03\x0A\x01x\x12\x02\x18\x03"); }), "whole words");
     check_says(refusal<gptq::unsupported_error>([&] { load("\x0A\x03\x0A\x01x\x12\x03\xC0\x01\x01"); }), "as_suffix");
+    check_says(refusal<gptq::unsupported_error>([&] { load("\x0A\x05\x0A\x01x\x18\x05\x12\x02\x18\x02"); }),
+               "unused pieces");
 
     const std::string whole = sentencepiece_bytes("unigram");
     std::mt19937 random(1);

@@ -97,6 +97,11 @@ GPTQ_INLINE sentencepiece_file parse_sentencepiece(std::string_view bytes, const
     const auto refuse = [&](const char* what) { throw unsupported_error(where + ": " + what + " is not supported"); };
     if (out.model == sentencepiece_file::algorithm::word) refuse("a tokenizer of whole words");
     if (out.space_as_suffix) refuse("a tokenizer that marks spaces at the end of words (treat_whitespace_as_suffix)");
+    // They may be merged on the way to others, and are taken apart again if they are left.
+    const bool unused = std::any_of(out.pieces.begin(), out.pieces.end(), [](const sentencepiece_file::piece& piece) {
+        return piece.kind == sentencepiece_file::piece_kind::unused;
+    });
+    if (unused && out.model == sentencepiece_file::algorithm::bpe) refuse("a BPE tokenizer with unused pieces");
     if (!out.marks_spaces) refuse("a tokenizer that does not mark spaces (escape_whitespaces)");
     return out;
 }
