@@ -15,7 +15,9 @@
 #include <gptq/model/impl/tokenizer_prefix_tree.hpp>
 #include <gptq/model/impl/tokenizer_pretokenizers.hpp>
 #include <gptq/model/impl/tokenizer_properties.hpp>
+#include <gptq/model/impl/tokenizer_protobuf.hpp>
 #include <gptq/model/impl/tokenizer_regex.hpp>
+#include <gptq/model/impl/tokenizer_sentencepiece.hpp>
 #include <gptq/model/impl/tokenizer_unicode.hpp>
 #include <gptq/model/impl/tokenizer_unigram.hpp>
 #include <gptq/model/impl/tokenizer_vocabulary.hpp>

@@ -97,7 +97,8 @@ class bpe_model {
     /// "a b" in older files, ["a", "b"] in newer ones.
     static std::pair<std::string, std::string> parse_merge(const json_node& merge);
 
-    void read_merges(const json_node& node);
+    /// `ranks` are the merges' places in the order, for merges of which some have the same; null where none have.
+    void read_merges(const json_node& node, const json_node& ranks);
 
     /// The character as the vocabulary spells it at its place in a word; `buffer` holds it if it differs.
     std::string_view decorate(std::string_view character, bool first, bool last, std::string& buffer) const;

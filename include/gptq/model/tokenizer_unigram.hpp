@@ -46,7 +46,8 @@ class unigram_model {
 
         void find_paths(std::string_view word);
 
-        void extend(std::size_t begin, std::size_t end, double score, std::int32_t id);
+        /// Whether the path to `begin` and then this piece is the best one to `end` so far.
+        bool extend(std::size_t begin, std::size_t end, double score, std::int32_t id);
 
         void append_unknown(std::string_view text, std::vector<std::int32_t>& ids) const;
 

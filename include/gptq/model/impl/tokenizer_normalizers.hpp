@@ -103,9 +103,14 @@ inline std::string normalize_nmt(std::string_view text) {
 
 inline normalizer_step make_precompiled(const json_node& node) {
     const json_node table = node["precompiled_charsmap"];
+    // A step is copied with its normalizer; the table is large and never changes.
+    if (table.value().is_binary()) {  // SentencePiece's own, which no JSON text can hold
+        const auto& raw = table.value().get_binary();
+        return [map = std::make_shared<const character_map>(std::string(raw.begin(), raw.end()), table)](
+                   std::string text) { return map->replace_longest(text); };
+    }
     const auto bytes = decode_base64(table.text());
     if (!bytes) table.fail("expected Base64");
-    // A step is copied with its normalizer; the table is large and never changes.
     return [map = std::make_shared<const character_map>(*bytes, table)](std::string text) {
         return map->replace_graphemes(text);
     };

@@ -56,7 +56,12 @@ GPTQ_INLINE void oniguruma_to_pcre2::step() {
 
 GPTQ_INLINE void oniguruma_to_pcre2::interval() {
     const auto close = in_.find('}', pos_);
-    if (close == std::string::npos || in_.find_first_not_of("0123456789,", pos_ + 1) != close) return copy(1);
+    const bool numbers = close != std::string::npos && in_.find_first_of("0123456789", pos_) < close &&
+                         in_.find_first_not_of("0123456789,", pos_ + 1) == close;
+    if (!numbers) {  // a brace is a character
+        atom_ = out_.size();
+        return copy(1);
+    }
     const char next = close + 1 < in_.size() ? in_[close + 1] : '\0';
     const bool fixed = in_.find(',', pos_) > close;
     const bool repeated = next == '+' || next == '{' || (next == '?' && fixed);

@@ -88,18 +88,20 @@ GPTQ_INLINE void unigram_model::encoder::find_paths(std::string_view word) {
             whole_character = whole_character || size == length;
         });
         if (whole_character) return;
-        if (!model_.unknown_) {
+        const std::int32_t unknown = model_.unknown_.value_or(0);
+        if (extend(begin, begin + length, model_.unknown_score_, unknown) && !model_.unknown_) {
             throw unsupported_error("the tokenizer has no piece for \"" + std::string(word.substr(begin, length)) +
                                     "\", and no unknown piece; give model.unk_id in tokenizer.json");
         }
-        extend(begin, begin + length, model_.unknown_score_, *model_.unknown_);
     });
 }
 
-GPTQ_INLINE void unigram_model::encoder::extend(std::size_t begin, std::size_t end, double score, std::int32_t id) {
+GPTQ_INLINE bool unigram_model::encoder::extend(std::size_t begin, std::size_t end, double score, std::int32_t id) {
     const double total = paths_[begin].score + score;
     path& best = paths_[end];
-    if (best.id < 0 || total > best.score) best = {total, begin, id};
+    if (best.id >= 0 && !(total > best.score)) return false;
+    best = {total, begin, id};
+    return true;
 }
 
 /// A run of unknown characters: the bytes' tokens where all have one, else one token.
