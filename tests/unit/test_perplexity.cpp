@@ -1,4 +1,5 @@
 // Perplexity against transformers.
+#include <gptq/io/text.hpp>
 #include <gptq/model/calibration.hpp>
 #include <gptq/model/perplexity.hpp>
 #include <gptq/model/stages.hpp>
@@ -191,7 +192,7 @@ TEST_CASE("a text begins as the model's tokenizer has it: the perplexities that 
         WARN("skipped: the folder shared with small models is not there");
         return;
     }
-    const std::string text = text_of(*shared / "data" / "text" / "tinystories-valid-30k.txt");
+    const std::string text = gptq::io::read_text(*shared / "data" / "text" / "tinystories-valid-30k.txt").text;
     const auto folder = *shared / "data" / "tinystories-656k";
     const auto tokens = tokenizer::load(folder);
     const decoder model = decoder::load(gptq::io::model_folder(folder));
