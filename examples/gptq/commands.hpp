@@ -37,8 +37,9 @@ struct quantize_arguments : compute_arguments {
     std::string format;  ///< empty: gptq for symmetric grids, gptq_v2 for asymmetric ones
     std::string calib;
     std::string sampling = "spread";  ///< of the windows: spread or first
+    bool special_tokens = true;       ///< those that the tokenizer adds to a text
     std::size_t nsamples = 128;
-    std::size_t seqlen = 2048;
+    std::size_t seqlen = 0;             ///< 0: 2048, or what the model was made for if less
     std::string damp_percent = "auto";  ///< or a number
     bool best = false;
     bool search = true;  ///< range search by the loss: better codes for some per cent of the time
@@ -61,6 +62,7 @@ struct eval_arguments : run_arguments {
     std::vector<std::string> texts;  ///< paths, at least one
     std::size_t seqlen = 0;          ///< 0: 2048, or what the model was made for if less
     std::size_t max_tokens = 0;      ///< 0: all of them
+    bool special_tokens = true;      ///< those that the tokenizer adds to a text
     std::string baseline;            ///< the model that this one was made from, to compare with; or empty
 };
 void eval(const eval_arguments& arguments);

@@ -15,6 +15,7 @@
 #include <gptq/io/model_folder.hpp>
 #include <gptq/model/calibration.hpp>
 #include <gptq/model/decoder.hpp>
+#include <gptq/model/model_config.hpp>
 #include <gptq/model/perplexity.hpp>
 #include <gptq/model/quantize_log.hpp>
 #include <gptq/model/report.hpp>
@@ -40,10 +41,12 @@ struct text {
     std::vector<std::int32_t> tokens;
 };
 
-inline std::vector<text> read_texts(const model::tokenizer& tokenizer, const eval_arguments& arguments) {
+/// `whole`: with what the tokenizer adds to a text.
+inline std::vector<text> read_texts(const model::tokenizer& tokenizer, const eval_arguments& arguments, bool whole) {
     std::vector<text> texts;
     for (const std::string& path : arguments.texts) {
-        texts.push_back({path, tokenizer.encode(read_text(path))});
+        const std::string content = read_text(path);
+        texts.push_back({path, whole ? tokenizer.encode_whole(content) : tokenizer.encode(content)});
         auto& tokens = texts.back().tokens;
         if (tokens.size() < 2)
             throw gptq::shape_error("text " + path + ": has " + std::to_string(tokens.size()) +
@@ -54,8 +57,8 @@ inline std::vector<text> read_texts(const model::tokenizer& tokenizer, const eva
 }
 
 /// Perplexities of the same text in other tokens say nothing about each other.
-inline void require_same_tokens(const std::vector<text>& texts, const eval_arguments& arguments) {
-    const std::vector<text> others = read_texts(model::tokenizer::load(arguments.baseline), arguments);
+inline void require_same_tokens(const std::vector<text>& texts, const eval_arguments& arguments, bool whole) {
+    const std::vector<text> others = read_texts(model::tokenizer::load(arguments.baseline), arguments, whole);
     for (std::size_t i = 0; i < texts.size(); ++i)
         if (texts[i].tokens != others[i].tokens)
             throw gptq::unsupported_error(
@@ -105,13 +108,14 @@ class evaluation {
         : arguments_(arguments),
           folder_(arguments.model),
           tokenizer_(model::tokenizer::load(arguments.model)),
-          texts_(read_texts(tokenizer_, arguments)),
+          bos_(model::window_bos(model::read_model_config(folder_), tokenizer_)),
+          texts_(read_texts(tokenizer_, arguments, whole_texts())),
           decoder_(load_decoder(folder_, arguments, backend, arguments.adapters)) {
         if (!arguments.baseline.empty()) {
-            require_same_tokens(texts_, arguments);
+            require_same_tokens(texts_, arguments, whole_texts());
             baseline_.emplace(load_decoder(gptq::io::model_folder(arguments.baseline), arguments, backend, {}));
         }
-        options_.bos = model::window_bos(decoder_.config(), tokenizer_);
+        options_.bos = bos_;
         options_.seqlen = arguments.seqlen;
         if (options_.seqlen == 0) options_.seqlen = model::customary_window(decoder_.config());
         if (const auto warning = model::window_warning(decoder_.config(), options_.seqlen)) {
@@ -123,11 +127,9 @@ class evaluation {
     /// Members of the JSON object that do not depend on the text.
     nlohmann::ordered_json settings() const {
         nlohmann::ordered_json json = {{"model", arguments_.model}, {"seqlen", options_.seqlen}};
-        json["settings"] = {{"activation", arguments_.activation},
-                            {"head_8bit", arguments_.head_in_8_bits},
-                            {"device", arguments_.device},
-                            {"max_tokens", nullptr},
-                            {"bos", options_.bos.has_value()}};
+        json["settings"] = {{"activation", arguments_.activation}, {"head_8bit", arguments_.head_in_8_bits},
+                            {"device", arguments_.device},         {"max_tokens", nullptr},
+                            {"bos", options_.bos.has_value()},     {"special_tokens", arguments_.special_tokens}};
         if (arguments_.max_tokens != 0) json["settings"]["max_tokens"] = arguments_.max_tokens;
         if (!arguments_.adapters.empty()) json["settings"]["adapters"] = arguments_.adapters;
         if (baseline_) json["baseline"] = arguments_.baseline;
@@ -163,6 +165,9 @@ class evaluation {
     const std::vector<text>& texts() const { return texts_; }
 
  private:
+    /// A token at the head of each window takes the place of one at the head of the text.
+    bool whole_texts() const { return arguments_.special_tokens && !bos_; }
+
     void show(progress& bar, const std::string& path, std::size_t done, std::size_t total) const {
         throw_if_interrupted();
         bar.update(static_cast<double>(done) / static_cast<double>(total), path);
@@ -173,6 +178,7 @@ class evaluation {
     const eval_arguments& arguments_;
     gptq::io::model_folder folder_;
     model::tokenizer tokenizer_;
+    std::optional<std::int32_t> bos_;  // at the head of each window
     std::vector<text> texts_;
     model::basic_decoder<B> decoder_;
     std::optional<model::basic_decoder<B>> baseline_;

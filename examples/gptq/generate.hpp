@@ -30,12 +30,9 @@ namespace model = gptq::model;
 namespace generating {
 
 inline std::vector<std::int32_t> plain_tokens(const model::tokenizer& tokenizer, const std::string& prompt) {
-    std::vector<std::int32_t> tokens = tokenizer.encode(prompt);
-    const auto bos = tokenizer.bos_id();
-    // Without any token there is nothing to continue, so an empty prompt stands for the beginning of a text. A prompt
-    // that begins with the token's text has it already.
-    const bool begun = bos && !tokens.empty() && tokens.front() == *bos;
-    if (bos && !begun && (tokenizer.always_adds_bos() || tokens.empty())) tokens.insert(tokens.begin(), *bos);
+    std::vector<std::int32_t> tokens = tokenizer.encode_whole(prompt);
+    // Without any token there is nothing to continue, so an empty prompt stands for the beginning of a text.
+    if (tokens.empty() && tokenizer.bos_id()) tokens.push_back(*tokenizer.bos_id());
     if (tokens.empty()) throw gptq::shape_error("the prompt is empty; give at least one character");
     return tokens;
 }

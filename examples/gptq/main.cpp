@@ -58,6 +58,13 @@ void add_device_options(CLI::App& command, compute_arguments& a) {
         ->capture_default_str();
 }
 
+void add_special_tokens(CLI::App& command, bool& special_tokens) {
+    command.add_flag(
+        "--special-tokens,!--no-special-tokens", special_tokens,
+        "put the token that the tokenizer heads its texts with, if any, at the head of the text; on unless "
+        "--no-special-tokens");
+}
+
 void add_quantize(CLI::App& app, quantize_arguments& a, std::function<void()>& chosen) {
     CLI::App* command = add_command(app, "quantize", "write a quantized copy of MODEL", a, quantize, chosen);
     add_device_options(*command, a);
@@ -85,10 +92,12 @@ void add_quantize(CLI::App& app, quantize_arguments& a, std::function<void()>& c
                      "where the windows are: spread over the whole text, or its first, as other tools take them")
         ->check(CLI::IsMember({"spread", "first"}))
         ->capture_default_str();
+    add_special_tokens(*command, a.special_tokens);
     command->add_option("--nsamples", a.nsamples, "windows of calibration text")
         ->check(at_least_one())
         ->capture_default_str();
-    command->add_option("--seqlen", a.seqlen, "tokens a window")->check(CLI::Range(2, 1 << 20))->capture_default_str();
+    command->add_option("--seqlen", a.seqlen, "tokens a window; default: 2048, or what the model was made for if less")
+        ->check(CLI::Range(2, 1 << 20));
     command
         ->add_option("--damp-percent", a.damp_percent,
                      "added to the Hessian's diagonal, as a fraction of its mean; auto: by each layer's own diagonal")
@@ -140,6 +149,7 @@ void add_eval(CLI::App& app, eval_arguments& a, std::function<void()>& chosen) {
     add_texts(*command, "--text", a.texts, "text file to score; may be given several times")->required();
     command->add_option("--seqlen", a.seqlen, "tokens a window; default: 2048, or what the model was made for if less")
         ->check(CLI::Range(2, 1 << 20));
+    add_special_tokens(*command, a.special_tokens);
     command->add_option("--max-tokens", a.max_tokens, "score the first N tokens only")->check(at_least_one());
     command->add_option("--baseline", a.baseline, "the model that MODEL was made from: scored too, and compared");
 }

@@ -5,7 +5,10 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include <nlohmann/json.hpp>
 
@@ -16,6 +19,7 @@
 #include <gptq/model/calibration.hpp>
 #include <gptq/model/quantize_model.hpp>
 #include <gptq/model/tokenizer.hpp>
+#include <gptq/model/window_length.hpp>
 
 #include "commands.hpp"
 #include "interrupt.hpp"
@@ -35,19 +39,27 @@ class watcher {
  public:
     void on_progress(double fraction, const std::string& doing) {
         throw_if_interrupted();
-        bar_.update(fraction, doing);
+        bar_->update(fraction, doing);
         fraction_ = fraction;
     }
     void on_module(const model::module_record& r) {
-        bar_.step(format("%5.1f %%  layer %zu %s: error %.5g, rounded to nearest %.5g, %.2f s", 100.0 * fraction_,
-                         r.layer, r.module.c_str(), r.error, r.rtn_error, r.seconds));
+        bar_->step(format("%5.1f %%  layer %zu %s: error %.5g, rounded to nearest %.5g, %.2f s", 100.0 * fraction_,
+                          r.layer, r.module.c_str(), r.error, r.rtn_error, r.seconds));
     }
     void on_columns(std::size_t /*done*/, std::size_t /*total*/) const { throw_if_interrupted(); }
-    void on_warning(const std::string& warning) const { std::fprintf(stderr, "warning: %s\n", warning.c_str()); }
+    /// The progress bar goes.
+    void finish() { bar_.reset(); }
+    /// Each once, whether it comes before the work or with the result.
+    void on_warning(const std::string& warning) {
+        if (std::find(said_.begin(), said_.end(), warning) != said_.end()) return;
+        std::fprintf(stderr, "warning: %s\n", warning.c_str());
+        said_.push_back(warning);
+    }
 
  private:
-    progress bar_;
+    std::optional<progress> bar_{std::in_place};
     double fraction_ = 0.0;
+    std::vector<std::string> said_;
 };
 
 /// The value of --damp-percent that leaves it to the layers.
@@ -110,10 +122,12 @@ inline model::token_windows read_windows(const io::model_folder& folder, const q
     if (arguments.calib.empty() && arguments.method == "rtn") return stand_in_windows(model::read_model_config(folder));
     const std::string text = read_text(arguments.calib);
     const auto tokens = model::tokenizer::load(arguments.model);
+    const model::model_config config = model::read_model_config(folder);
     return model::calibration_windows(
-        tokens, text, arguments.nsamples, arguments.seqlen, model::window_bos(model::read_model_config(folder), tokens),
-        "calibration text " + arguments.calib,
-        arguments.sampling == "first" ? model::window_sampling::first : model::window_sampling::spread);
+        tokens, text, arguments.nsamples, arguments.seqlen != 0 ? arguments.seqlen : model::customary_window(config),
+        model::window_bos(config, tokens), "calibration text " + arguments.calib,
+        arguments.sampling == "first" ? model::window_sampling::first : model::window_sampling::spread,
+        arguments.special_tokens ? model::special_tokens::as_tokenizer : model::special_tokens::none);
 }
 
 inline void print_result(const quantize_arguments& arguments, const model::quantize_result& result) {
@@ -149,14 +163,12 @@ void quantize_with(const Run& run, const quantize_arguments& arguments) {
     const model::quantize_model_options options = options_of(arguments);
     const io::model_folder folder(arguments.model);
     const model::token_windows windows = read_windows(folder, arguments);
-    model::quantize_result result;
-    {
-        watcher observer;
-        result = run(folder, windows, options, model::model_observer_ref(observer));
-    }
+    watcher observer;
+    model::quantize_result result = run(folder, windows, options, model::model_observer_ref(observer));
     if (arguments.calib.empty())
         result.warnings.emplace_back("without --calib, errors are those on 64 tokens from all over the vocabulary");
-    for (const std::string& warning : result.warnings) std::fprintf(stderr, "warning: %s\n", warning.c_str());
+    observer.finish();
+    for (const std::string& warning : result.warnings) observer.on_warning(warning);
     print_result(arguments, result);
 }
 

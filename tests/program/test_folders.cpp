@@ -266,7 +266,7 @@ TEST_CASE("a missing tokenizer.json is told from its older forms") {
     write_file(s.model / "vocab.json", "{}");
     check_refused(s.eval(), "tokenizer.json", "vocab.json", "save_pretrained");
     write_file(s.model / "tokenizer.model", "x");
-    check_refused(s.eval(), "tokenizer.json", "tokenizer.model", "SentencePiece");
+    check_refused(s.eval(), "tokenizer.model", "damaged", "download");
 }
 
 TEST_CASE("shards without an index are read where all are there") {

@@ -227,9 +227,9 @@ TEST_CASE("attention takes any shape and number") {
 }
 
 TEST_CASE("attention of all dimensions, queries and spans", "[many]") {
-    for (const std::size_t head_dim : {64, 80, 96, 128, 256})
-        for (const std::size_t queries : {1, 4, 17, 70})
-            for (const std::size_t span : {0, 5, 33}) {
+    for (const std::size_t head_dim : {64u, 80u, 96u, 128u, 256u})
+        for (const std::size_t queries : {1u, 4u, 17u, 70u})
+            for (const std::size_t span : {0u, 5u, 33u}) {
                 check_attend<half>(shape_of(2, 1, head_dim, queries, queries + 60, span), 1, 8, 3);
                 check_attend<bfloat16>(shape_of(1, 1, head_dim, queries, queries, span), 2, 0, 1);
             }

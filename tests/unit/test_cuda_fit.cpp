@@ -105,7 +105,7 @@ bool fits_as_plain_loops(std::size_t group_features, bool with_costs) {
 
 template <class Grid>
 void check_fits() {
-    for (const std::size_t group_features : {7, 32, 128})
+    for (const std::size_t group_features : {7u, 32u, 128u})
         for (const bool with_costs : {false, true}) {
             CAPTURE(group_features, with_costs);
             CHECK(fits_as_plain_loops<2, Grid>(group_features, with_costs));

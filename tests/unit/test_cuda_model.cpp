@@ -52,7 +52,7 @@ gptq::tensor2<float> logits_of(const io::model_folder& folder, std::span<const s
 
 }  // namespace
 
-TEST_CASE("logits of every architecture are the CPU's, but for rounding", "[many]") {
+TEST_CASE("logits of every architecture are the CPU's, but for rounding", "[many][openmp]") {
     for (const auto& name : gptq_test::golden_model_names) {
         const gptq_test::golden_model golden(name);
         const io::model_folder folder(golden.folder);
@@ -67,7 +67,7 @@ TEST_CASE("logits of every architecture are the CPU's, but for rounding", "[many
     }
 }
 
-TEST_CASE("tokens read one after the other give the logits of the whole text") {
+TEST_CASE("tokens read one after the other give the logits of the whole text", "[openmp]") {
     const gptq_test::golden_model golden("llama");
     const io::model_folder folder(golden.folder);
     auto ids = golden.logit_ids();
@@ -93,7 +93,7 @@ struct quantized_models {
 
     quantized_models() {
         gptq_test::write_tiny_model(temporary.path() / "source",
-                                    {.hidden = 32, .intermediate = 64, .heads = 2, .kv_heads = 1});
+                                    {.hidden = 32, .intermediate = 64, .heads = 2, .kv_heads = 2});
         std::mt19937 random(5);
         for (std::size_t i = 0; i < 16 * windows.length; ++i)
             windows.tokens.push_back(static_cast<std::int32_t>(random() % 256));
@@ -133,7 +133,7 @@ std::size_t different_codes(const io::model_folder& a, const io::model_folder& b
 
 }  // namespace
 
-TEST_CASE("a model quantized in float has the CPU's codes, one quantized in half its error", "[many]") {
+TEST_CASE("a model quantized in float has the CPU's codes, one quantized in half its error", "[many][openmp]") {
     quantized_models models;
     const double error = models("cpu");
     CHECK(error > 0.0);
@@ -147,7 +147,7 @@ TEST_CASE("a model quantized in float has the CPU's codes, one quantized in half
     CHECK(models("gpu-best", host_model<float>(host_machine(), held_form::dense)) == Approx(best).epsilon(0.01));
 }
 
-TEST_CASE("a quantized model runs from its codes") {
+TEST_CASE("a quantized model runs from its codes", "[openmp]") {
     const quantized_models models;
     models("cpu");
     const auto folder = models.folder("cpu");

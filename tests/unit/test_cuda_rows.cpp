@@ -105,7 +105,7 @@ TEST_CASE("matrices are turned and transposed by elements") {
 TEST_CASE("halves of a symmetric matrix are taken by elements") {
     static_assert(ColumnwiseOperation<detail::half_row>);
     const auto H = random_matrix(20, 20);
-    for (const std::size_t first : {0, 5, 13})
+    for (const std::size_t first : {0u, 5u, 13u})
         CHECK(same_by_kernel(first + 7, matrix<float>(20, 7), [&](auto M) {
             return detail::half_row{H.view(), M, first};
         }));
@@ -145,7 +145,7 @@ TEST_CASE("the lower triangle of a factor becomes zeros") {
 }
 
 TEST_CASE("elements of narrow and of wide matrices are visited once each") {
-    for (const std::size_t cols : {1, 2, 100, 127, 128, 129, 1500}) {
+    for (const std::size_t cols : {1u, 2u, 100u, 127u, 128u, 129u, 1500u}) {
         const std::size_t rows = 2500 / cols + 1;  // more than one block
         CAPTURE(cols);
         const auto from = random_matrix(rows, cols);

@@ -1,4 +1,6 @@
 // Perplexity against transformers.
+#include <gptq/io/text.hpp>
+#include <gptq/model/calibration.hpp>
 #include <gptq/model/perplexity.hpp>
 #include <gptq/model/stages.hpp>
 #include <gptq/model/tokenizer.hpp>
@@ -181,4 +183,35 @@ TEST_CASE("inputs rounded to 16 bits change little, to 8 bits more", "[perplexit
     CHECK(with_int16 < 1e-3);
     CHECK(with_int8 > 4 * with_int16);
     CHECK(with_int8 < 0.1);
+}
+
+TEST_CASE("a text begins as the model's tokenizer has it: the perplexities that transformers says",
+          "[perplexity][shared]") {
+    const auto shared = gptq_test::shared_dir();
+    if (!shared) {
+        WARN("skipped: the folder shared with small models is not there");
+        return;
+    }
+    const std::string text = gptq::io::read_text(*shared / "data" / "text" / "tinystories-valid-30k.txt").text;
+    const auto folder = *shared / "data" / "tinystories-656k";
+    const auto tokens = tokenizer::load(folder);
+    const decoder model = decoder::load(gptq::io::model_folder(folder));
+    const auto ids = tokens.encode_whole(text);
+    CHECK(ids.size() == tokens.encode(text).size() + 1);
+    CHECK(ids.front() == tokens.bos_id());
+    CHECK(evaluate_perplexity(model, ids, {.seqlen = 512}).perplexity == Approx(36.8972).margin(6e-5));
+    CHECK(evaluate_perplexity(model, tokens.encode(text), {.seqlen = 512}).perplexity == Approx(37.2806).margin(6e-5));
+    // A text that begins with the token's own text has it already.
+    CHECK(tokens.encode_whole(tokens.decode(std::vector{ids.front()}, false) + "x").size() ==
+          tokens.encode(tokens.decode(std::vector{ids.front()}, false) + "x").size());
+    // Calibration windows, the first of which begins the text.
+    using enum special_tokens;
+    for (const auto sampling : {window_sampling::first, window_sampling::spread}) {
+        const auto whole = calibration_windows(tokens, text, 4, 64, std::nullopt, "text", sampling, as_tokenizer);
+        const auto plain = calibration_windows(tokens, text, 4, 64, std::nullopt, "text", sampling, none);
+        CHECK(whole.tokens[0] == tokens.bos_id());
+        CHECK(std::equal(plain.tokens.begin(), plain.tokens.begin() + 63, whole.tokens.begin() + 1));
+        CHECK(std::count(whole.tokens.begin(), whole.tokens.end(), *tokens.bos_id()) ==
+              1 + std::count(plain.tokens.begin(), plain.tokens.end(), *tokens.bos_id()));
+    }
 }

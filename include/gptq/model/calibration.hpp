@@ -32,14 +32,21 @@ enum class window_sampling {
     first    ///< one after another from its beginning
 };
 
-/// `count` windows of `length` tokens of a text without overlap, tokenized without added tokens; `bos`, if any, takes
+/// What a tokenizer adds to a text.
+enum class special_tokens {
+    as_tokenizer,  ///< what it always adds: a beginning-of-text token at the head, once
+    none
+};
+
+/// `count` windows of `length` tokens of a text without overlap, tokenized as `special` says; `bos`, if any, takes
 /// the place of a token of the text at the head of each window. Only as much of the text is tokenized as is used:
 /// `first` takes a prefix; `spread` the beginning of each of `count` equal parts, each on its own, or, where a part has
 /// fewer than 16 bytes for each token wanted, evenly spaced runs of all tokens. Throws shape_error, saying how many
 /// tokens there are and how many are needed, if the text is too short; `what` names it there.
 token_windows calibration_windows(const tokenizer& tokens, std::string_view text, std::size_t count, std::size_t length,
                                   std::optional<std::int32_t> bos, const std::string& what = "calibration text",
-                                  window_sampling sampling = window_sampling::spread);
+                                  window_sampling sampling = window_sampling::spread,
+                                  special_tokens special = special_tokens::as_tokenizer);
 
 }  // namespace gptq::model
 

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <new>
 #include <optional>
 #include <span>
 #include <string>
@@ -29,11 +30,12 @@ class basic_kv_cache {
  public:
     using number = typename B::activation;
 
-    /// Throws shape_error for a capacity that memory cannot hold, and what `backend` throws where there is not enough.
+    /// Throws shape_error for a capacity that no memory can hold, error saying how much it takes where there is not
+    /// enough, and what `backend` throws.
     basic_kv_cache(const model_config& config, std::size_t capacity, const B& backend = {})
         : capacity_(capacity),
-          keys_(backend.template room<number>(rows_for(config, capacity), config.kv_features())),
-          values_(backend.template room<number>(rows_for(config, capacity), config.kv_features())) {}
+          keys_(room_for(config, capacity, backend)),
+          values_(room_for(config, capacity, backend)) {}
 
     std::size_t length() const { return length_; }
     std::size_t capacity() const { return capacity_; }
@@ -56,6 +58,15 @@ class basic_kv_cache {
         const std::size_t rows = checked_multiply(config.blocks, capacity, "keys and values of the tokens to read");
         checked_elements<float>(rows, config.kv_features(), "keys and values of the tokens to read");
         return rows;
+    }
+    static room_of<B, number> room_for(const model_config& config, std::size_t capacity, const B& backend) {
+        const std::size_t rows = rows_for(config, capacity);
+        try {
+            return backend.template room<number>(rows, config.kv_features());
+        } catch (const std::bad_alloc&) {
+            throw error("out of memory: the keys and values of " + std::to_string(capacity) + " tokens take twice " +
+                        std::to_string(rows * config.kv_features() * sizeof(number)) + " bytes; ask for fewer tokens");
+        }
     }
 
     std::size_t capacity_;

@@ -137,7 +137,10 @@ class model_quantizer {
     }
 
     quantize_result run(const token_windows& windows) {
-        if (const auto warning = window_warning(config_, windows.length)) result_.warnings.push_back(*warning);
+        if (const auto warning = window_warning(config_, windows.length)) {
+            observer_.on_warning(*warning);
+            result_.warnings.push_back(*warning);
+        }
         warn_about_samples(windows);
         const auto embedded = [&](const embedding<B>& tables) {
             return embed(backend_, config_, tables, windows.tokens, windows.length);
@@ -446,8 +449,10 @@ quantize_result quantize_model(const io::model_folder& folder, const std::filesy
     const quantization_plan plan = plan_quantization(config, folder, options.config);
     detail::check_windows(config, windows);
     detail::check_space(folder, plan, out);
-    const memory_estimate memory = estimate_memory(config, plan, options.quality.correct_drift);
-    const std::string memory_warning = detail::memory_warning(memory, windows, available_memory());
+    std::string memory_warning;
+    if constexpr (!B::beside_host)  // else it is not the host's memory that the model takes
+        memory_warning = detail::memory_warning(estimate_memory(config, plan, options.quality.correct_drift), windows,
+                                                available_memory());
     if (!memory_warning.empty()) observer.on_warning(memory_warning);
     detail::check_numbers(config, folder, plan);
     io::folder_writer writer(out);

@@ -17,23 +17,26 @@
 #include <nlohmann/json.hpp>
 
 #include <gptq/model/tokenizer_added_tokens.hpp>
-#include <gptq/model/tokenizer_bpe.hpp>
 #include <gptq/model/tokenizer_decoders.hpp>
 #include <gptq/model/tokenizer_json.hpp>
+#include <gptq/model/tokenizer_model.hpp>
 #include <gptq/model/tokenizer_normalizers.hpp>
 #include <gptq/model/tokenizer_pretokenizers.hpp>
+#include <gptq/model/tokenizer_sentencepiece.hpp>
 #include <gptq/model/tokenizer_unicode.hpp>
+#include <gptq/model/tokenizer_vocabulary.hpp>
 
 namespace gptq::model {
 
-/// Text to token ids and back, as a tokenizer.json with a model of type BPE describes it: the byte-level family (GPT-2,
-/// SmolLM2, Llama 3, Qwen, OPT) and the SentencePiece family with byte fallback (Llama 1 and 2, Mistral, Gemma).
+/// Text to token ids and back, as a tokenizer.json describes it: byte-level BPE (GPT-2, SmolLM2, Llama 3, Qwen, OPT),
+/// SentencePiece's BPE (Llama 1 and 2, Mistral, Gemma) and Unigram (T5, XLM-R, ALBERT), and BERT's WordPiece.
 ///
 /// Immutable and cheap to copy; one tokenizer may be used from several threads at once. What a file asks for beyond
 /// what is implemented is refused when it is loaded, by name. "truncation" and "padding" are not applied.
 class tokenizer {
  public:
-    /// Reads tokenizer.json and, where present, tokenizer_config.json and special_tokens_map.json of a model's folder.
+    /// Reads tokenizer.json and, where present, tokenizer_config.json and special_tokens_map.json of a model's folder;
+    /// tokenizer.model, SentencePiece's file, where there is no tokenizer.json.
     /// Throws io_error if tokenizer.json cannot be read, format_error if a file is not what it claims to be, and
     /// unsupported_error if it asks for something that is not implemented; the message names the file and the place.
     static tokenizer load(const std::filesystem::path& folder);
@@ -57,10 +60,12 @@ class tokenizer {
     /// the post_processor's template for one text begins with one, unless tokenizer_config.json has "add_bos_token" for
     /// a class that builds its template from it (Llama, CodeLlama and Gemma), which then decides.
     ///
-    /// encode() never adds it. That it is true does not say that perplexity is to be measured with the token: windows
-    /// of Llama are customarily scored without, while Gemma, which is lost without, gets one at the head of each. To
-    /// which kind an architecture belongs is for its description to say.
+    /// encode() never adds it; encode_whole() does.
     bool always_adds_bos() const { return data_->adds_bos; }
+
+    /// The ids of a whole text with the beginning-of-text token at its head where always_adds_bos() says so and the text
+    /// does not begin with that token's own text: what a model of this tokenizer was trained to read.
+    std::vector<std::int32_t> encode_whole(std::string_view text) const;
 
     /// One more than the largest id that encode() can give.
     std::size_t vocab_size() const { return data_->tokens.size(); }
@@ -70,7 +75,7 @@ class tokenizer {
     struct contents {
         detail::normalizer normalize;
         detail::pre_tokenizer pre_tokenize;
-        detail::bpe_model bpe;
+        detail::token_model model;
         detail::added_tokens added;
         detail::token_decoder join;
         std::vector<std::string> tokens;  ///< By id, as the decoder wants them; empty where an id has no token.
@@ -81,7 +86,7 @@ class tokenizer {
 
         explicit contents(const detail::json_node& file);
 
-        /// An id means one token, and a token has one id, wherever in the file they stand.
+        /// An id means one token, wherever in the file it stands.
         void name_token(std::int32_t id, const std::string& token, const detail::json_node& place);
 
         std::optional<std::int32_t> id_of(const std::string& token) const;
@@ -94,12 +99,17 @@ class tokenizer {
                                                    const char* key);
     static bool template_from_config(const detail::json_node& config);
 
+    static nlohmann::json read_if_present(const std::filesystem::path& path);
+
+    /// The tokenizer.json that SentencePiece's file amounts to.
+    static nlohmann::json read_sentencepiece(const std::filesystem::path& folder, const detail::json_node& config);
+
     std::shared_ptr<const contents> data_;
 };
 
 inline std::vector<std::int32_t> tokenizer::encode(std::string_view text) const {
     std::vector<std::int32_t> ids;
-    detail::bpe_model::encoder words(data_->bpe);
+    detail::token_model::encoder words(data_->model);
     const auto add_token = [&](std::int32_t id) { ids.push_back(id); };
     const std::string clean = detail::repair_utf8(text);
     const auto encode_raw = [&](std::string_view raw, std::size_t raw_begin) {
@@ -169,19 +179,36 @@ inline bool tokenizer::template_from_config(const detail::json_node& config) {
                        [&](std::string_view family) { return name == family || name == std::string(family) + "Fast"; });
 }
 
+/// The file's content, or an empty object where there is none.
+inline nlohmann::json tokenizer::read_if_present(const std::filesystem::path& path) {
+    std::error_code ignored;
+    return std::filesystem::exists(path, ignored) ? detail::read_json(path) : nlohmann::json::object();
+}
+
+inline nlohmann::json tokenizer::read_sentencepiece(const std::filesystem::path& folder,
+                                                    const detail::json_node& config) {
+    const auto path = folder / "tokenizer.model";
+    const auto more_document = read_if_present(folder / "added_tokens.json");
+    const detail::json_node more(more_document, (folder / "added_tokens.json").string());
+    const auto named_class = config["tokenizer_class"].optional_text();
+    const bool with_bos = config["add_bos_token"].flag(!named_class || template_from_config(config));
+    const auto parsed = detail::parse_sentencepiece(detail::read_bytes(path), path.string());
+    return detail::sentencepiece_document(parsed, config, more, with_bos);
+}
+
 inline tokenizer tokenizer::load(const std::filesystem::path& folder) {
-    const auto read = [&](const char* name) { return detail::read_json(folder / name); };
-    const auto read_if_present = [&](const char* name) {
-        std::error_code ignored;
-        return std::filesystem::exists(folder / name, ignored) ? read(name) : nlohmann::json::object();
-    };
-    const auto document = read("tokenizer.json");
-    const auto config_document = read_if_present("tokenizer_config.json");
-    const auto map_document = read_if_present("special_tokens_map.json");
-    const detail::json_node file(document, (folder / "tokenizer.json").string());
-    const std::array<detail::json_node, 2> configs{
-        detail::json_node(config_document, (folder / "tokenizer_config.json").string()),
-        detail::json_node(map_document, (folder / "special_tokens_map.json").string())};
+    const auto config_document = read_if_present(folder / "tokenizer_config.json");
+    const auto map_document = read_if_present(folder / "special_tokens_map.json");
+    const detail::json_node config(config_document, (folder / "tokenizer_config.json").string());
+    std::error_code ignored;
+    const bool sentencepiece = !std::filesystem::exists(folder / "tokenizer.json", ignored) &&
+                               std::filesystem::exists(folder / "tokenizer.model", ignored);
+    const auto document =
+        sentencepiece ? read_sentencepiece(folder, config) : detail::read_json(folder / "tokenizer.json");
+    const detail::json_node file(document, (folder / (sentencepiece ? "tokenizer.model" : "tokenizer.json")).string());
+    std::vector<detail::json_node> configs{
+        config, detail::json_node(map_document, (folder / "special_tokens_map.json").string())};
+    if (sentencepiece) configs.push_back(file);  // it names its own tokens
 
     auto data = std::make_shared<contents>(file);
     const auto leading = leading_special(file["post_processor"]);
@@ -189,8 +216,8 @@ inline tokenizer tokenizer::load(const std::filesystem::path& folder) {
     if (!data->bos) data->bos = leading;
     data->eos = named_token(*data, configs, "eos_token");
     data->adds_bos = leading && leading == data->bos;
-    const auto flag = configs[0]["add_bos_token"];
-    if (data->bos && !flag.is_null() && template_from_config(configs[0])) data->adds_bos = flag.flag(false);
+    const auto flag = config["add_bos_token"];
+    if (data->bos && !flag.is_null() && template_from_config(config)) data->adds_bos = flag.flag(false);
     return tokenizer(std::move(data));
 }
 

@@ -10,8 +10,8 @@
 #include <string_view>
 #include <vector>
 
-#include <gptq/model/tokenizer_bpe.hpp>
 #include <gptq/model/tokenizer_json.hpp>
+#include <gptq/model/tokenizer_vocabulary.hpp>
 
 namespace gptq::model::detail {
 

@@ -1,10 +1,8 @@
 // Byte pair encoding as tokenizer.json's model of type "BPE" describes it.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <limits>
 #include <optional>
 #include <string>
@@ -14,29 +12,22 @@
 #include <vector>
 
 #include <gptq/model/tokenizer_json.hpp>
+#include <gptq/model/tokenizer_vocabulary.hpp>
 
 namespace gptq::model::detail {
-
-/// Ids at or above this are refused: 16 times the largest vocabularies in use, and small enough to index by.
-inline constexpr std::int32_t max_token_id = 1 << 22;
-
-/// Lets maps with std::string keys be searched by std::string_view.
-struct string_hash {
-    using is_transparent = void;
-    std::size_t operator()(std::string_view text) const { return std::hash<std::string_view>()(text); }
-};
-
-template <class Value>
-using string_map = std::unordered_map<std::string, Value, string_hash, std::equal_to<>>;
 
 /// The vocabulary and its merges.
 class bpe_model {
  public:
     explicit bpe_model(const json_node& node);
 
-    std::optional<std::int32_t> id_of(std::string_view token) const;
+    std::optional<std::int32_t> id_of(std::string_view token) const { return find_id(vocabulary_, token); }
 
-    const string_map<std::int32_t>& vocabulary() const { return vocabulary_; }
+    /// Calls visit(token, id) for every token of the vocabulary.
+    template <class Visit>
+    void for_each_token(Visit&& visit) const {
+        for (const auto& [token, id] : vocabulary_) visit(token, id);
+    }
 
     /// Encodes words one after the other, and remembers what became of them. For one thread and one text.
     class encoder {
@@ -101,25 +92,22 @@ class bpe_model {
 
     static std::uint64_t pair_key(std::int32_t left, std::int32_t right);
 
-    static void check_type(const json_node& node);
-
-    void read_vocabulary(const json_node& node);
+    static void refuse_dropout(const json_node& dropout);
 
     /// "a b" in older files, ["a", "b"] in newer ones.
     static std::pair<std::string, std::string> parse_merge(const json_node& merge);
 
-    void read_merges(const json_node& node);
-
-    void read_byte_tokens();
+    /// `ranks` are the merges' places in the order, for merges of which some have the same; null where none have.
+    void read_merges(const json_node& node, const json_node& ranks);
 
     /// The character as the vocabulary spells it at its place in a word; `buffer` holds it if it differs.
     std::string_view decorate(std::string_view character, bool first, bool last, std::string& buffer) const;
 
     bool knows_bytes_of(std::string_view token) const;
 
-    string_map<std::int32_t> vocabulary_;
+    token_ids vocabulary_;
     std::unordered_map<std::uint64_t, merge, pair_hash> merges_;  // pair of ids -> what it becomes
-    std::array<std::optional<std::int32_t>, 256> byte_tokens_;    // <0x00> to <0xFF>, for byte_fallback_
+    byte_token_ids byte_tokens_;                                  // for byte_fallback_
     std::optional<std::int32_t> unknown_;
     std::string prefix_;  // of every symbol of a word but the first
     std::string suffix_;  // of the last symbol of a word

@@ -48,13 +48,18 @@ class json_node {
     [[noreturn]] void refuse(const std::string& what) const { throw unsupported_error(where_ + ": " + what); }
 
  private:
-    std::string place(const char* key) const { return where_ + (where_.ends_with(".json") ? ": " : ".") + key; }
+    std::string place(const char* key) const { return where_ + (is_file() ? ": " : ".") + key; }
+
+    bool is_file() const { return where_.ends_with(".json") || where_.ends_with("tokenizer.model"); }
 
     std::string excerpt() const;
 
     const nlohmann::json* value_;
     std::string where_;
 };
+
+/// The bytes of a file; io_error if it cannot be read.
+std::string read_bytes(const std::filesystem::path& path);
 
 /// The parsed file; io_error if it cannot be read, format_error with the position if it is not JSON.
 nlohmann::json read_json(const std::filesystem::path& path);

@@ -1,4 +1,4 @@
-// Regular expressions and literal patterns of tokenizer.json. The files are written for Oniguruma; PCRE2 matches.
+// Regular expressions and literal patterns of tokenizer.json.
 #pragma once
 
 #include <cstddef>
@@ -11,6 +11,7 @@
 
 #include <gptq/io/pcre2.hpp>
 #include <gptq/model/tokenizer_json.hpp>
+#include <gptq/model/tokenizer_oniguruma.hpp>
 #include <gptq/model/tokenizer_unicode.hpp>
 
 namespace gptq::model::detail {
@@ -20,57 +21,6 @@ struct byte_range {
     std::size_t begin;
     std::size_t end;
     bool empty() const { return begin == end; }
-};
-
-/// Rewrites an Oniguruma (Ruby syntax) pattern as a PCRE2 one with the same matches. The two agree on most of what
-/// tokenizers use; what differs is translated (`\s`, `\w`, `\h`, `\u`, `(?m)`, `X{a,b}+`), or refused by name, because
-/// a pattern that silently means something else gives wrong tokens. Known to differ still: `(?i:ss)` does not match
-/// "ß".
-class oniguruma_to_pcre2 {
- public:
-    explicit oniguruma_to_pcre2(const json_node& pattern) : node_(pattern), in_(pattern.text()) {}
-
-    std::string translate();
-
- private:
-    // Members of a character class. Oniguruma's \s is White_Space, to which PCRE2's adds U+180E.
-    static constexpr const char* spaces =
-        R"(\x{9}-\x{d}\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
-    static constexpr const char* not_spaces =
-        R"(\x{0}-\x{8}\x{e}-\x{1f}\x{21}-\x{84}\x{86}-\x{9f}\x{a1}-\x{167f}\x{1681}-\x{1fff}\x{200b}-\x{2027})"
-        R"(\x{202a}-\x{202e}\x{2030}-\x{205e}\x{2060}-\x{2fff}\x{3001}-\x{10ffff})";
-    static constexpr const char* word_in_class = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
-    // Outside of a class, Oniguruma's \w has the superscripts and fractions of Latin-1 as well.
-    static constexpr const char* word = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{b2}\x{b3}\x{b9}\x{bc}-\x{be})";
-    static constexpr const char* hex = "0-9A-Fa-f";
-
-    bool at(std::string_view text) const { return std::string_view(in_).substr(pos_).starts_with(text); }
-
-    void copy(std::size_t count);
-
-    [[noreturn]] void refuse(const std::string& what) const;
-
-    void step();
-
-    /// `X{2,3}+` is possessive in PCRE2, but repeats X{2,3} in Oniguruma; `{,3}` is literal in PCRE2.
-    void interval();
-
-    void open_group();
-
-    void escape();
-
-    /// Replaces a two-character escape by members of a class, in brackets of its own unless it stands in a class.
-    void class_escape(const char* open, const char* members);
-
-    void character_class();
-
-    json_node node_;
-    std::string in_;
-    std::string out_;
-    std::size_t pos_ = 0;
-    std::size_t atom_ = 0;             // where in out_ the thing begins that a quantifier would repeat
-    std::vector<std::size_t> groups_;  // where in out_ the open groups begin
-    bool in_class_ = false;
 };
 
 /// A compiled PCRE2 pattern; cheap to copy, safe to match with from several threads at once.

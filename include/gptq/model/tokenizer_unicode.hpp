@@ -37,6 +37,33 @@ void for_each_character(std::string_view text, Visit&& visit) {
     }
 }
 
+/// Calls visit(std::string_view) for every extended grapheme cluster of valid UTF-8.
+template <class Visit>
+void for_each_grapheme(std::string_view text, Visit&& visit) {
+    std::size_t start = 0;
+    utf8proc_int32_t previous = 0, state = 0;
+    for_each_character(text, [&](char32_t c, std::size_t at, std::size_t) {
+        const auto code = static_cast<utf8proc_int32_t>(c);
+        if (at > 0 && utf8proc_grapheme_break_stateful(previous, code, &state)) {
+            visit(text.substr(start, at - start));
+            start = at;
+        }
+        previous = code;
+    });
+    if (start < text.size()) visit(text.substr(start));
+}
+
+/// The characters of valid UTF-8 for which keep(code) is true.
+template <class Keep>
+std::string filter_characters(std::string_view text, const Keep& keep) {
+    std::string out;
+    out.reserve(text.size());
+    for_each_character(text, [&](char32_t c, std::size_t at, std::size_t length) {
+        if (keep(c)) out += text.substr(at, length);
+    });
+    return out;
+}
+
 /// The text with every ill-formed sequence replaced by U+FFFD; valid UTF-8, NULs included, comes back unchanged.
 std::string repair_utf8(std::string_view text);
 
@@ -47,6 +74,18 @@ bool is_space(char32_t c);
 
 /// General category N: decimal digits, letters used as numbers, and other numbers.
 bool is_number(char32_t c);
+
+/// General category M: marks of any kind.
+bool is_mark(char32_t c);
+
+/// General category Mn.
+bool is_nonspacing_mark(char32_t c);
+
+/// General category C without what Unicode has not assigned, and without tab, line feed and carriage return.
+bool is_control(char32_t c);
+
+/// The blocks of CJK ideographs that BERT puts between spaces.
+bool is_ideograph(char32_t c);
 
 /// General category P, and the ASCII symbols that C calls punctuation.
 bool is_punctuation(char32_t c);

@@ -172,8 +172,6 @@ GPTQ_INLINE std::string foreign_tokenizer(const std::filesystem::path& folder) {
     static constexpr const char* convert =
         "; make a tokenizer.json of it with transformers: "
         "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)";
-    if (detail::exists_in(folder, "tokenizer.model"))
-        return "it holds tokenizer.model, a tokenizer of SentencePiece" + std::string(convert);
     if (detail::exists_in(folder, "tekken.json"))
         return "it holds tekken.json, a tokenizer of mistral-common; take the model's version for transformers";
     if (detail::exists_in(folder, "vocab.json"))

@@ -21,9 +21,9 @@
 #include <gptq/error.hpp>
 #include <gptq/model/tokenizer.hpp>
 #include <gptq/model/tokenizer_added_tokens.hpp>
-#include <gptq/model/tokenizer_bpe.hpp>
 #include <gptq/model/tokenizer_decoders.hpp>
 #include <gptq/model/tokenizer_json.hpp>
+#include <gptq/model/tokenizer_model.hpp>
 #include <gptq/model/tokenizer_normalizers.hpp>
 #include <gptq/model/tokenizer_pretokenizers.hpp>
 #include <gptq/model/tokenizer_unicode.hpp>
@@ -33,12 +33,18 @@ namespace gptq::model {
 GPTQ_INLINE tokenizer::contents::contents(const detail::json_node& file)
     : normalize(file["normalizer"]),
       pre_tokenize(file["pre_tokenizer"]),
-      bpe(file["model"]),
+      model(file["model"]),
       added(file["added_tokens"], normalize),
       join(file["decoder"]) {
-    for (const auto& [token, id] : bpe.vocabulary()) name_token(id, token, file["model"]["vocab"]);
+    const detail::json_node vocabulary = file["model"]["vocab"];
+    model.for_each_token([&](const std::string& token, std::int32_t id) { name_token(id, token, vocabulary); });
     for (const detail::added_token& token : added.tokens()) {
-        name_token(token.id, token.content, file["added_tokens"]);
+        const detail::json_node place = file["added_tokens"];
+        if (model.id_of(token.content).value_or(token.id) != token.id) {
+            throw format_error(place.where() + ": \"" + token.content + "\" has id " + std::to_string(token.id) +
+                               ", but another one in the vocabulary");
+        }
+        name_token(token.id, token.content, place);
     }
     for (const detail::added_token& token : added.tokens()) {
         const auto index = static_cast<std::size_t>(token.id);
@@ -59,10 +65,6 @@ GPTQ_INLINE void tokenizer::contents::name_token(std::int32_t id, const std::str
         throw format_error(place.where() + ": id " + std::to_string(id) + " is both \"" + tokens[index] + "\" and \"" +
                            token + "\"");
     }
-    if (bpe.id_of(token).value_or(id) != id) {
-        throw format_error(place.where() + ": \"" + token + "\" has id " + std::to_string(id) +
-                           ", but another one in the vocabulary");
-    }
     tokens[index] = token;
 }
 
@@ -70,7 +72,15 @@ GPTQ_INLINE std::optional<std::int32_t> tokenizer::contents::id_of(const std::st
     for (const detail::added_token& candidate : added.tokens()) {
         if (candidate.content == token) return candidate.id;
     }
-    return bpe.id_of(token);
+    return model.id_of(token);
+}
+
+GPTQ_INLINE std::vector<std::int32_t> tokenizer::encode_whole(std::string_view text) const {
+    std::vector<std::int32_t> ids = encode(text);
+    const auto bos = bos_id();
+    const bool begun = bos && !ids.empty() && ids.front() == *bos;
+    if (bos && always_adds_bos() && !begun) ids.insert(ids.begin(), *bos);
+    return ids;
 }
 
 }  // namespace gptq::model

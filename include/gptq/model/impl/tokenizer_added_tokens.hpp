@@ -14,9 +14,9 @@
 
 #include <gptq/compiled.hpp>
 #include <gptq/model/tokenizer_added_tokens.hpp>
-#include <gptq/model/tokenizer_bpe.hpp>
 #include <gptq/model/tokenizer_json.hpp>
 #include <gptq/model/tokenizer_unicode.hpp>
+#include <gptq/model/tokenizer_vocabulary.hpp>
 
 namespace gptq::model {
 namespace detail {

@@ -2,10 +2,8 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <limits>
 #include <optional>
 #include <string>
@@ -19,29 +17,25 @@
 #include <gptq/model/tokenizer_bpe.hpp>
 #include <gptq/model/tokenizer_json.hpp>
 #include <gptq/model/tokenizer_unicode.hpp>
+#include <gptq/model/tokenizer_vocabulary.hpp>
 
 namespace gptq::model {
 namespace detail {
 
 GPTQ_INLINE bpe_model::bpe_model(const json_node& node) {
-    check_type(node);
-    read_vocabulary(node["vocab"]);
+    refuse_dropout(node["dropout"]);
+    vocabulary_ = read_vocabulary(node["vocab"]);
     byte_fallback_ = node["byte_fallback"].flag(false);
     fuse_unknown_ = node["fuse_unk"].flag(false);
     ignore_merges_ = node["ignore_merges"].flag(false);
     prefix_ = node["continuing_subword_prefix"].optional_text().value_or("");
     suffix_ = node["end_of_word_suffix"].optional_text().value_or("");
-    read_merges(node["merges"]);
+    read_merges(node["merges"], node["merge_ranks"]);
     if (const json_node unknown = node["unk_token"]; !unknown.is_null()) {
         unknown_ = id_of(unknown.text());
         if (!unknown_) unknown.fail("expected a token of the vocabulary");
     }
-    read_byte_tokens();
-}
-
-GPTQ_INLINE std::optional<std::int32_t> bpe_model::id_of(std::string_view token) const {
-    const auto found = vocabulary_.find(token);
-    return found == vocabulary_.end() ? std::nullopt : std::optional(found->second);
+    byte_tokens_ = find_byte_tokens(vocabulary_);
 }
 
 GPTQ_INLINE void bpe_model::encoder::encode(std::string_view word, std::vector<std::int32_t>& ids) {
@@ -146,21 +140,9 @@ GPTQ_INLINE std::uint64_t bpe_model::pair_key(std::int32_t left, std::int32_t ri
     return static_cast<std::uint64_t>(static_cast<std::uint32_t>(left)) << 32 | static_cast<std::uint32_t>(right);
 }
 
-GPTQ_INLINE void bpe_model::check_type(const json_node& node) {
-    // Old files name no type; only BPE has merges.
-    const std::string type = node["type"].optional_text().value_or(node["merges"].is_null() ? "" : "BPE");
-    if (type != "BPE") node.refuse("a tokenizer of type \"" + type + "\" is not supported, only BPE is");
-    const json_node dropout = node["dropout"];
+GPTQ_INLINE void bpe_model::refuse_dropout(const json_node& dropout) {
     if (!dropout.is_null() && dropout.value() != 0.0)
         dropout.refuse("dropout, which makes ids random, is not supported");
-}
-
-GPTQ_INLINE void bpe_model::read_vocabulary(const json_node& node) {
-    if (!node.value().is_object()) node.fail("expected an object of tokens and their ids");
-    vocabulary_.reserve(node.value().size());
-    for (const auto& [token, id] : node.value().items()) {
-        vocabulary_.emplace(token, json_node(id, node.where() + ".\"" + token + "\"").number(max_token_id));
-    }
 }
 
 GPTQ_INLINE std::pair<std::string, std::string> bpe_model::parse_merge(const json_node& merge) {
@@ -177,11 +159,14 @@ GPTQ_INLINE std::pair<std::string, std::string> bpe_model::parse_merge(const jso
     return {both.substr(0, space), both.substr(space + 1)};
 }
 
-GPTQ_INLINE void bpe_model::read_merges(const json_node& node) {
+GPTQ_INLINE void bpe_model::read_merges(const json_node& node, const json_node& ranks) {
     const auto entries = node.items();
+    const auto places = ranks.is_null() ? std::vector<json_node>() : ranks.items();
+    if (!ranks.is_null() && places.size() != entries.size()) ranks.fail("expected as many ranks as merges");
     merges_.reserve(entries.size());
-    for (std::uint32_t rank = 0; rank < entries.size(); ++rank) {
-        const json_node& entry = entries[rank];
+    for (std::uint32_t i = 0; i < entries.size(); ++i) {
+        const json_node& entry = entries[i];
+        const auto rank = ranks.is_null() ? i : static_cast<std::uint32_t>(places[i].number(1 << 30));
         const auto [left, right] = parse_merge(entry);
         const auto find = [&](const std::string& token) {
             const auto id = id_of(token);
@@ -191,13 +176,6 @@ GPTQ_INLINE void bpe_model::read_merges(const json_node& node) {
         if (right.size() < prefix_.size()) entry.fail("expected a token that begins with \"" + prefix_ + "\"");
         const std::uint64_t key = pair_key(find(left), find(right));
         merges_.insert_or_assign(key, merge{rank, find(left + right.substr(prefix_.size()))});
-    }
-}
-
-GPTQ_INLINE void bpe_model::read_byte_tokens() {
-    static constexpr const char* digits = "0123456789ABCDEF";
-    for (std::size_t byte = 0; byte < 256; ++byte) {
-        byte_tokens_[byte] = id_of(std::string("<0x") + digits[byte / 16] + digits[byte % 16] + ">");
     }
 }
 
@@ -212,9 +190,7 @@ GPTQ_INLINE std::string_view bpe_model::decorate(std::string_view character, boo
 }
 
 GPTQ_INLINE bool bpe_model::knows_bytes_of(std::string_view token) const {
-    return byte_fallback_ && std::all_of(token.begin(), token.end(), [&](char byte) {
-               return byte_tokens_[static_cast<unsigned char>(byte)].has_value();
-           });
+    return byte_fallback_ && knows_all_bytes(byte_tokens_, token);
 }
 
 }  // namespace detail

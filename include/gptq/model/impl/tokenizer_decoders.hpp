@@ -98,6 +98,31 @@ inline std::string strip_token(std::string_view token, std::string_view content,
     return std::string(token);
 }
 
+/// Takes away the spaces before marks of punctuation and endings that cutting at them left.
+inline std::string close_gaps(std::string text) {
+    static constexpr std::array<std::pair<std::string_view, std::string_view>, 11> gaps{{
+        {" .", "."},
+        {" ?", "?"},
+        {" !", "!"},
+        {" ,", ","},
+        {" ' ", "'"},
+        {" n't", "n't"},
+        {" 'm", "'m"},
+        {" do not", " don't"},
+        {" 's", "'s"},
+        {" 've", "'ve"},
+        {" 're", "'re"},
+    }};
+    for (const auto& [from, to] : gaps) text = pattern(std::string(from)).replace(text, to);
+    return text;
+}
+
+/// WordPiece: a space before every token but the first and those with the prefix.
+inline std::string decode_wordpiece(std::string token, std::size_t index, const std::string& prefix, bool close) {
+    if (index > 0) token = token.starts_with(prefix) ? token.substr(prefix.size()) : " " + token;
+    return close ? close_gaps(std::move(token)) : token;
+}
+
 GPTQ_INLINE decoder_step make_decoder_step(const json_node& node) {
     const std::string type = node["type"].text();
     const auto each = [](auto change) -> decoder_step {
@@ -109,6 +134,19 @@ GPTQ_INLINE decoder_step make_decoder_step(const json_node& node) {
     if (type == "ByteLevel") return decode_byte_level;
     if (type == "ByteFallback") return decode_byte_fallback;
     if (type == "Fuse") return fuse_tokens;
+    if (type == "WordPiece") {
+        return each([prefix = node["prefix"].optional_text().value_or("##"), close = node["cleanup"].flag(true)](
+                        const std::string& token, std::size_t i) { return decode_wordpiece(token, i, prefix, close); });
+    }
+    if (type == "BPEDecoder") {
+        const pattern suffix(node["suffix"].optional_text().value_or("</w>"));
+        return [suffix](token_list tokens) {
+            for (std::size_t i = 0; i < tokens.size(); ++i) {
+                tokens[i] = suffix.replace(tokens[i], i + 1 == tokens.size() ? "" : " ");
+            }
+            return tokens;
+        };
+    }
     if (type == "Replace") {
         return each([from = pattern(node["pattern"]), to = node["content"].text()](
                         const std::string& token, std::size_t) { return from.replace(token, to); });

@@ -73,7 +73,7 @@ GPTQ_INLINE std::string json_node::excerpt() const {
     return text.size() <= 60 ? text : text.substr(0, 60) + "...";
 }
 
-GPTQ_INLINE nlohmann::json read_json(const std::filesystem::path& path) {
+GPTQ_INLINE std::string read_bytes(const std::filesystem::path& path) {
     std::ifstream file(path, std::ios::binary);
     if (!file) {
         const std::string reason = path.string() + ": cannot open: " + std::generic_category().message(errno);
@@ -81,8 +81,13 @@ GPTQ_INLINE nlohmann::json read_json(const std::filesystem::path& path) {
         throw io_error(reason + (main_file ? "; " + io::foreign_tokenizer(path.parent_path()) : std::string()));
     }
     io::refuse_foreign_content(path);
-    const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+    std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
     if (file.bad()) throw io_error(path.string() + ": cannot read");
+    return text;
+}
+
+GPTQ_INLINE nlohmann::json read_json(const std::filesystem::path& path) {
+    const std::string text = read_bytes(path);
     try {
         return nlohmann::json::parse(text);
     } catch (const nlohmann::json::exception& problem) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <optional>
 #include <string>
@@ -183,6 +184,24 @@ inline pre_tokenizer_step make_metaspace(const json_node& node) {
     };
 }
 
+/// Cuts every word after so many characters.
+inline pre_tokenizer_step make_fixed_length(const json_node& node) {
+    const std::int32_t length = node["length"].is_null() ? 5 : node["length"].number(1 << 30);
+    if (length == 0) node["length"].fail("expected a positive number");
+    return [length](pre_tokenized& text) {
+        split_words(text, split_behavior::isolated, false, [&](std::string_view word, const auto& visit) {
+            std::int32_t count = 0;
+            std::size_t begin = 0;
+            for_each_character(word, [&](char32_t, std::size_t at, std::size_t size) {
+                if (++count < length) return;
+                visit(byte_range{begin, at + size});
+                begin = at + size;
+                count = 0;
+            });
+        });
+    };
+}
+
 inline pre_tokenizer_step make_pre_tokenizer_step(const json_node& node) {
     const std::string type = node["type"].text();
     const json_node behavior = node["behavior"];
@@ -200,6 +219,17 @@ inline pre_tokenizer_step make_pre_tokenizer_step(const json_node& node) {
     if (type == "Punctuation") {
         return split_at_characters(is_punctuation, parse_split_behavior(behavior, split_behavior::isolated));
     }
+    if (type == "CharDelimiterSplit") {
+        return split_at(pattern(node["delimiter"].text()), split_behavior::removed);
+    }
+    if (type == "BertPreTokenizer") {
+        return [spaces = split_at_characters(is_space, split_behavior::removed),
+                marks = split_at_characters(is_punctuation, split_behavior::isolated)](pre_tokenized& text) {
+            spaces(text);
+            marks(text);
+        };
+    }
+    if (type == "FixedLength") return make_fixed_length(node);
     if (type == "WhitespaceSplit") return split_at_characters(is_space, split_behavior::removed);
     if (type == "Whitespace") {
         // Words are runs of word characters, and runs of what is neither a word character nor a space.

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
+#include <string>
 #include <type_traits>
 #include <utility>
 
@@ -42,11 +43,22 @@ class memory_pool {
     void* allocate(std::size_t bytes) const {
         void* memory = nullptr;
         const device_scope scope(device_);
-        check(cudaMallocFromPoolAsync(&memory, bytes, handle_.get(), stream_), "cudaMallocFromPoolAsync");
+        const cudaError_t status = cudaMallocFromPoolAsync(&memory, bytes, handle_.get(), stream_);
+        if (status == cudaErrorMemoryAllocation) fail(bytes);
+        check(status, "cudaMallocFromPoolAsync");
         return memory;
     }
 
  private:
+    [[noreturn]] static void fail(std::size_t bytes) {
+        std::size_t available = 0, total = 0;
+        cudaGetLastError();  // else the next call reports this one
+        check(cudaMemGetInfo(&available, &total), "cudaMemGetInfo");
+        throw cuda_error("out of device memory: " + std::to_string(bytes) + " bytes were asked for, and " +
+                         std::to_string(available) + " of " + std::to_string(total) +
+                         " are left; use fewer or shorter windows, numbers of 16 bits, or a larger device");
+    }
+
     int device_;
     cudaStream_t stream_;
     unique_handle<cudaMemPool_t, cudaMemPoolDestroy> handle_;
