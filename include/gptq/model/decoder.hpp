@@ -85,8 +85,8 @@ class basic_decoder {
     /// architecture or a setting that is not known, format_error, shape_error or non_finite_error naming the tensor
     /// that is wrong; what check_adapters throws; and what `backend` throws where its memory is exhausted. Neither the
     /// folder nor the adapters are needed afterwards.
-    static basic_decoder load(const io::model_folder& folder, const B& backend = {},
-                              head_form head = head_form::stored, std::span<const adapter> adapters = {});
+    static basic_decoder load(const io::model_folder& folder, const B& backend = {}, head_form head = head_form::stored,
+                              std::span<const adapter> adapters = {});
 
     const model_config& config() const { return config_; }
     const B& backend() const { return backend_; }
