@@ -108,7 +108,8 @@ class evaluation {
         : arguments_(arguments),
           folder_(arguments.model),
           tokenizer_(model::tokenizer::load(arguments.model)),
-          bos_(model::window_bos(model::read_model_config(folder_), tokenizer_)),
+          bos_(model::window_bos(model::parse_model_config(folder_.config(), (folder_.path() / "config.json").string()),
+                                 tokenizer_)),
           texts_(read_texts(tokenizer_, arguments, whole_texts())),
           decoder_(load_decoder(folder_, arguments, backend, arguments.adapters)) {
         if (!arguments.baseline.empty()) {

@@ -67,7 +67,9 @@ TEST_CASE("scales at the limits of halves", "[checks]") {
     const auto check = [&](float first, float second) {
         auto weight = gptq::make_tensor2<float>(2, 4);
         for (std::size_t i = 0; i < 4; ++i) weight(0, i) = first, weight(1, i) = second;
-        model::detail::check_scales(module, settings, weight);
+        model::detail::scale_check scales(module, settings);
+        scales.add(0, gptq::view_of(weight));
+        scales.finish();
     };
     const auto refusal = [&](float first, float second) { return message_of([&] { check(first, second); }); };
     // A symmetric scale of 4 bits is 2 |w| / 15, and the largest half is 65504.

@@ -225,14 +225,18 @@ class model_quantizer {
         {
             const auto held = backend_.floats(layer);
             const matrix_view<const float> W = held.view();  // [N, K]
-            auto target = solver_.template make_matrix<float>(W.rows, W.cols);
-            solver_.for_each_row(W.rows, gptq::detail::copy_row{W, target.view()});
-            if (statistics.drift) record.drift_share = correct_drift(in_backend, target.view(), *statistics.drift);
+            held_matrix corrected;                           // [N, K], or none
+            matrix_view<const float> target = W;             // what the solver is to come close to
+            if (statistics.drift) {
+                corrected = copy_of(W);
+                record.drift_share = correct_drift(in_backend, corrected.view(), *statistics.drift);
+                target = corrected.view();
+            }
             std::optional<measured_layer> result(round(plan, W, statistics));
             record.rtn_error = result->error;
             if (statistics.factor) {
                 result.reset();  // first, so that both are never there at once
-                result.emplace(solve(plan, target.view(), statistics));
+                result.emplace(solve(plan, target, statistics));
             }
             const double energy = output_error(in_backend, W, statistics.H);
             record.error = result->error;
@@ -240,7 +244,7 @@ class model_quantizer {
             record.samples = statistics.H.samples();
             record.damp_percent = result->report.rounded_to_nearest ? 0.0 : result->report.damp_percent;
             backend_.replace(layer, std::as_const(result->values).view());
-            write(module, *plan.settings, *result);
+            write(plan, module, *result);
             warn_about_solver(module.name, result->report);
         }
         record.layer = plan.layer;
@@ -258,7 +262,13 @@ class model_quantizer {
         double error = 0.0;  // tr(D H D')
     };
 
-    std::size_t group_features(const stage_plan& plan, std::size_t in_features) const {
+    held_matrix copy_of(matrix_view<const float> W) const {
+        held_matrix copy = solver_.template make_matrix<float>(W.rows, W.cols);
+        solver_.for_each_row(W.rows, gptq::detail::copy_row{W, copy.view()});
+        return copy;
+    }
+
+    static std::size_t group_features(const stage_plan& plan, std::size_t in_features) {
         return group_size<dynamic>::features(in_features, plan.settings->scheme.group_size);
     }
 
@@ -268,10 +278,8 @@ class model_quantizer {
 
     measured_layer measured(held_layer<solver>&& codes, const solve_report& report, matrix_view<const float> W,
                             const stage_statistics<B>& statistics) const {
-        auto values = solver_.template make_matrix<float>(W.rows, W.cols);
-        auto D = solver_.template make_matrix<float>(W.rows, W.cols);
+        held_matrix values = solver_.template make_matrix<float>(W.rows, W.cols), D = copy_of(W);
         codes.dequantize(values.view());
-        solver_.for_each_row(W.rows, gptq::detail::copy_row{W, D.view()});
         solver_.for_each_row(W.rows, gptq::detail::mix_row{D.view(), values.view(), 1.0f, -1.0f});
         const double error = output_error(in_backend, D.view(), statistics.H);
         return {std::move(codes), std::move(values), report, error};
@@ -344,12 +352,13 @@ class model_quantizer {
                                        std::to_string(report.failed_factorizations) + " smaller ones did not do");
     }
 
-    void write(const module_plan& module, const stage_settings& settings, measured_layer& layer) {
+    void write(const stage_plan& plan, const module_plan& module, measured_layer& layer) {
+        const scheme_config& scheme = plan.settings->scheme;
         quantized_layer q;
         bool sym = true;
-        visit_grid(settings.scheme.grid, [&]<class Grid>() { sym = Grid::sym; });
-        allocate(q, settings.scheme.bits, sym, module.out_features, module.in_features,
-                 group_size<dynamic>::features(module.in_features, settings.scheme.group_size));
+        visit_grid(scheme.grid, [&]<class Grid>() { sym = Grid::sym; });
+        allocate(q, scheme.bits, sym, module.out_features, module.in_features,
+                 group_features(plan, module.in_features));
         layer.codes.download(q.view());
         q.report = layer.report;
         check_scales(module.name, q);

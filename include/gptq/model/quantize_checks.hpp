@@ -6,24 +6,38 @@
 #include <string>
 
 #include <gptq/io/model_folder.hpp>
+#include <gptq/matrix_view.hpp>
 #include <gptq/model/calibration.hpp>
 #include <gptq/model/model_config.hpp>
 #include <gptq/model/quantize_plan.hpp>
-#include <gptq/xtensor/adapt.hpp>
 #include <gptq/xtensor/quantized.hpp>
 
 namespace gptq::model {
 
 namespace detail {
 
-/// Throws unsupported_error, naming the module, where halves cannot hold the scales that its weights need.
-void check_scales(const module_plan& module, const stage_settings& settings, const tensor2<float>& weight);
+/// Whether halves hold the scales that a module needs, from its weights some rows at a time.
+class scale_check {
+ public:
+    scale_check(const module_plan& module, const stage_settings& settings) : module_(module), settings_(settings) {}
 
-/// The same after the work, which moves weights: a scale at the limit was cut off there.
+    /// Rows first, first + 1, ... of the weights. Throws unsupported_error, naming the module, for a scale too large.
+    void add(std::size_t first, matrix_view<const float> rows);
+
+    /// Throws unsupported_error, naming the module, where too much of its weights needs scales too small.
+    void finish() const;
+
+ private:
+    const module_plan& module_;
+    const stage_settings& settings_;
+    double all_ = 0.0, vanishing_ = 0.0;  // squared weights
+};
+
+/// Throws unsupported_error, naming the module, where a scale of its codes is at the limit: it was cut off there.
 void check_scales(const std::string& module, const quantized_layer& layer);
 
 /// One pass over the numbers of all tensors that the model reads. Throws non_finite_error naming the tensor and the
-/// place, and what check_scales throws.
+/// place, and what scale_check throws.
 void check_numbers(const model_config& config, const io::model_folder& folder, const quantization_plan& plan);
 
 }  // namespace detail

@@ -158,23 +158,12 @@ struct paired_sums {
     }
 };
 
-/// A row of logits in host memory at a time.
 template <ModelBackend B>
-class logits_on_host {
- public:
-    logits_on_host(const B& backend, matrix_view<const float> logits) : backend_(backend), logits_(logits) {}
-
-    std::span<const float> row(std::size_t r) {
-        row_.resize(logits_.cols);
-        backend_.read(logits_.block(r, 1, 0, logits_.cols), matrix_view<float>(row_.data(), 1, row_.size()));
-        return row_;
-    }
-
- private:
-    const B& backend_;
-    matrix_view<const float> logits_;
-    std::vector<float> row_;
-};
+matrix<float> on_host(const B& backend, matrix_view<const float> logits) {
+    matrix<float> copy(logits.rows, logits.cols);
+    backend.read(logits, copy.view());
+    return copy;
+}
 
 template <ModelBackend B>
 paired_sums compare_window(const basic_decoder<B>& model, std::span<const std::int32_t> window, token_logits<B>& logits,
@@ -183,10 +172,10 @@ paired_sums compare_window(const basic_decoder<B>& model, std::span<const std::i
     baseline.read(window);
     paired_sums sums;
     for_scored_tokens(model.config(), window.size(), [&](std::size_t first, std::size_t count) {
-        logits_on_host<B> ours(model.backend(), logits(first, count));
-        logits_on_host<B> theirs(model.backend(), baseline(first, count));
+        const matrix<float> ours = on_host(model.backend(), logits(first, count));
+        const matrix<float> theirs = on_host(model.backend(), baseline(first, count));
         for (std::size_t t = 0; t < count; ++t)
-            sums.add(ours.row(t), theirs.row(t), static_cast<std::size_t>(window[first + t + 1]));
+            sums.add(ours.view().row(t), theirs.view().row(t), static_cast<std::size_t>(window[first + t + 1]));
     });
     return sums;
 }

@@ -53,45 +53,27 @@ inline float least_scale(float largest, const stage_settings& settings) {
     return (settings.scheme.grid == grid_kind::sym ? 2.0f : 1.0f) * largest / steps;
 }
 
-/// What the scales of a module need, from its weights some rows at a time.
-class scale_check {
- public:
-    scale_check(const module_plan& module, const stage_settings& settings) : module_(module), settings_(settings) {}
-
-    /// Rows first, first + 1, ... of the weights.
-    void add(std::size_t first, matrix_view<const float> rows) {
-        for (std::size_t r = 0; r < rows.rows; ++r) {
-            float largest = 0.0f;
-            double squares = 0.0;
-            for (const float w : rows.row(r)) {
-                largest = std::max(largest, std::abs(w));
-                squares += static_cast<double>(w) * static_cast<double>(w);
-            }
-            const float scale = least_scale(largest, settings_);
-            if (scale > largest_scale)
-                fail_about_scales(module_.name, "row " + std::to_string(first + r) + " has weights of up to " +
-                                                    number_string(largest) + ", too large for its scales");
-            all_ += squares;
-            if (scale < smallest_exact_scale) vanishing_ += squares;
+GPTQ_INLINE void scale_check::add(std::size_t first, matrix_view<const float> rows) {
+    for (std::size_t r = 0; r < rows.rows; ++r) {
+        float largest = 0.0f;
+        double squares = 0.0;
+        for (const float w : rows.row(r)) {
+            largest = std::max(largest, std::abs(w));
+            squares += static_cast<double>(w) * static_cast<double>(w);
         }
+        const float scale = least_scale(largest, settings_);
+        if (scale > largest_scale)
+            fail_about_scales(module_.name, "row " + std::to_string(first + r) + " has weights of up to " +
+                                                number_string(largest) + ", too large for its scales");
+        all_ += squares;
+        if (scale < smallest_exact_scale) vanishing_ += squares;
     }
+}
 
-    void finish() const {
-        if (vanishing_ > vanishing_share * all_)
-            fail_about_scales(module_.name, "its weights are too small for its scales (below " +
-                                                number_string(smallest_exact_scale) + ")");
-    }
-
- private:
-    const module_plan& module_;
-    const stage_settings& settings_;
-    double all_ = 0.0, vanishing_ = 0.0;
-};
-
-GPTQ_INLINE void check_scales(const module_plan& module, const stage_settings& settings, const tensor2<float>& weight) {
-    scale_check check(module, settings);
-    check.add(0, view_of(weight));
-    check.finish();
+GPTQ_INLINE void scale_check::finish() const {
+    if (vanishing_ > vanishing_share * all_)
+        fail_about_scales(module_.name, "its weights are too small for its scales (below " +
+                                            number_string(smallest_exact_scale) + ")");
 }
 
 GPTQ_INLINE void check_scales(const std::string& module, const quantized_layer& layer) {
@@ -100,7 +82,7 @@ GPTQ_INLINE void check_scales(const std::string& module, const quantized_layer& 
         fail_about_scales(module, "a scale reached " + number_string(largest_scale));
 }
 
-/// check_scales of a module's weights in a folder, without memory for all of them.
+/// scale_check of a module's weights in a folder, without memory for all of them.
 inline void check_stored_scales(const io::model_folder& folder, const std::string& name, const module_plan& module,
                                 const stage_settings& settings) {
     scale_check check(module, settings);

@@ -108,7 +108,7 @@ struct tried_candidate {
 template <kernel_context Context>
 constexpr tried_candidate best_of_lanes(Context& ctx, tried_candidate best) {
     for (std::size_t mask = warp_size / 2; mask > 0; mask /= 2) {
-        const tried_candidate other{shuffle_xor_double(ctx, best.loss, mask), ctx.shuffle_xor(best.index, mask)};
+        const tried_candidate other{exchange(ctx, best.loss, mask), ctx.shuffle_xor(best.index, mask)};
         if (other.better_than(best)) best = other;
     }
     return best;

@@ -12,6 +12,7 @@
 
 #include <gptq/backends/cuda/context.hpp>
 #include <gptq/backends/cuda/numbers.hpp>
+#include <gptq/backends/cuda/warp_sum.hpp>
 #include <gptq/half.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/model/architecture.hpp>
@@ -60,7 +61,7 @@ struct row_blocks {
     /// them. All threads of the block call it, those without a row too.
     template <class Context, class T, class Join>
     constexpr T join(Context& ctx, T value, const Join& joined) const {
-        for (std::size_t mask = warp_size / 2; mask > 0; mask /= 2) value = joined(value, ctx.shuffle_xor(value, mask));
+        for (std::size_t mask = warp_size / 2; mask > 0; mask /= 2) value = joined(value, exchange(ctx, value, mask));
         if (short_rows()) return value;
         const auto parts = ctx.template shared<T>(0, warps);
         ctx.barrier();  // those who still read what was here before
@@ -70,9 +71,9 @@ struct row_blocks {
         for (std::size_t w = 1; w < warps; ++w) all = joined(all, parts[w]);
         return all;
     }
-    template <class Context>
-    constexpr float sum(Context& ctx, float value) const {
-        return join(ctx, value, [](float a, float b) { return a + b; });
+    template <class Context, class T>
+    constexpr T sum(Context& ctx, T value) const {
+        return join(ctx, value, [](T a, T b) { return a + b; });
     }
 };
 
@@ -315,14 +316,11 @@ struct score_kernel {
         double sum = 0.0;
         if (has_row)
             blocks().for_each(ctx, [&](std::size_t c) { sum += static_cast<double>(std::exp(logits(r, c) - top)); });
-        // Shuffles take words of 4 bytes: what a thread's sum has beyond a float is summed by itself.
-        const float rest = blocks().sum(ctx, static_cast<float>(sum - static_cast<double>(static_cast<float>(sum))));
-        const float whole = blocks().sum(ctx, static_cast<float>(sum));
+        sum = blocks().sum(ctx, sum);
         const bool writes = blocks().short_rows() ? ctx.lane() == 0 : ctx.thread() == 0;
         if (!has_row || !writes) return;
         const float target = logits(r, static_cast<std::size_t>(targets(0, r)));
-        result(r, 0) = std::log(static_cast<double>(whole) + static_cast<double>(rest)) + static_cast<double>(top) -
-                       static_cast<double>(target);
+        result(r, 0) = std::log(sum) + static_cast<double>(top) - static_cast<double>(target);
     }
 };
 
