@@ -14,6 +14,9 @@
 
 namespace gptq::model::detail {
 
+/// Sequences of steps and classes of characters may contain their like; no real file nests them this deep.
+inline constexpr int max_nesting = 8;
+
 /// Refers to a value; the document must outlive it. Accessors throw format_error if the file has something else there.
 class json_node {
  public:

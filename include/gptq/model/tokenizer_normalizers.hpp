@@ -11,9 +11,6 @@
 
 namespace gptq::model::detail {
 
-/// Sequences of steps may contain sequences; no real file nests them this deep.
-inline constexpr int max_nesting = 8;
-
 /// Appends what `make` gives for `node` to `steps`, or for each element of it if it is a Sequence of `key`.
 template <class Step, class Make>
 void flatten_sequence(const json_node& node, const char* key, std::vector<Step>& steps, const Make& make,

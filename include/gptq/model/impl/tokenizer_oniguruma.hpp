@@ -10,7 +10,6 @@
 
 #include <gptq/compiled.hpp>
 #include <gptq/model/tokenizer_json.hpp>
-#include <gptq/model/tokenizer_normalizers.hpp>
 #include <gptq/model/tokenizer_oniguruma.hpp>
 #include <gptq/model/tokenizer_properties.hpp>
 
