@@ -94,6 +94,7 @@ requires QuantGrid<Grid, Bits> solve_report solve(in_backend_t, matrix_view<cons
                                                   const quantize_options& options, O& observer, const Grid& grid = {}) {
     const std::size_t N = weights.rows, K = weights.cols;
     solve_report report = detail::begin_report(f, options);
+    result.template made_by<Bits>(grid);
     const B& backend = f.backend;
     if (!f.positive_definite) {
         round_to_nearest_into<Bits>(in_backend, backend, weights, f.group_features, result, grid);

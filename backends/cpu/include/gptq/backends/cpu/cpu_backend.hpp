@@ -65,8 +65,8 @@ struct cpu_backend : host_memory {
         });
     }
 
-    /// The same with more than one candidate: plain loops, but for the fits of grids that search.
-    template <int Bits, class Grid>
+    /// The same with more than one candidate: plain loops, but for the fits of affine grids that search.
+    template <int Bits, AffineGrid Grid>
     void for_each_row(
         std::size_t n,
         const detail::k_best_row<Bits, detail::quantize_row<Bits, searched_by_loss<Grid>>>& search) const {
@@ -75,7 +75,7 @@ struct cpu_backend : host_memory {
     }
 
     /// The grids of groups that are fitted outside that loop.
-    template <int Bits, class Grid>
+    template <int Bits, AffineGrid Grid>
     void for_each_row(std::size_t n, const detail::fit_row<Bits, searched_by_loss<Grid>>& fit) const {
         const auto grid = detail::with_kernels(fit.grid, kernels::find_column_kernels(best_isa()));
         for_each_row(n, detail::fit_row<Bits, detail::searched_by_kernel<Grid>>{

@@ -19,8 +19,8 @@
 
 namespace gptq::detail {
 
-/// searched_by_loss<Grid>, its losses summed by a kernel.
-template <class Grid>
+/// searched_by_loss<Grid>, its losses summed by a kernel, which knows affine grids only.
+template <AffineGrid Grid>
 struct searched_by_kernel : Grid {
     kernels::column_kernels kernel;
 
@@ -48,7 +48,7 @@ template <class Grid>
 Grid with_kernels(const Grid& grid, const kernels::column_kernels&) {
     return grid;
 }
-template <class Grid>
+template <AffineGrid Grid>
 searched_by_kernel<Grid> with_kernels(const searched_by_loss<Grid>& grid, const kernels::column_kernels& kernel) {
     return {grid, kernel};
 }
