@@ -91,6 +91,14 @@ struct merge_arguments : common_arguments {
 };
 void merge(const merge_arguments& arguments);
 
+struct convert_arguments : common_arguments {
+    std::string out;
+    std::string format;
+    std::string base;           ///< the float GGUF file, with format gguf
+    std::string rest = "keep";  ///< or q8_0: of the matrices that are not quantized, with format gguf
+};
+void convert(const convert_arguments& arguments);
+
 struct bench_arguments : run_arguments {
     std::size_t prompt = 128;
     std::size_t tokens = 64;
