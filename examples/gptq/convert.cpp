@@ -42,9 +42,9 @@ void convert_to_gguf(const convert_arguments& arguments, const io::model_folder&
 
 /// The layer that a tensor is a part of in the description's format; empty for tensors that are no part of one.
 std::string module_of(const io::model_folder& folder, const std::string& tensor) {
-    static constexpr std::string_view parts[] = {"qweight",       "qzeros",       "scales",           "g_idx",
-                                                 "weight_packed", "weight_scale", "weight_zero_point", "weight_shape",
-                                                 "weight_g_idx"};
+    static constexpr std::string_view parts[] = {
+        "qweight",           "qzeros",       "scales",      "g_idx", "weight_packed", "weight_scale",
+        "weight_zero_point", "weight_shape", "weight_g_idx"};
     const std::size_t dot = tensor.rfind('.');
     if (dot == std::string::npos) return {};
     const std::string module = tensor.substr(0, dot), part = tensor.substr(dot + 1);
@@ -59,8 +59,7 @@ void convert_folder(const convert_arguments& arguments, const io::model_folder& 
         {"gptq_v2", io::checkpoint_format::gptq_v2},
         {"compressed-tensors", io::checkpoint_format::compressed_tensors}};
     const auto source = io::quantization_config::parse(folder);
-    if (!source)
-        throw gptq::format_error(arguments.model + ": is not quantized; give the folder that quantize wrote");
+    if (!source) throw gptq::format_error(arguments.model + ": is not quantized; give the folder that quantize wrote");
     io::quantization_config config = *source;
     config.format = formats.at(arguments.format);
     io::folder_writer writer(arguments.out);

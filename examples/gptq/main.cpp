@@ -138,7 +138,15 @@ void add_run_options(CLI::App& command, run_arguments& a) {
     command.add_option("--activation", a.activation, "what inputs of quantized layers are rounded to")
         ->check(CLI::IsMember({"exact", "int16", "int8"}))
         ->capture_default_str();
-    command.add_flag("--head-8bit", a.head_in_8_bits, "round the output layer to 8 bits in memory");
+    command.add_flag("--head-8bit,!--no-head-8bit", a.head_in_8_bits,
+                     "round the output layer of a quantized model to 8 bits in memory");
+    command.add_flag_callback(
+        "--exact",
+        [&a] {
+            a.activation = "exact";
+            a.head_in_8_bits = false;
+        },
+        "round nothing: --activation exact --no-head-8bit");
     add_texts(command, "--adapter", a.adapters,
               "folder of a LoRA adapter, or FOLDER:WEIGHT to scale it; may be given several times");
 }

@@ -40,8 +40,8 @@ struct scene {
     /// A quantized copy.
     fs::path quantized(const std::string& name, const std::vector<std::string>& options) const {
         const fs::path out = dir.path() / name;
-        std::vector<std::string> arguments = {"quantize", model, out,  "--calib",    text, "--seqlen", "32", "--nsamples",
-                                              "4",        "--group-size", "32"};
+        std::vector<std::string> arguments = {"quantize", model,        out, "--calib",      text, "--seqlen",
+                                              "32",       "--nsamples", "4", "--group-size", "32"};
         arguments.insert(arguments.end(), options.begin(), options.end());
         const run_result made = run_program(arguments);
         INFO(made.err);
@@ -78,8 +78,7 @@ std::size_t differing(const fs::path& file, const fs::path& folder) {
                                           query ? "model.layers.1.self_attn.q_proj" : "model.layers.0.mlp.down_proj");
         for (std::size_t r = 0; r < tensor.shape[0]; ++r)
             for (std::size_t b = 0; b < tensor.shape[1] / 32; ++b) {
-                const auto block =
-                    T::decode(tensor.bytes.subspan((r * tensor.shape[1] / 32 + b) * T::bytes, T::bytes));
+                const auto block = T::decode(tensor.bytes.subspan((r * tensor.shape[1] / 32 + b) * T::bytes, T::bytes));
                 // Heads of 16 rows: row 2 i + j of the file is row i + 8 j of the layer.
                 const std::size_t n = query ? r / 16 * 16 + r % 16 / 2 + 8 * (r % 2) : r;
                 for (std::size_t i = 0; i < 32; ++i) {

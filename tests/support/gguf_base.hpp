@@ -50,8 +50,8 @@ inline std::vector<float> interleaved(const gptq::tensor2<float>& W, std::size_t
 inline void write_gguf_base(const std::filesystem::path& path, const gptq::io::model_folder& folder, std::size_t blocks,
                             std::uint32_t heads, std::uint32_t kv_heads) {
     static const std::vector<std::pair<std::string, std::string>> names = {
-        {"attn_q", "self_attn.q_proj"}, {"attn_k", "self_attn.k_proj"}, {"attn_v", "self_attn.v_proj"},
-        {"attn_output", "self_attn.o_proj"}, {"ffn_gate", "mlp.gate_proj"}, {"ffn_up", "mlp.up_proj"},
+        {"attn_q", "self_attn.q_proj"},      {"attn_k", "self_attn.k_proj"}, {"attn_v", "self_attn.v_proj"},
+        {"attn_output", "self_attn.o_proj"}, {"ffn_gate", "mlp.gate_proj"},  {"ffn_up", "mlp.up_proj"},
         {"ffn_down", "mlp.down_proj"}};
     std::vector<std::pair<std::string, std::string>> tensors = {{"token_embd.weight", "model.embed_tokens.weight"},
                                                                 {"output.weight", "lm_head.weight"}};

@@ -13,8 +13,8 @@ namespace gptq::io {
 
 /// What became of the checkpoint.
 struct gguf_result {
-    std::size_t layers = 0;       ///< written from codes
-    std::size_t bytes = 0;        ///< of all tensors
+    std::size_t layers = 0;          ///< written from codes
+    std::size_t bytes = 0;           ///< of all tensors
     std::vector<std::string> types;  ///< of the layers, each once, e.g. "q4_0"
 };
 
@@ -31,8 +31,8 @@ enum class gguf_rest { keep, q8_0 };
 /// Throws unsupported_error naming the layer for act-order groups, for groups that no block fits in, and for levels
 /// that no type holds; format_error where `base` is no float file of the same model; what gguf_file and write_gguf
 /// throw.
-gguf_result export_gguf(const model_folder& folder, const std::filesystem::path& base,
-                        const std::filesystem::path& out, gguf_rest rest = gguf_rest::keep);
+gguf_result export_gguf(const model_folder& folder, const std::filesystem::path& base, const std::filesystem::path& out,
+                        gguf_rest rest = gguf_rest::keep);
 
 }  // namespace gptq::io
 

@@ -19,11 +19,11 @@
 #include <gptq/error.hpp>
 #include <gptq/half.hpp>
 #include <gptq/io/gguf.hpp>
+#include <gptq/io/gguf_export.hpp>
 #include <gptq/io/model_folder.hpp>
 #include <gptq/io/quantization_config.hpp>
 #include <gptq/io/quantized_tensors.hpp>
 #include <gptq/layouts/ggml_blocks.hpp>
-#include <gptq/io/gguf_export.hpp>
 #include <gptq/xtensor/quantized.hpp>
 
 namespace gptq::io {
@@ -122,8 +122,9 @@ inline gguf_type gguf_type_of(const quantized_layer& q, const std::string& where
                                 " inputs, and rows of GGUF's blocks are multiples of 32");
     for (std::size_t k = 0; k < q.in_features(); ++k)
         if (q.g_idx(k) != q.g_idx(k - k % layout::ggml_block))
-            throw unsupported_error(where + ": has groups that blocks of 32 neighbours do not fit in; quantize with "
-                                            "--order gar and a group size that is a multiple of 32");
+            throw unsupported_error(where +
+                                    ": has groups that blocks of 32 neighbours do not fit in; quantize with "
+                                    "--order gar and a group size that is a multiple of 32");
     int least = 0, most = 0;
     for (std::size_t n = 0; n < q.out_features(); ++n)
         for (std::size_t k = 0; k < q.in_features(); ++k) {
@@ -192,8 +193,7 @@ inline void round_to_q8_0(const gguf_tensor& tensor, std::span<std::byte> out) {
 /// One run of export_gguf.
 class gguf_exporter {
  public:
-    gguf_exporter(const model_folder& folder, const quantization_config& config, const gguf_file& base,
-                  gguf_rest rest)
+    gguf_exporter(const model_folder& folder, const quantization_config& config, const gguf_file& base, gguf_rest rest)
         : folder_(folder), config_(config), base_(base) {
         for (const gguf_tensor& tensor : base.tensors()) plan(tensor, rest);
         check_complete();
@@ -206,14 +206,14 @@ class gguf_exporter {
             result.bytes += outputs_[i].bytes;
             if (modules_[i].empty()) continue;
             ++result.layers;
-            const auto [name, number] = visit_ggml(
-                outputs_[i].type, []<class T>() { return std::pair(std::string(T::name), T::file_type); });
+            const auto [name, number] =
+                visit_ggml(outputs_[i].type, []<class T>() { return std::pair(std::string(T::name), T::file_type); });
             if (std::find(result.types.begin(), result.types.end(), name) == result.types.end())
                 result.types.push_back(name);
             file_type = number;
         }
         write_gguf(out, base_, file_type, outputs_,
-                       [this](std::size_t i, std::span<std::byte> bytes) { fill(i, bytes); });
+                   [this](std::size_t i, std::span<std::byte> bytes) { fill(i, bytes); });
         return result;
     }
 
