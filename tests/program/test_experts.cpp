@@ -185,7 +185,7 @@ TEST_CASE("experts go through the program: quantize, eval, generate, inspect") {
     const double float_perplexity = perplexity(f.source);
     for (const std::vector<std::string>& more : {std::vector<std::string>{}, {"--best"}}) {
         const fs::path out = f.temporary.path() / ("out" + std::to_string(more.size()));
-        std::vector<std::string> arguments = {"quantize", f.source.string(), out.string(), "--data",
+        std::vector<std::string> arguments = {"quantize", f.source.string(), out.string(), "--calib",
                                               text,       "--nsamples",      "8",          "--seqlen",
                                               "64",       "--group-size",    "32"};
         arguments.insert(arguments.end(), more.begin(), more.end());
