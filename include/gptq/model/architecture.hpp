@@ -104,6 +104,8 @@ struct architecture {
     config_flag norm_before = {"", true};      ///< norms read a branch's input (true) or the sum after it (false)
     config_flag norm_parameters = {"", true};  ///< norms have weights
     config_flag removes_final_norm = {"", false};
+    bool has_multipliers = false;     ///< of embeddings, scores, branches and logits, in config.json (Granite)
+    bool skips_rotation = false;      ///< in some blocks: those with 0 in no_rope_layers, else every fourth (SmolLM3)
     bool norms_all_heads = false;     ///< q_norm and k_norm take all heads of a token together, not each by itself
     expert_rules experts = {};        ///< of MLPs that consist of experts
     std::size_t position_offset = 0;  ///< first row of the table of learned positions that is used
@@ -116,6 +118,14 @@ inline constexpr tensor_names sandwich_names = {.attention_out_norm = "post_atte
                                                 .mlp_out_norm = "post_feedforward_layernorm",
                                                 .q_norm = "self_attn.q_norm",
                                                 .k_norm = "self_attn.k_norm"};
+
+/// Branches read the states as they are, and are normalized before they are added.
+inline constexpr tensor_names norms_after_names = {.attention_norm = "",
+                                                   .attention_out_norm = "post_attention_layernorm",
+                                                   .mlp_norm = "",
+                                                   .mlp_out_norm = "post_feedforward_layernorm",
+                                                   .q_norm = "self_attn.q_norm",
+                                                   .k_norm = "self_attn.k_norm"};
 
 inline constexpr tensor_names opt_names = {.embedding = "model.decoder.embed_tokens",
                                            .positions = "model.decoder.embed_positions",
@@ -133,7 +143,7 @@ inline constexpr tensor_names opt_names = {.embedding = "model.decoder.embed_tok
 }  // namespace detail
 
 /// Every architecture the library runs. SmolLM2 and all versions of Llama are "llama".
-inline constexpr std::array<architecture, 11> architectures = {{
+inline constexpr std::array<architecture, 14> architectures = {{
     {.model_type = "llama", .class_name = "LlamaForCausalLM"},
 
     {.model_type = "mistral",
@@ -187,6 +197,23 @@ inline constexpr std::array<architecture, 11> architectures = {{
      .qkv_bias = {},
      .o_bias = {},
      .mlp_bias = {}},
+
+    {.model_type = "granite", .class_name = "GraniteForCausalLM", .has_multipliers = true},
+
+    {.model_type = "smollm3",
+     .class_name = "SmolLM3ForCausalLM",
+     .default_kv_heads = 4,
+     .tied_by_default = true,
+     .windows = window_rule::refused,
+     .default_theta = 2000000.0,
+     .skips_rotation = true},
+
+    {.model_type = "olmo2",
+     .class_name = "Olmo2ForCausalLM",
+     .names = detail::norms_after_names,
+     .default_norm_eps = 1e-5,
+     .mlp_bias = {},
+     .norms_all_heads = true},
 
     {.model_type = "mixtral",
      .class_name = "MixtralForCausalLM",

@@ -80,15 +80,34 @@ inline mlp_activation parse_activation(const config_values& values, const archit
                        "is \"" + name + "\"; silu, gelu, gelu_pytorch_tanh and relu are supported");
 }
 
+/// The rest of `rope`. (Peng et al. 2023)
+inline rope_settings parse_yarn(const config_values& values, rope_settings rope, std::size_t max_positions) {
+    rope.scaling = rope_scaling::yarn;
+    rope.low_freq_factor = values.positive("beta_slow", 1.0);
+    rope.high_freq_factor = values.positive("beta_fast", 32.0);
+    if (rope.high_freq_factor <= rope.low_freq_factor) values.fail("beta_fast", "is not above beta_slow");
+    rope.original_positions = values.positive("original_max_position_embeddings", static_cast<double>(max_positions));
+    rope.whole_pairs = values.flag("truncate", true);
+    const auto sharpening = [&](double scale) {
+        return rope.factor <= 1.0 ? 1.0 : 0.1 * scale * std::log(rope.factor) + 1.0;
+    };
+    const bool both = values.find("mscale") != nullptr && values.find("mscale_all_dim") != nullptr;
+    const double usual =
+        both ? sharpening(values.positive("mscale")) / sharpening(values.positive("mscale_all_dim")) : sharpening(1.0);
+    rope.attention_factor = values.positive("attention_factor", usual);
+    return rope;
+}
+
 inline rope_settings parse_rope(const config_values& values, double theta, std::size_t max_positions) {
     rope_settings rope{.theta = values.positive("rope_theta", theta)};
     if (values.positive("partial_rotary_factor", 1.0) != 1.0)
         values.unsupported("partial_rotary_factor", "is not 1; heads that rotate only in part are not supported");
     const std::string type = values.text("rope_type", values.text("type", "default"));
     if (type == "default") return rope;
-    if (type != "linear" && type != "llama3")
-        values.unsupported("rope_type", "is \"" + type + "\"; default, linear and llama3 are supported");
+    if (type != "linear" && type != "llama3" && type != "yarn")
+        values.unsupported("rope_type", "is \"" + type + "\"; default, linear, llama3 and yarn are supported");
     rope.factor = values.positive("factor");
+    if (type == "yarn") return parse_yarn(values, rope, max_positions);
     rope.scaling = type == "linear" ? rope_scaling::linear : rope_scaling::llama3;
     if (rope.scaling == rope_scaling::linear) return rope;
     rope.low_freq_factor = values.positive("low_freq_factor");
@@ -205,6 +224,28 @@ inline void parse_experts(const config_values& values, model_config& c) {
     }
 }
 
+inline void parse_multipliers(const config_values& values, model_config& c) {
+    if (!c.arch.has_multipliers) return;
+    c.embedding_scale = static_cast<float>(values.positive("embedding_multiplier", 1.0));
+    c.attention_scale = static_cast<float>(values.positive("attention_multiplier", 1.0));
+    c.branch_scale = static_cast<float>(values.positive("residual_multiplier", 1.0));
+    c.logit_scale = static_cast<float>(1.0 / values.positive("logits_scaling", 1.0));
+}
+
+/// Which blocks do without rotation.
+inline std::vector<bool> parse_unrotated(const config_values& values, const model_config& c) {
+    std::vector<bool> unrotated;
+    if (!c.arch.skips_rotation) return unrotated;
+    const std::size_t every = values.size("no_rope_layer_interval", largest_count, 4);
+    for (std::size_t i = 0; i < c.blocks; ++i) unrotated.push_back((i + 1) % every == 0);
+    const nlohmann::json* list = values.find("no_rope_layers");
+    if (list == nullptr) return unrotated;
+    if (!list->is_array() || list->size() != c.blocks)
+        values.fail("no_rope_layers", "is not a list of " + std::to_string(c.blocks) + " numbers, one for each block");
+    for (std::size_t i = 0; i < c.blocks; ++i) unrotated[i] = list->at(i) == 0;
+    return unrotated;
+}
+
 inline void parse_sizes(const config_values& values, model_config& c) {
     const architecture& a = c.arch;
     c.vocab_size = values.size("vocab_size", largest_vocabulary);
@@ -256,6 +297,8 @@ GPTQ_INLINE model_config parse_model_config(const nlohmann::json& json, const st
                                     : values.positive(c.arch.query_scalar_key, c.arch.default_query_scalar);
     c.attention_scale = static_cast<float>(1.0 / std::sqrt(query_scalar));
     if (c.arch.scales_embedding) c.embedding_scale = std::sqrt(static_cast<float>(c.hidden_size));
+    detail::parse_multipliers(values, c);
+    c.unrotated = detail::parse_unrotated(values, c);
     c.tied_embeddings = values.flag("tie_word_embeddings", c.arch.tied_by_default);
     c.qkv_bias = flag(c.arch.qkv_bias);
     c.o_bias = flag(c.arch.o_bias);
