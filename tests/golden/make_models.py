@@ -17,7 +17,7 @@ import sys
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import (AutoModelForCausalLM, Gemma3TextConfig, GraniteConfig, LlamaConfig, MistralConfig, MixtralConfig,
-                          Olmo2Config, OlmoeConfig, OPTConfig, Phi3Config, Qwen2Config, Qwen2MoeConfig, Qwen3Config,
+                          Olmo2Config, OlmoeConfig, OPTConfig, Phi3Config, PhiConfig, Qwen2Config, Qwen2MoeConfig, Qwen3Config,
                           Qwen3MoeConfig, SmolLM3Config)
 
 OUT = pathlib.Path(__file__).parent / "models"
@@ -77,6 +77,9 @@ MODELS = {
     "llama-yarn": (LlamaConfig(**SMALL, num_key_value_heads=2, head_dim=16,
                                rope_parameters=dict(rope_type="yarn", rope_theta=300.0, factor=4.0, beta_fast=8.0,
                                                     original_max_position_embeddings=16)), torch.float16, None),
+    "phi": (PhiConfig(**SMALL, num_key_value_heads=2,
+                      rope_parameters=dict(rope_type="default", rope_theta=10000.0, partial_rotary_factor=0.5)),
+            torch.float16, None),
 }
 
 
@@ -142,7 +145,7 @@ def greedy(model, ids, count):
     return ids[-count:]
 
 
-STAGES = [("q_proj", "qkv_proj"), ("o_proj", "out_proj"), ("up_proj", "gate_up_proj", "fc1"), ("down_proj", "fc2")]
+STAGES = [("q_proj", "qkv_proj"), ("o_proj", "out_proj", "dense"), ("up_proj", "gate_up_proj", "fc1"), ("down_proj", "fc2")]
 
 
 def stage_inputs(model, ids, block):

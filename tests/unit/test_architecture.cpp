@@ -54,8 +54,9 @@ TEST_CASE("every architecture of the table has defaults that work", "[architectu
         CHECK(c.windows.size() == 4);
         CHECK(c.tied_embeddings ==
               (a.model_type == "gemma3_text" || a.model_type == "smollm3" || a.model_type == "opt"));
-        CHECK(c.qkv_bias == (a.model_type == "qwen2" || a.model_type == "qwen2_moe" || a.model_type == "opt"));
-        const std::vector<std::string_view> coarse{"opt", "phi3", "olmo2", "mixtral", "olmoe"};
+        CHECK(c.qkv_bias == (a.model_type == "qwen2" || a.model_type == "qwen2_moe" || a.model_type == "phi" ||
+                             a.model_type == "opt"));
+        const std::vector<std::string_view> coarse{"opt", "phi3", "phi", "olmo2", "mixtral", "olmoe"};
         CHECK(c.norm_eps == (std::ranges::count(coarse, a.model_type) != 0 ? 1e-5 : 1e-6));
         CHECK(c.block_prefix(3) == (a.model_type == "opt" ? "model.decoder.layers.3." : "model.layers.3."));
     }

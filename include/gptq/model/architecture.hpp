@@ -104,6 +104,8 @@ struct architecture {
     config_flag norm_before = {"", true};      ///< norms read a branch's input (true) or the sum after it (false)
     config_flag norm_parameters = {"", true};  ///< norms have weights
     config_flag removes_final_norm = {"", false};
+    bool parallel = false;            ///< attention and MLP both read the states at the block's start
+    double default_rotary_share = 0;  ///< for partial_rotary_factor: of a head's features; 0: heads rotate as a whole
     bool has_multipliers = false;     ///< of embeddings, scores, branches and logits, in config.json (Granite)
     bool skips_rotation = false;      ///< in some blocks: those with 0 in no_rope_layers, else every fourth (SmolLM3)
     bool norms_all_heads = false;     ///< q_norm and k_norm take all heads of a token together, not each by itself
@@ -127,6 +129,14 @@ inline constexpr tensor_names norms_after_names = {.attention_norm = "",
                                                    .q_norm = "self_attn.q_norm",
                                                    .k_norm = "self_attn.k_norm"};
 
+/// One norm serves both branches.
+inline constexpr tensor_names phi_names = {.final_norm = "model.final_layernorm",
+                                           .o = "self_attn.dense",
+                                           .gate = "",
+                                           .up = "mlp.fc1",
+                                           .down = "mlp.fc2",
+                                           .mlp_norm = "input_layernorm"};
+
 inline constexpr tensor_names opt_names = {.embedding = "model.decoder.embed_tokens",
                                            .positions = "model.decoder.embed_positions",
                                            .project_in = "model.decoder.project_in",
@@ -143,7 +153,7 @@ inline constexpr tensor_names opt_names = {.embedding = "model.decoder.embed_tok
 }  // namespace detail
 
 /// Every architecture the library runs. SmolLM2 and all versions of Llama are "llama".
-inline constexpr std::array<architecture, 14> architectures = {{
+inline constexpr std::array<architecture, 15> architectures = {{
     {.model_type = "llama", .class_name = "LlamaForCausalLM"},
 
     {.model_type = "mistral",
@@ -196,7 +206,21 @@ inline constexpr std::array<architecture, 14> architectures = {{
      .default_window = 0,
      .qkv_bias = {},
      .o_bias = {},
-     .mlp_bias = {}},
+     .mlp_bias = {},
+     .default_rotary_share = 1.0},
+
+    {.model_type = "phi",
+     .class_name = "PhiForCausalLM",
+     .names = detail::phi_names,
+     .norm_eps_key = "layer_norm_eps",
+     .default_norm_eps = 1e-5,
+     .default_activation = "gelu_new",
+     .norm = norm_kind::layer,
+     .qkv_bias = {"", true},
+     .o_bias = {"", true},
+     .mlp_bias = {"", true},
+     .parallel = true,
+     .default_rotary_share = 0.5},
 
     {.model_type = "granite", .class_name = "GraniteForCausalLM", .has_multipliers = true},
 

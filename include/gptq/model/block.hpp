@@ -185,6 +185,7 @@ class block_run {
     bool begun_ = false;
     matrix_view<number> buffer_;         // [tokens, features of the branch]
     inputs_view branch_;                 // what the step reads [tokens, hidden]
+    inputs_view beside_;                 // what the second step reads where both read the states at the block\'s start
     inputs_view inputs_;                 // of the current site
     std::vector<expert_tokens> routed_;  // of each expert, then of the shared one
 };

@@ -42,6 +42,7 @@ struct model_config {
     std::size_t heads = 0;
     std::size_t kv_heads = 0;
     std::size_t head_dim = 0;
+    std::size_t rotary_features = 0;  ///< of each head, the first ones; even
     std::size_t max_positions = 0;
 
     mlp_activation activation = mlp_activation::silu;

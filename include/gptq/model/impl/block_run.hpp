@@ -75,6 +75,10 @@ void block_run<B>::for_all_tokens(const std::function<void(inputs_view)>& look) 
 
 template <ModelBackend B>
 void block_run<B>::enter_step() {
+    if (config_.arch.parallel && step_ == 1) {
+        inputs_ = branch_ = beside_;
+        return;
+    }
     const bool attends = step().kind == step_kind::attention;
     const std::size_t widest = attends ? std::max(config_.hidden_size, config_.query_features()) : config_.hidden_size;
     buffer_ = buffers_.branch_input.shaped(backend_, hidden_.rows, widest);
@@ -88,6 +92,11 @@ void block_run<B>::enter_step() {
         backend_.convert(hidden_, x);
     }
     inputs_ = branch_;
+    if (config_.arch.parallel) {
+        const auto beside = buffers_.beside.shaped(backend_, hidden_.rows, config_.hidden_size);
+        backend_.normalize(*weights_.norm(weights_.what.steps[1].before), hidden_, beside);
+        beside_ = beside;
+    }
     if (step().kind == step_kind::experts) route_tokens();
 }
 
@@ -121,8 +130,8 @@ void block_run<B>::attend(inputs_view x, const std::optional<kv_rows<number>>& c
     normalize_heads(norm_place::q, q);
     normalize_heads(norm_place::k, k);
     if (rotates_) {
-        backend_.rotate(rope_.cosines.view(), rope_.sines.view(), q);
-        backend_.rotate(rope_.cosines.view(), rope_.sines.view(), k);
+        backend_.rotate(rope_.cosines.view(), rope_.sines.view(), config_.head_dim, q);
+        backend_.rotate(rope_.cosines.view(), rope_.sines.view(), config_.head_dim, k);
     }
     const attention_shape shape{.heads = config_.heads,
                                 .kv_heads = config_.kv_heads,

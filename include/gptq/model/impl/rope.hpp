@@ -16,10 +16,10 @@ namespace gptq::model {
 
 namespace detail {
 
-/// How much of its speed pair i of head_dim / 2 keeps by yarn: all of it before the pair that turns high_freq_factor
-/// times in the original context, none after the one that turns low_freq_factor times.
-inline double kept_by_yarn(const rope_settings& rope, std::size_t i, std::size_t head_dim) {
-    const auto dim = static_cast<double>(head_dim);
+/// How much of its speed pair i keeps by yarn: all of it before the pair that turns high_freq_factor times in the original
+/// context, none after the one that turns low_freq_factor times.
+inline double kept_by_yarn(const rope_settings& rope, std::size_t i, std::size_t features) {
+    const auto dim = static_cast<double>(features);
     const auto pair_of = [&](double turns) {
         return dim * std::log(rope.original_positions / (turns * 2.0 * std::numbers::pi)) /
                (2.0 * std::log(rope.theta));
@@ -37,10 +37,10 @@ inline double kept_by_yarn(const rope_settings& rope, std::size_t i, std::size_t
 
 }  // namespace detail
 
-GPTQ_INLINE std::vector<float> rope_frequencies(const rope_settings& rope, std::size_t head_dim) {
-    std::vector<float> frequencies(head_dim / 2);
+GPTQ_INLINE std::vector<float> rope_frequencies(const rope_settings& rope, std::size_t features) {
+    std::vector<float> frequencies(features / 2);
     for (std::size_t i = 0; i < frequencies.size(); ++i) {
-        const double exponent = 2.0 * static_cast<double>(i) / static_cast<double>(head_dim);
+        const double exponent = 2.0 * static_cast<double>(i) / static_cast<double>(features);
         double frequency = 1.0 / std::pow(rope.theta, exponent);
         if (rope.scaling == rope_scaling::linear) frequency /= rope.factor;
         if (rope.scaling == rope_scaling::llama3) {
@@ -52,7 +52,7 @@ GPTQ_INLINE std::vector<float> rope_frequencies(const rope_settings& rope, std::
             frequency = kept * frequency + (1.0 - kept) * frequency / rope.factor;
         }
         if (rope.scaling == rope_scaling::yarn) {
-            const double kept = detail::kept_by_yarn(rope, i, head_dim);
+            const double kept = detail::kept_by_yarn(rope, i, features);
             frequency = kept * frequency + (1.0 - kept) * frequency / rope.factor;
         }
         frequencies[i] = static_cast<float>(frequency);
@@ -60,10 +60,10 @@ GPTQ_INLINE std::vector<float> rope_frequencies(const rope_settings& rope, std::
     return frequencies;
 }
 
-GPTQ_INLINE rope_table::rope_table(const rope_settings& rope, std::size_t head_dim, std::size_t first,
+GPTQ_INLINE rope_table::rope_table(const rope_settings& rope, std::size_t features, std::size_t first,
                                    std::size_t count)
-    : cosines(count, head_dim / 2), sines(count, head_dim / 2) {
-    const std::vector<float> frequencies = rope_frequencies(rope, head_dim);
+    : cosines(count, features / 2), sines(count, features / 2) {
+    const std::vector<float> frequencies = rope_frequencies(rope, features);
     const auto factor = static_cast<float>(rope.attention_factor);
     for (std::size_t p = 0; p < count; ++p)
         for (std::size_t i = 0; i < frequencies.size(); ++i) {
@@ -87,10 +87,11 @@ inline void rotate_head(float* head, std::span<const float> cosines, std::span<c
 
 }  // namespace detail
 
-GPTQ_INLINE void rotate(matrix_view<const float> cosines, matrix_view<const float> sines, matrix_view<float> x) {
+GPTQ_INLINE void rotate(matrix_view<const float> cosines, matrix_view<const float> sines, std::size_t head_dim,
+                        matrix_view<float> x) {
     for (std::size_t r = 0; r < x.rows; ++r) {
         const std::size_t position = r % cosines.rows;
-        for (std::size_t head = 0; head < x.cols; head += 2 * cosines.cols)
+        for (std::size_t head = 0; head < x.cols; head += head_dim)
             detail::rotate_head(&x(r, head), cosines.row(position), sines.row(position));
     }
 }
