@@ -52,9 +52,11 @@ TEST_CASE("every architecture of the table has defaults that work", "[architectu
         CHECK(c.kv_heads == 2);
         CHECK(c.head_dim == (a.default_head_dim != 0 ? a.default_head_dim : 8));
         CHECK(c.windows.size() == 4);
-        CHECK(c.tied_embeddings == (a.model_type == "gemma3_text" || a.model_type == "opt"));
-        CHECK(c.qkv_bias == (a.model_type == "qwen2" || a.model_type == "qwen2_moe" || a.model_type == "opt"));
-        const std::vector<std::string_view> coarse{"opt", "phi3", "mixtral", "olmoe"};
+        CHECK(c.tied_embeddings ==
+              (a.model_type == "gemma3_text" || a.model_type == "smollm3" || a.model_type == "opt"));
+        CHECK(c.qkv_bias == (a.model_type == "qwen2" || a.model_type == "qwen2_moe" || a.model_type == "phi" ||
+                             a.model_type == "opt"));
+        const std::vector<std::string_view> coarse{"opt", "phi3", "phi", "olmo2", "mixtral", "olmoe"};
         CHECK(c.norm_eps == (std::ranges::count(coarse, a.model_type) != 0 ? 1e-5 : 1e-6));
         CHECK(c.block_prefix(3) == (a.model_type == "opt" ? "model.decoder.layers.3." : "model.layers.3."));
     }
@@ -140,7 +142,7 @@ TEST_CASE("architectures and settings that are not known are refused by name", "
     CHECK(mentions(refusal(minimal("mamba")), "mamba", "llama", "gemma3_text"));
     CHECK(mentions(refusal(with(minimal("llama"), {{"architectures", {"LlamaForSequenceClassification"}}})),
                    "LlamaForSequenceClassification", "LlamaForCausalLM"));
-    for (const char* type : {"dynamic", "yarn", "longrope"}) {
+    for (const char* type : {"dynamic", "longrope"}) {
         const json j = with(minimal("llama"), {{"rope_scaling", {{"type", type}, {"factor", 2.0}}}});
         CHECK_THROWS_AS(parse_model_config(j), gptq::unsupported_error);
         CHECK(mentions(refusal(j), "rope_scaling", type, "llama3"));
