@@ -83,7 +83,9 @@ template <class S>
 factored_hessian<S, inverse_free_path> factorize_for(order_kind order, const basic_hessian<S>& h,
                                                      const quantize_options& options) {
     return visit_order(order, [&]<class Order>() {
-        return factorize<scheme<4, group_size<dynamic>, symmetric, Order>>(h, options, h.backend());
+        const std::size_t K = h.in_features();
+        return factor_hessian<Order>(h.backend(), h.upper(), group_size<dynamic>::features(K, options.group_size),
+                                     options);
     });
 }
 
@@ -318,7 +320,7 @@ class model_quantizer {
 
     quantize_options options_for(const stage_settings& settings) const {
         const quality_options& quality = options_.quality;
-        return {.damp_percent = settings.damp_percent,
+        return {.damp_percent = quality.choose_damping ? quantize_options{}.damp_percent : settings.damp_percent,
                 .choose_damping = quality.choose_damping,
                 .group_size = settings.scheme.group_size,
                 .refine = {quality.refine_rounds, quality.refine_scales, quality.refine_codes},
@@ -353,7 +355,9 @@ class model_quantizer {
     }
 
     void warn_about_solver(const std::string& name, const solve_report& report) {
-        if (report.rounded_to_nearest)
+        if (report.rounded_to_nearest && report.dead_inputs > 0)
+            result_.warnings.push_back(name + ": rounded to nearest, no calibration token reached it");
+        else if (report.rounded_to_nearest)
             result_.warnings.push_back(name + ": rounded to nearest, no damping made its Hessian positive definite");
         else if (report.failed_factorizations > 0)
             result_.warnings.push_back(name + ": its Hessian needed a damping of " +
