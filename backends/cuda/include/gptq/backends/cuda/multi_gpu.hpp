@@ -181,7 +181,7 @@ quantized<S> quantize(const M& W, const split_hessian<B>& h, const quantize_opti
     const std::size_t group_features =
         gptq::detail::features_of<typename S::group>(h.in_features(), options.group_size);
     quantized<S> q;
-    allocate(q, S::bits, S::grid::sym, weights.rows, weights.cols, group_features);
+    allocate(q, weights.rows, weights.cols, group_features);
     gptq::detail::check_layer(weights, h.in_features(), group_features, q.view());
     const std::size_t parts = std::min(h.backends().size(), weights.rows);
     std::vector<solve_report> reports(parts);
