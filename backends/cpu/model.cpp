@@ -25,6 +25,7 @@
 #include <gptq/model/impl/quantize_plan.hpp>
 #include <gptq/model/impl/report.hpp>
 #include <gptq/model/impl/rope.hpp>
+#include <gptq/model/impl/router_rules.hpp>
 #include <gptq/model/impl/routing.hpp>
 #include <gptq/model/impl/sampling.hpp>
 #include <gptq/model/impl/stop_tokens.hpp>

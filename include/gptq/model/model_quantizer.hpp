@@ -37,6 +37,7 @@
 #include <gptq/model/quantize_log.hpp>
 #include <gptq/model/quantize_model.hpp>
 #include <gptq/model/quantize_plan.hpp>
+#include <gptq/model/router_rules.hpp>
 #include <gptq/model/stage_statistics.hpp>
 #include <gptq/model/stages.hpp>
 #include <gptq/model/weights.hpp>
@@ -489,7 +490,7 @@ quantize_result quantize_model(const io::model_folder& folder, const std::filesy
         result.warnings.push_back(leftover.string() +
                                   ": is what a run for the same folder left that did not end; delete "
                                   "it unless that run goes on");
-    io::write_configs(writer, folder, options.config, config.ignores_tying);
+    io::write_configs(writer, folder, spare_routers(config, options.config), config.ignores_tying);
     writer.write_text(std::string(quant_log_name), quant_log(result.modules));
     for (const std::filesystem::path& file : folder.companion_files()) writer.copy_file(file);
     writer.finish();
