@@ -12,4 +12,5 @@
 #include <gptq/io/impl/quantization_config.hpp>
 #include <gptq/io/impl/quantized_tensors.hpp>
 #include <gptq/io/impl/safetensors.hpp>
+#include <gptq/io/impl/settings_json.hpp>
 #include <gptq/io/impl/text.hpp>

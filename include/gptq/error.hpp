@@ -18,6 +18,12 @@ class shape_error : public error {
     using error::error;
 };
 
+/// An option out of its range, or one that the call at hand does not use.
+class option_error : public error {
+ public:
+    using error::error;
+};
+
 /// A NaN or an infinity where only finite numbers make sense; the message says at which row and column.
 class non_finite_error : public error {
  public:

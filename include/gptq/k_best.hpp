@@ -27,11 +27,9 @@
 
 #include <gptq/grids/params.hpp>
 #include <gptq/matrix_view.hpp>
+#include <gptq/options.hpp>
 
 namespace gptq {
-
-/// The most candidates that quantize_options may ask for.
-inline constexpr std::size_t max_candidates = 16;
 
 namespace detail {
 

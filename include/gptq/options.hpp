@@ -15,6 +15,9 @@ struct refine_options {
     bool codes = true;   ///< set each code to the best one, all else fixed (coordinate descent)
 };
 
+/// The most candidates that quantize_options may ask for.
+inline constexpr std::size_t max_candidates = 16;
+
 /// Options of quantize(); the defaults are the paper's.
 struct quantize_options {
     /// Added to the diagonal of H, as a fraction of the mean of the diagonal.

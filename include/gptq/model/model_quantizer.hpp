@@ -44,6 +44,8 @@
 #include <gptq/model/work_queue.hpp>
 #include <gptq/refine.hpp>
 #include <gptq/round_to_nearest.hpp>
+#include <gptq/scheme.hpp>
+#include <gptq/settings.hpp>
 #include <gptq/xtensor/surface.hpp>
 
 namespace gptq::model {
@@ -58,22 +60,19 @@ class stopwatch {
     clock::time_point start_ = clock::now();
 };
 
-/// Schemes that a checkpoint can ask for; others would only cost compile time.
-template <int Bits, class Grid>
-inline constexpr bool storable_scheme = (Bits == 2 || Bits == 3 || Bits == 4 || Bits == 8) &&
-                                        !std::is_same_v<Grid, searched<symmetric>> &&
-                                        !std::is_same_v<Grid, searched<asymmetric>>;
+/// Bits that a checkpoint can ask for; others would only cost compile time.
+inline constexpr bool storable_bits(int bits) { return bits == 2 || bits == 3 || bits == 4 || bits == 8; }
 
-/// Calls f.template operator()<S>() with the bits and the grid of `config`. S says nothing of the order, which the
+/// Calls f.template operator()<S>() with the bits and the grid of `settings`. S says nothing of the order, which the
 /// solver takes from the factored Hessian: an instance for each order would be the same code four times.
 template <class F>
-void visit_storable_scheme(const scheme_config& config, F&& f) {
-    visit_bits(config.bits, [&]<int Bits>() {
-        visit_grid(config.grid, [&]<class Grid>() {
-            if constexpr (storable_scheme<Bits, Grid>)
+void visit_storable_scheme(const quantize_settings& settings, zero_points zeros, F&& f) {
+    visit_bits(settings.bits, [&]<int Bits>() {
+        visit_grid(settings, zeros, [&]<class Grid>() {
+            if constexpr (storable_bits(Bits))
                 f.template operator()<scheme<Bits, group_size<dynamic>, Grid>>();
             else
-                throw unsupported_error("no checkpoint format holds this scheme");
+                throw unsupported_error("no checkpoint format holds " + std::to_string(Bits) + " bits");
         });
     });
 }
@@ -149,7 +148,7 @@ class model_quantizer {
         {
             const embedding<B> tables = load_embedding(config_, folder_, backend_);
             hidden = embedded(tables);
-            if (options_.quality.correct_drift) float_hidden = embedded(tables);
+            if (options_.config.settings.correct_drift) float_hidden = embedded(tables);
         }
         block_reader blocks(config_, folder_, B::beside_host);
         for (std::size_t i = 0; i < config_.blocks; ++i) quantize_block(i, blocks.take(i), hidden, float_hidden);
@@ -170,7 +169,7 @@ class model_quantizer {
         std::size_t widest = 0;
         for (const stage_plan& stage : plan_.stages)
             if (stage.settings) widest = std::max(widest, stage.modules.front().in_features);
-        if (windows.tokens.size() < widest && options_.method == quantize_method::gptq)
+        if (windows.tokens.size() < widest && options_.config.settings.method == quantize_method::gptq)
             result_.warnings.push_back("only " + std::to_string(windows.tokens.size()) +
                                        " tokens of calibration text for layers of up to " + std::to_string(widest) +
                                        " inputs; several times as many tokens as inputs are advisable");
@@ -181,7 +180,7 @@ class model_quantizer {
         const auto on_stage = [this](stage_modules<weights>& stage, const inputs& x) {
             quantize_stage(stage.modules, *stage_of_.at(stage.names.front()), x);
         };
-        if (options_.quality.correct_drift) {
+        if (options_.config.settings.correct_drift) {
             const block_of<B> float_layer = hold_block(backend_, stored_block(stored));
             block_of<B> layer = hold_block(backend_, std::move(stored));
             run_block_beside_float(backend_, config_, layer, float_layer, index, hidden, float_hidden, on_stage);
@@ -268,8 +267,16 @@ class model_quantizer {
         return copy;
     }
 
+    zero_points zeros() const { return zeros_of(options_.config.format); }
+
+    /// The grid of the file format as plain rounding uses it.
+    static quantize_settings without_search(quantize_settings settings) {
+        settings.search = false;
+        return settings;
+    }
+
     static std::size_t group_features(const stage_plan& plan, std::size_t in_features) {
-        return group_size<dynamic>::features(in_features, plan.settings->scheme.group_size);
+        return group_size<dynamic>::features(in_features, plan.settings->group_size);
     }
 
     held_layer<solver> room_for(const stage_plan& plan, matrix_view<const float> W) const {
@@ -288,7 +295,7 @@ class model_quantizer {
     measured_layer round(const stage_plan& plan, matrix_view<const float> W,
                          const stage_statistics<B>& statistics) const {
         held_layer<solver> codes = room_for(plan, W);
-        visit_storable_scheme(plan.settings->scheme, [&]<class S>() {
+        visit_storable_scheme(without_search(*plan.settings), zeros(), [&]<class S>() {
             round_to_nearest_into<S::bits>(in_backend, solver_, W, group_features(plan, W.cols), codes,
                                            typename S::grid{});
         });
@@ -300,27 +307,11 @@ class model_quantizer {
         held_layer<solver> codes = room_for(plan, W);
         solve_report report;
         observer_ref watching(observer_);
-        visit_storable_scheme(solver_scheme(*plan.settings), [&]<class S>() {
-            report = solve_and_refine<S::bits>(in_backend, W, *statistics.factor, codes, options_for(*plan.settings),
+        visit_storable_scheme(*plan.settings, zeros(), [&]<class S>() {
+            report = solve_and_refine<S::bits>(in_backend, W, *statistics.factor, codes, solver_options(*plan.settings),
                                                watching, typename S::grid{});
         });
         return measured(std::move(codes), report, W, statistics);
-    }
-
-    quantize_options options_for(const stage_settings& settings) const {
-        const quality_options& quality = options_.quality;
-        return {.damp_percent = settings.damp_percent,
-                .choose_damping = quality.choose_damping,
-                .group_size = settings.scheme.group_size,
-                .refine = {quality.refine_rounds, quality.refine_scales, quality.refine_codes},
-                .candidates = quality.candidates};
-    }
-
-    /// The scheme of a module as the solver is to fit it: the same file, another way to choose the grids.
-    scheme_config solver_scheme(const stage_settings& settings) const {
-        scheme_config scheme = settings.scheme;
-        if (options_.quality.search_by_loss) scheme.grid = searching_by_loss(scheme.grid);
-        return scheme;
     }
 
     stage_statistics<B> gather(const stage_plan& plan, const std::vector<weights*>& modules, const inputs& x) const {
@@ -331,13 +322,13 @@ class model_quantizer {
             for (const weights* module : modules) held.push_back(backend_.floats(*module));
         for (const auto& W : held) shown.push_back(W.view());
         const auto factorize = [&](const basic_hessian<solver>& h, std::optional<double> damp_percent = std::nullopt) {
-            quantize_options options = options_for(*plan.settings);
+            quantize_options options = solver_options(*plan.settings);
             if (damp_percent) options.damp_percent = *damp_percent;
             options.choose_damping = options.choose_damping && !damp_percent;
-            return factorize_for(plan.settings->scheme.order, h, options);
+            return factorize_for(plan.settings->order, h, options);
         };
         try {
-            return gather_statistics(backend_, x, shown, options_.method == quantize_method::gptq, factorize);
+            return gather_statistics(backend_, x, shown, plan.settings->method == quantize_method::gptq, factorize);
         } catch (const non_finite_error& problem) {
             throw non_finite_error(plan.modules.front().name + ": " + problem.what());
         }
@@ -353,11 +344,8 @@ class model_quantizer {
     }
 
     void write(const stage_plan& plan, const module_plan& module, measured_layer& layer) {
-        const scheme_config& scheme = plan.settings->scheme;
         quantized_layer q;
-        bool sym = true;
-        visit_grid(scheme.grid, [&]<class Grid>() { sym = Grid::sym; });
-        allocate(q, scheme.bits, sym, module.out_features, module.in_features,
+        allocate(q, plan.settings->bits, plan.settings->sym, module.out_features, module.in_features,
                  group_features(plan, module.in_features));
         layer.codes.download(q.view());
         q.report = layer.report;
@@ -402,6 +390,13 @@ class model_quantizer {
     work_queue writing_{B::beside_host ? std::size_t{4} : std::size_t{0}};  // last: it uses the others
 };
 
+inline io::calibration_record calibration_of(const token_windows& windows) {
+    io::calibration_record record{windows.count(), windows.length};
+    if (windows.sampling) record.sampling = *windows.sampling == window_sampling::first ? "first" : "spread";
+    if (windows.special) record.special_tokens = *windows.special == special_tokens::as_tokenizer;
+    return record;
+}
+
 inline void check_windows(const model_config& config, const token_windows& windows) {
     if (windows.count() == 0 || windows.tokens.size() % windows.length != 0)
         throw shape_error("calibration: " + std::to_string(windows.tokens.size()) +
@@ -417,8 +412,8 @@ inline std::uintmax_t packed_bytes(const stage_plan& stage) {
     std::uintmax_t bytes = 0;
     for (const module_plan& m : stage.modules) {
         const std::size_t groups =
-            group_count(m.in_features, group_size<dynamic>::features(m.in_features, stage.settings->scheme.group_size));
-        const auto bits = static_cast<std::size_t>(stage.settings->scheme.bits);
+            group_count(m.in_features, group_size<dynamic>::features(m.in_features, stage.settings->group_size));
+        const auto bits = static_cast<std::size_t>(stage.settings->bits);
         bytes +=
             (m.out_features * (m.in_features + groups) * bits) / 8 + 2 * m.out_features * groups + 4 * m.in_features;
     }
@@ -456,12 +451,14 @@ quantize_result quantize_model(const io::model_folder& folder, const std::filesy
     const detail::stopwatch watch;
     const model_config config = read_model_config(folder);
     const quantization_plan plan = plan_quantization(config, folder, options.config);
+    io::quantization_config described = options.config;
+    described.calibration = detail::calibration_of(windows);
     detail::check_windows(config, windows);
     detail::check_space(folder, plan, out);
     std::string memory_warning;
     if constexpr (!B::beside_host)  // else it is not the host's memory that the model takes
-        memory_warning = detail::memory_warning(estimate_memory(config, plan, options.quality.correct_drift), windows,
-                                                available_memory());
+        memory_warning = detail::memory_warning(estimate_memory(config, plan, options.config.settings.correct_drift),
+                                                windows, available_memory());
     if (!memory_warning.empty()) observer.on_warning(memory_warning);
     detail::check_numbers(config, folder, plan);
     io::folder_writer writer(out);
@@ -474,7 +471,7 @@ quantize_result quantize_model(const io::model_folder& folder, const std::filesy
         result.warnings.push_back(leftover.string() +
                                   ": is what a run for the same folder left that did not end; delete "
                                   "it unless that run goes on");
-    io::write_configs(writer, folder, options.config, config.ignores_tying);
+    io::write_configs(writer, folder, described, config.ignores_tying);
     writer.write_text(std::string(quant_log_name), quant_log(result.modules));
     for (const std::filesystem::path& file : folder.companion_files()) writer.copy_file(file);
     writer.finish();

@@ -19,7 +19,7 @@ namespace detail {
 /// Whether halves hold the scales that a module needs, from its weights some rows at a time.
 class scale_check {
  public:
-    scale_check(const module_plan& module, const stage_settings& settings) : module_(module), settings_(settings) {}
+    scale_check(const module_plan& module, const quantize_settings& settings) : module_(module), settings_(settings) {}
 
     /// Rows first, first + 1, ... of the weights. Throws unsupported_error, naming the module, for a scale too large.
     void add(std::size_t first, matrix_view<const float> rows);
@@ -29,7 +29,7 @@ class scale_check {
 
  private:
     const module_plan& module_;
-    const stage_settings& settings_;
+    const quantize_settings& settings_;
     double all_ = 0.0, vanishing_ = 0.0;  // squared weights
 };
 

@@ -77,9 +77,9 @@ inline tensor2<std::int32_t> read_words(const tensor_info& info) {
 /// take them; others outside [0, groups) are a format_error. Empty where the file has none: then the groups are runs of
 /// neighbours, which contradicts act-order with groups that follow it.
 inline tensor1<std::int32_t> read_g_idx(const model_folder& folder, const std::string& name, std::size_t in_features,
-                                        std::size_t groups, const module_settings& settings) {
+                                        std::size_t groups, order_kind order) {
     if (!folder.contains(name)) {
-        if (settings.desc_act && !settings.static_groups && groups > 1)
+        if (order == order_kind::act && groups > 1)
             throw format_error(folder.describe(name) + ": is missing, though the groups follow the activation order");
         return {};
     }
@@ -133,7 +133,7 @@ extent2 layer_extents(const model_folder& folder, std::string_view module, const
 
 /// The words of a layer, their shapes checked; scales and g_idx are left to the caller.
 template <PackLayout L>
-packed_layer read_packed_words(const model_folder& folder, std::string_view module, const module_settings& settings,
+packed_layer read_packed_words(const model_folder& folder, std::string_view module, const quantize_settings& settings,
                                const std::string& why, extent2 layer, std::size_t group_features) {
     const auto names = names_of<L>(module);
     packed_layer packed;
@@ -158,7 +158,7 @@ packed_layer read_packed_words(const model_folder& folder, std::string_view modu
 
 template <PackLayout L>
 quantized_layer read_quantized_as(const model_folder& folder, std::string_view module,
-                                  const module_settings& settings) {
+                                  const quantize_settings& settings) {
     const auto names = names_of<L>(module);
     const auto& codes = typed_tensor(folder, names.codes, dtype::i32, 2);
     const extent2 layer = layer_extents<L>(folder, module, codes, settings.bits);
@@ -170,7 +170,7 @@ quantized_layer read_quantized_as(const model_folder& folder, std::string_view m
 
     auto packed = read_packed_words<L>(folder, module, settings, why, layer, group_features);
     const auto scales = read_scales(folder, names.scales, gptq::detail::scales_shape<L>(layer.rows, groups), why);
-    packed.g_idx = read_g_idx(folder, names.g_idx, layer.cols, groups, settings);
+    packed.g_idx = read_g_idx(folder, names.g_idx, layer.cols, groups, settings.order);
     // unpack() takes halves; the file's scales, which may be floats, replace these below.
     packed.scales = make_tensor2<half>(scales.shape()[0], scales.shape()[1]);
     std::fill_n(packed.scales.data(), packed.scales.size(), to_half(1.0f));

@@ -48,9 +48,9 @@ inline constexpr double vanishing_share = 0.001;
 }
 
 /// The least scale that a row whose largest weight is `largest` needs, whatever its groups are.
-inline float least_scale(float largest, const stage_settings& settings) {
-    const float steps = static_cast<float>((1 << settings.scheme.bits) - 1);
-    return (settings.scheme.grid == grid_kind::sym ? 2.0f : 1.0f) * largest / steps;
+inline float least_scale(float largest, const quantize_settings& settings) {
+    const float steps = static_cast<float>((1 << settings.bits) - 1);
+    return (settings.sym ? 2.0f : 1.0f) * largest / steps;
 }
 
 GPTQ_INLINE void scale_check::add(std::size_t first, matrix_view<const float> rows) {
@@ -84,7 +84,7 @@ GPTQ_INLINE void check_scales(const std::string& module, const quantized_layer& 
 
 /// scale_check of a module's weights in a folder, without memory for all of them.
 inline void check_stored_scales(const io::model_folder& folder, const std::string& name, const module_plan& module,
-                                const stage_settings& settings) {
+                                const quantize_settings& settings) {
     scale_check check(module, settings);
     const std::size_t together = std::max<std::size_t>(1, (std::size_t{1} << 16) / module.in_features);
     matrix<float> rows(std::min(together, module.out_features), module.in_features);
@@ -99,7 +99,7 @@ inline void check_stored_scales(const io::model_folder& folder, const std::strin
 GPTQ_INLINE void check_numbers(const model_config& config, const io::model_folder& folder,
                                const quantization_plan& plan) {
     const tensor_use use(config);
-    std::unordered_map<std::string, std::pair<const module_plan*, const stage_settings*>> quantized;
+    std::unordered_map<std::string, std::pair<const module_plan*, const quantize_settings*>> quantized;
     for (const stage_plan& stage : plan.stages)
         for (const module_plan& m : stage.modules)
             if (stage.settings) quantized[m.name + std::string(weight_suffix)] = {&m, &*stage.settings};
