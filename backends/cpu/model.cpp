@@ -18,12 +18,15 @@
 #include <gptq/model/impl/linear.hpp>
 #include <gptq/model/impl/model_config.hpp>
 #include <gptq/model/impl/perplexity.hpp>
+#include <gptq/model/impl/model_observer.hpp>
 #include <gptq/model/impl/quantize_checks.hpp>
 #include <gptq/model/impl/quantize_log.hpp>
 #include <gptq/model/impl/quantize_model.hpp>
 #include <gptq/model/impl/quantize_plan.hpp>
+#include <gptq/model/impl/quantized_folder.hpp>
 #include <gptq/model/impl/report.hpp>
 #include <gptq/model/impl/rope.hpp>
+#include <gptq/model/impl/run_record.hpp>
 #include <gptq/model/impl/sampling.hpp>
 #include <gptq/model/impl/stop_tokens.hpp>
 #include <gptq/model/impl/table.hpp>

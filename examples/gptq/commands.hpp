@@ -32,7 +32,8 @@ struct quantize_arguments : compute_arguments {
     gptq::quantize_settings settings;
     bool best = false;  ///< settings::best() for those that are not given
     bool lm_head = false;
-    std::string format;  ///< empty: gptq for symmetric grids, gptq_v2 for asymmetric ones
+    bool restart = false;  ///< discard what an unfinished run has left
+    std::string format;    ///< empty: gptq for symmetric grids, gptq_v2 for asymmetric ones
     std::string calib;
     std::string sampling = "spread";  ///< of the windows: spread or first
     bool special_tokens = true;       ///< those that the tokenizer adds to a text

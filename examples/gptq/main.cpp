@@ -150,6 +150,7 @@ void add_quantize(CLI::App& app, quantize_arguments& a, std::function<void()>& c
         ->check(CLI::IsMember({"gptq", "gptq_v2", "compressed-tensors"}));
     command->add_option("--dynamic", a.dynamic_rules, "JSON file: regular expression of module names -> settings");
     command->add_flag("--lm-head", a.lm_head, "quantize the output layer too");
+    command->add_flag("--restart", a.restart, "begin anew where an unfinished run has left finished blocks");
 }
 
 /// An option that may be given several times, with a text each time that is taken as it is.

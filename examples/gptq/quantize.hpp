@@ -7,6 +7,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -47,6 +48,9 @@ class watcher {
                           r.layer, r.module.c_str(), r.error, r.rtn_error, r.seconds));
     }
     void on_columns(std::size_t /*done*/, std::size_t /*total*/) const { throw_if_interrupted(); }
+    void on_resumed(std::size_t done, std::size_t all) {
+        bar_->note(format("%zu of %zu blocks are finished by an earlier run; this one goes on with them", done, all));
+    }
     /// The progress bar goes.
     void finish() { bar_.reset(); }
     /// Each once, whether it comes before the work or with the result.
@@ -70,6 +74,7 @@ inline model::quantize_model_options options_of(const quantize_arguments& argume
         {"compressed-tensors", io::checkpoint_format::compressed_tensors}};
     const std::string usual = arguments.settings.sym ? "gptq" : "gptq_v2";
     model::quantize_model_options options;
+    options.restart = arguments.restart;
     io::quantization_config& config = options.config;
     config.format = formats.at(arguments.format.empty() ? usual : arguments.format);
     config.settings = arguments.settings;
@@ -131,6 +136,20 @@ inline void print_result(const quantize_arguments& arguments, const model::quant
 
 }  // namespace quantizing
 
+/// Calls work(). An interrupt says where the finished blocks are, if there are any.
+template <class Work>
+auto telling_of_blocks(const std::string& out, const Work& work) {
+    try {
+        return work();
+    } catch (const gptq::cancelled& problem) {
+        const std::string partial = std::filesystem::path(out).lexically_normal().string() + ".partial";
+        std::error_code ignored;
+        if (!std::filesystem::exists(partial, ignored)) throw;
+        throw gptq::cancelled(std::string(problem.what()) + "; the same command goes on with what is finished in " +
+                              partial);
+    }
+}
+
 /// run(folder, windows, options, observer) is quantize_model on some backend.
 template <class Run>
 void quantize_with(const Run& run, const quantize_arguments& arguments) {
@@ -140,7 +159,8 @@ void quantize_with(const Run& run, const quantize_arguments& arguments) {
     const io::model_folder folder(arguments.model);
     const model::token_windows windows = read_windows(folder, arguments);
     watcher observer;
-    model::quantize_result result = run(folder, windows, options, model::model_observer_ref(observer));
+    model::quantize_result result = telling_of_blocks(
+        arguments.out, [&] { return run(folder, windows, options, model::model_observer_ref(observer)); });
     if (arguments.calib.empty())
         result.warnings.emplace_back("without --calib, errors are those on 64 tokens from all over the vocabulary");
     observer.finish();

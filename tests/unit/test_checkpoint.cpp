@@ -571,7 +571,7 @@ TEST_CASE("layers survive writing and reading in every format", "[quantized]") {
                         const auto layer = random_layer(bits, sym, 96, 160, group, permuted, lowest_zero, seed++);
                         const temp_dir dir;
                         io::folder_writer writer(dir.path() / "out");
-                        io::write_quantized(writer, format, "a.b", layer);
+                        io::write_quantized(writer.sink(), format, "a.b", layer);
                         writer.write_text("config.json", "{}");
                         writer.finish();
                         const io::model_folder model(dir.path() / "out");
@@ -586,7 +586,7 @@ TEST_CASE("the tensors have the names, types and shapes of the formats", "[quant
     const temp_dir dir;
     const auto written = [&](io::checkpoint_format format, const gptq::quantized_layer& q, const char* out) {
         io::folder_writer writer(dir.path() / out);
-        io::write_quantized(writer, format, "m", q);
+        io::write_quantized(writer.sink(), format, "m", q);
         writer.write_text("config.json", "{}");
         writer.finish();
         const io::model_folder model(dir.path() / out);
@@ -620,7 +620,7 @@ TEST_CASE("what a format cannot hold is refused, naming the module", "[quantized
     const temp_dir dir;
     io::folder_writer writer(dir.path() / "out");
     const auto write = [&](io::checkpoint_format format, const gptq::quantized_layer& layer) {
-        return [&writer, format, &layer] { io::write_quantized(writer, format, "a.b", layer); };
+        return [&writer, format, &layer] { io::write_quantized(writer.sink(), format, "a.b", layer); };
     };
     const auto odd = random_layer(4, true, 33, 64, 32, false, 1, 1);
     auto zero = random_layer(4, false, 32, 64, 32, false, 1, 1);
@@ -817,7 +817,7 @@ TEST_CASE("weight_shape of compressed-tensors is checked", "[quantized]") {
     const auto with_shape = [&](const std::vector<std::int64_t>& shape) {
         const temp_dir dir;
         io::folder_writer good(dir.path() / "good");
-        io::write_quantized(good, io::checkpoint_format::compressed_tensors, "m", layer);
+        io::write_quantized(good.sink(), io::checkpoint_format::compressed_tensors, "m", layer);
         good.write_text("config.json", "{}");
         good.finish();
         const io::model_folder source(dir.path() / "good");

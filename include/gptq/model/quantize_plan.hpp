@@ -21,6 +21,7 @@ struct quantize_model_options {
     /// What the new checkpoint will say about itself, with the settings of its modules; rules in `config.dynamic` change
     /// those of single modules. `config.calibration` is filled in.
     io::quantization_config config = {};
+    bool restart = false;  ///< discard what an unfinished run has left, in place of going on with it
 };
 
 /// One linear layer.
@@ -43,6 +44,9 @@ struct stage_plan {
 struct quantization_plan {
     std::vector<stage_plan> stages;     ///< in the order in which they are quantized
     std::vector<std::string> warnings;  ///< what the user should know although nothing is wrong
+
+    /// Blocks, and one for the output layer where that is quantized.
+    std::size_t pieces() const;
 };
 
 namespace detail {

@@ -21,6 +21,7 @@
 #include <gptq/io/model_folder.hpp>
 #include <gptq/io/quantization_config.hpp>
 #include <gptq/io/quantized_tensors.hpp>
+#include <gptq/io/tensor_sink.hpp>
 #include <gptq/xtensor/adapt.hpp>
 #include <gptq/xtensor/pack.hpp>
 #include <gptq/xtensor/quantized.hpp>
@@ -181,15 +182,15 @@ quantized_layer read_quantized_as(const model_folder& folder, std::string_view m
 }
 
 template <class T>
-void add_matrix(folder_writer& writer, const std::string& name, dtype type, const tensor2<T>& values) {
+void add_matrix(const tensor_sink& sink, const std::string& name, dtype type, const tensor2<T>& values) {
     const std::array<std::size_t, 2> shape{values.shape()[0], values.shape()[1]};
-    writer.add_tensor(name, type, shape, std::as_bytes(std::span(values.data(), values.size())));
+    sink(name, type, shape, std::as_bytes(std::span(values.data(), values.size())));
 }
 
 template <class T>
-void add_vector(folder_writer& writer, const std::string& name, dtype type, std::span<const T> values) {
+void add_vector(const tensor_sink& sink, const std::string& name, dtype type, std::span<const T> values) {
     const std::array<std::size_t, 1> shape{values.size()};
-    writer.add_tensor(name, type, shape, std::as_bytes(values));
+    sink(name, type, shape, std::as_bytes(values));
 }
 
 /// Whether groups are runs of neighbouring input features.
@@ -200,18 +201,18 @@ inline bool has_plain_groups(const quantized_layer& layer) {
 }
 
 template <PackLayout L>
-void write_quantized_as(folder_writer& writer, std::string_view module, const quantized_layer& layer) {
+void write_quantized_as(const tensor_sink& sink, std::string_view module, const quantized_layer& layer) {
     const auto names = names_of<L>(module);
     const auto packed = naming("module " + std::string(module), [&] { return pack<L>(layer); });
-    add_matrix(writer, names.codes, dtype::i32, packed.qweight);
-    if (gptq::detail::stores_zeros<L>(layer.sym)) add_matrix(writer, names.zeros, dtype::i32, packed.qzeros);
-    add_matrix(writer, names.scales, dtype::f16, packed.scales);
+    add_matrix(sink, names.codes, dtype::i32, packed.qweight);
+    if (gptq::detail::stores_zeros<L>(layer.sym)) add_matrix(sink, names.zeros, dtype::i32, packed.qzeros);
+    add_matrix(sink, names.scales, dtype::f16, packed.scales);
     if (L::scales_by_group || !has_plain_groups(layer))
-        add_vector<std::int32_t>(writer, names.g_idx, dtype::i32, {packed.g_idx.data(), packed.g_idx.size()});
+        add_vector<std::int32_t>(sink, names.g_idx, dtype::i32, {packed.g_idx.data(), packed.g_idx.size()});
     if constexpr (!L::scales_by_group) {
         const std::array<std::int64_t, 2> shape{static_cast<std::int64_t>(layer.out_features()),
                                                 static_cast<std::int64_t>(layer.in_features())};
-        add_vector<std::int64_t>(writer, std::string(module) + ".weight_shape", dtype::i64, shape);
+        add_vector<std::int64_t>(sink, std::string(module) + ".weight_shape", dtype::i64, shape);
     }
 }
 
@@ -230,9 +231,9 @@ GPTQ_INLINE quantized_layer read_quantized(const model_folder& folder, const qua
                         [&]<class L>() { return detail::read_quantized_as<L>(folder, module, *settings); });
 }
 
-GPTQ_INLINE void write_quantized(folder_writer& writer, checkpoint_format format, std::string_view module,
+GPTQ_INLINE void write_quantized(const tensor_sink& sink, checkpoint_format format, std::string_view module,
                                  const quantized_layer& layer) {
-    visit_layout(format, [&]<class L>() { detail::write_quantized_as<L>(writer, module, layer); });
+    visit_layout(format, [&]<class L>() { detail::write_quantized_as<L>(sink, module, layer); });
 }
 
 GPTQ_INLINE void write_configs(folder_writer& writer, const model_folder& source, const quantization_config& config,

@@ -31,6 +31,8 @@ GPTQ_INLINE std::size_t stage_plan::weights() const {
     return total;
 }
 
+GPTQ_INLINE std::size_t quantization_plan::pieces() const { return stages.empty() ? 0 : stages.back().layer + 1; }
+
 }  // namespace gptq::model
 
 namespace gptq::model {
