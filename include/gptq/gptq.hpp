@@ -7,6 +7,9 @@
 #include <gptq/error.hpp>
 #include <gptq/factor.hpp>
 #include <gptq/grids/affine.hpp>
+#include <gptq/grids/codebook.hpp>
+#include <gptq/grids/fp4.hpp>
+#include <gptq/grids/nf4.hpp>
 #include <gptq/groups.hpp>
 #include <gptq/half.hpp>
 #include <gptq/hessian.hpp>
@@ -17,10 +20,12 @@
 #include <gptq/observer.hpp>
 #include <gptq/options.hpp>
 #include <gptq/orders.hpp>
+#include <gptq/prune.hpp>
 #include <gptq/quantize.hpp>
 #include <gptq/refine.hpp>
 #include <gptq/round_to_nearest.hpp>
 #include <gptq/scheme.hpp>
 #include <gptq/xtensor/matmul.hpp>
 #include <gptq/xtensor/pack.hpp>
+#include <gptq/xtensor/prune.hpp>
 #include <gptq/xtensor/surface.hpp>

@@ -116,6 +116,7 @@ class model_quantizer {
 
     void quantize_block(std::size_t index, stored_block&& stored, activations_of<B>& hidden,
                         activations_of<B>* float_hidden) {
+        solver_.begin_block();
         const auto on_stage = [this](stage_modules<weights>& stage, const inputs& x) {
             pass_stage(stage.modules, *stage_of_.at(stage.names.front()), x);
         };
@@ -125,10 +126,7 @@ class model_quantizer {
             run_block_beside_float(backend_, config_, layer, float_layer, index, hidden, *float_hidden, on_stage);
         } else {
             block_of<B> layer = hold_block(backend_, std::move(stored));
-            run_block_by_stages(backend_, config_, layer, index, hidden,
-                                [&](stage_modules<weights>& stage, decltype(inputs::inputs) x) {
-                                    on_stage(stage, inputs{x, {}, {}, {}});
-                                });
+            run_block_by_stages(backend_, config_, layer, index, hidden, on_stage);
         }
     }
 
@@ -159,12 +157,14 @@ class model_quantizer {
     /// One Hessian, one factorization.
     void quantize_stage(const std::vector<weights*>& modules, const stage_plan& plan, const inputs& x) {
         const stopwatch shared;
+        notes_.experts_lacking += lacks_tokens(x) ? 1 : 0;
         const stage_statistics<B> statistics = solver_.gather(plan, modules, x);
         const double shared_seconds = shared.seconds() / static_cast<double>(modules.size());
         for (std::size_t i = 0; i < modules.size(); ++i) {
             report_progress(plan.modules[i]);
             const stopwatch own;
             solved_module solved = solver_.solve(plan, *modules[i], statistics);
+            solved.record.samples = x.inputs.rows;
             solved.record.seconds = shared_seconds + own.seconds();
             keep(plan, plan.modules[i], std::move(solved));
         }

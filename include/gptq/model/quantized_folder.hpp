@@ -1,6 +1,7 @@
 // The end of quantize_model: OUT is put together from the finished blocks and everything else in the source.
 #pragma once
 
+#include <cstddef>
 #include <optional>
 #include <string>
 
@@ -16,6 +17,9 @@ namespace gptq::model::detail {
 
 /// What the user should know about how a module was quantized.
 std::optional<std::string> solver_warning(const std::string& module, const solve_report& report);
+
+/// What the user should know about `inputs` inputs of experts that too few tokens came to.
+std::string experts_warning(std::size_t inputs);
 
 /// Writes OUT: the codes of the finished blocks, which are all blocks, and what was not quantized byte for byte. Then
 /// nothing is left in the run's folder. Throws what io::folder_writer throws; then the run can be gone on with.

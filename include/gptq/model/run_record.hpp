@@ -30,6 +30,7 @@ nlohmann::ordered_json run_description(const io::quantization_config& config, co
 struct run_notes {
     std::vector<module_record> modules;
     std::vector<std::string> warnings;
+    std::size_t experts_lacking = 0;  ///< inputs of experts that too few tokens came to, see lacks_tokens()
 };
 
 /// A layer of codes under its name in the files.

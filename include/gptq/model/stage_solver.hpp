@@ -10,6 +10,7 @@
 
 #include <gptq/drift.hpp>
 #include <gptq/error.hpp>
+#include <gptq/factor.hpp>
 #include <gptq/groups.hpp>
 #include <gptq/held_layer.hpp>
 #include <gptq/layer_error.hpp>
@@ -50,7 +51,9 @@ template <class S>
 factored_hessian<S, inverse_free_path> factorize_for(order_kind order, const basic_hessian<S>& h,
                                                      const quantize_options& options) {
     return visit_order(order, [&]<class Order>() {
-        return factorize<scheme<4, group_size<dynamic>, symmetric, Order>>(h, options, h.backend());
+        const std::size_t K = h.in_features();
+        return factor_hessian<Order>(h.backend(), h.upper(), group_size<dynamic>::features(K, options.group_size),
+                                     options);
     });
 }
 
@@ -73,9 +76,12 @@ class stage_solver {
     stage_solver(const B& backend, zero_points zeros, model_observer_ref observer)
         : backend_(backend), solver_(backend.solver()), zeros_(zeros), observer_(observer) {}
 
+    /// What comes now is of another block.
+    void begin_block() { common_.reset(); }
+
     /// What `x` says about the layers of a stage. Throws non_finite_error, naming the first of them, for inputs that are
     /// NaN or infinite.
-    stage_statistics<B> gather(const stage_plan& plan, const std::vector<weights*>& modules, const inputs& x) const {
+    stage_statistics<B> gather(const stage_plan& plan, const std::vector<weights*>& modules, const inputs& x) {
         std::vector<decltype(backend_.floats(*modules.front()))> held;
         stage_weights shown;
         // Only the correction of drift asks for them.
@@ -89,7 +95,8 @@ class stage_solver {
             return detail::factorize_for(plan.settings->order, h, options);
         };
         try {
-            return gather_statistics(backend_, x, shown, plan.settings->method == quantize_method::gptq, factorize);
+            return gather_statistics(backend_, x, shown, plan.settings->method == quantize_method::gptq, factorize,
+                                     common_);
         } catch (const non_finite_error& problem) {
             throw non_finite_error(plan.modules.front().name + ": " + problem.what());
         }
@@ -117,7 +124,6 @@ class stage_solver {
         const double energy = output_error(in_backend, W, statistics.H);
         record.error = result->error;
         record.relative_error = energy > 0.0 ? record.error / energy : 0.0;
-        record.samples = statistics.H.samples();
         record.damp_percent = result->report.rounded_to_nearest ? 0.0 : result->report.damp_percent;
         allocate(solved.codes, plan.settings->bits, plan.settings->sym, W.rows, W.cols, group_features(plan, W.cols));
         result->codes.download(solved.codes.view());
@@ -199,6 +205,7 @@ class stage_solver {
     const solver& solver_;
     zero_points zeros_;
     model_observer_ref observer_;
+    common_hessian<B> common_;  // of the block in hand
 };
 
 }  // namespace gptq::model

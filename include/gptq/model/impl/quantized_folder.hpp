@@ -1,6 +1,7 @@
 // The bodies of <gptq/model/quantized_folder.hpp>.
 #pragma once
 
+#include <cstddef>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -16,16 +17,25 @@
 #include <gptq/model/quantize_plan.hpp>
 #include <gptq/model/quantized_folder.hpp>
 #include <gptq/model/run_record.hpp>
+#include <gptq/model/stage_statistics.hpp>
 #include <gptq/quantized.hpp>
 
 namespace gptq::model::detail {
 
 GPTQ_INLINE std::optional<std::string> solver_warning(const std::string& module, const solve_report& report) {
+    if (report.rounded_to_nearest && report.dead_inputs > 0)
+        return module + ": rounded to nearest, no calibration token reached it";
     if (report.rounded_to_nearest)
         return module + ": rounded to nearest, no damping made its Hessian positive definite";
     if (report.failed_factorizations == 0) return std::nullopt;
     return module + ": its Hessian needed a damping of " + number_string(report.damp_percent) + "; " +
            std::to_string(report.failed_factorizations) + " smaller ones did not do";
+}
+
+GPTQ_INLINE std::string experts_warning(std::size_t inputs) {
+    return std::to_string(inputs) + " inputs of experts saw fewer than " + std::to_string(enough_tokens_per_input) +
+           " tokens for each feature, and were filled up from all tokens of their blocks; " +
+           std::string(quant_log_name) + " has the tokens of each, under samples";
 }
 
 /// Everything that was not quantized, byte for byte.
@@ -53,6 +63,8 @@ GPTQ_INLINE quantize_result write_result(const io::run_folder& run, const run_re
                                          const io::model_folder& source, const quantization_plan& plan,
                                          const io::quantization_config& config, bool own_head) {
     quantize_result result{record.notes().modules, record.notes().warnings};
+    if (const std::size_t lacking = record.notes().experts_lacking; lacking != 0)
+        result.warnings.push_back(experts_warning(lacking));
     io::folder_writer writer(run.out(), run.result());
     record.copy_to(writer);
     if (const double weights = quantized_weights(plan); weights > 0.0)

@@ -112,7 +112,11 @@ GPTQ_INLINE void run_record::take_up(const nlohmann::ordered_json& state) {
     if (state["run"] != description_)
         throw error(where + ": is what another run left: " + detail::difference_between(state["run"], description_) +
                     detail::way_out);
-    finished_ = static_cast<std::size_t>(std::max(0, io::setting<int>(state, "blocks", where).value_or(0)));
+    const auto count = [&](const char* key) {
+        return static_cast<std::size_t>(std::max(0, io::setting<int>(state, key, where).value_or(0)));
+    };
+    finished_ = count("blocks");
+    notes_.experts_lacking = count("experts_lacking");
     notes_.modules = parse_quant_log(io::setting<std::string>(state, "log", where).value_or(""), where);
     if (state.contains("warnings") && state["warnings"].is_array())
         for (const auto& warning : state["warnings"])
@@ -137,11 +141,13 @@ GPTQ_INLINE void run_record::add(io::checkpoint_format format, const std::vector
     });
     notes_.modules.insert(notes_.modules.end(), notes.modules.begin(), notes.modules.end());
     notes_.warnings.insert(notes_.warnings.end(), notes.warnings.begin(), notes.warnings.end());
+    notes_.experts_lacking += notes.experts_lacking;
     ++finished_;
     folder_.save({{"run", description_},
                   {"blocks", finished_},
                   {"log", quant_log(notes_.modules)},
-                  {"warnings", notes_.warnings}});
+                  {"warnings", notes_.warnings},
+                  {"experts_lacking", notes_.experts_lacking}});
 }
 
 GPTQ_INLINE void run_record::copy_to(io::folder_writer& writer) const {

@@ -47,15 +47,11 @@ struct reverse_row_pair {
     }
 };
 
-/// What permute_hessian does for input feature i, at the positions [first, last).
+/// Input feature i of a permutation, at the positions [first, last).
 struct permute_feature {
-    gptq::detail::permute_hessian f;
+    hessian_permutation permutation;
     std::size_t first, last;
-    constexpr void operator()(std::size_t i) const noexcept {
-        const std::size_t p = f.position(0, i);
-        f.permute(i, first, last);
-        if (first <= p && p < last) f.damp_diagonal(i);
-    }
+    constexpr void operator()(std::size_t i) const noexcept { permutation.place(i, first, last); }
 };
 
 /// What identity_row does, in the columns [first, last).
@@ -133,7 +129,7 @@ constexpr auto on_column(const gptq::detail::mix_row& f, std::size_t c) {
 
 constexpr std::size_t columns_of(const gptq::detail::gather_row& f) { return f.to.cols; }
 constexpr auto on_column(const gptq::detail::gather_row& f, std::size_t c) {
-    return gptq::detail::gather_row{f.W, at(f.to, c), at(f.order, c), at(f.dead, c)};
+    return gptq::detail::gather_row{f.W, at(f.to, c), at(f.order, c)};
 }
 
 template <bool Inverted>
@@ -155,9 +151,9 @@ constexpr auto on_column(const gptq::detail::difference_row<Bits, Grid>& f, std:
                                                     at(f.order, c), at(f.group_at, c), f.grid};
 }
 
-constexpr std::size_t columns_of(const gptq::detail::codes_row& f) { return f.C.cols; }
-constexpr auto on_column(const gptq::detail::codes_row& f, std::size_t c) {
-    return gptq::detail::codes_row{f.codes, f.order, at(f.positions, c), at(f.C, c)};
+constexpr std::size_t columns_of(const gptq::detail::levels_row& f) { return f.C.cols; }
+constexpr auto on_column(const gptq::detail::levels_row& f, std::size_t c) {
+    return gptq::detail::levels_row{f.levels, f.codes, f.order, at(f.positions, c), at(f.C, c)};
 }
 
 template <int Bits, class Grid>
@@ -193,7 +189,7 @@ constexpr auto on_column(const gptq::detail::transposed_difference<T>& f, std::s
 
 constexpr std::size_t columns_of(const gptq::detail::dequantize_row& f) { return f.to.cols; }
 constexpr auto on_column(const gptq::detail::dequantize_row& f, std::size_t c) {
-    return gptq::detail::dequantize_row{at(f.codes, c), f.groups, at(f.g_idx, c), at(f.to, c)};
+    return gptq::detail::dequantize_row{at(f.codes, c), f.groups, at(f.g_idx, c), f.levels, at(f.to, c)};
 }
 
 constexpr std::size_t columns_of(const gptq::detail::permute_columns& f) { return f.order.cols; }
