@@ -44,9 +44,9 @@ struct folders {
         gptq_test::write_tiny_model(source, {.experts = true});
         const std::string text = gptq_test::some_text(512);
         windows = {std::vector<std::int32_t>(text.begin(), text.end()), 64};
-        options.config.bits = 4;
-        options.config.group_size = 32;
-        options.config.set_order(gptq::order_kind::natural);
+        options.config.settings = gptq::settings::paper();
+        options.config.settings.sym = true;
+        options.config.settings.group_size = 32;
     }
 };
 
