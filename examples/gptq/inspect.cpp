@@ -162,7 +162,7 @@ void inspect(const common_arguments& arguments) {
     const io::model_folder folder(arguments.model);
     const model_summary summary = summarize(folder);
     for (const std::string& warning : model::folder_warnings(summary.config, folder))
-        std::fprintf(stderr, "warning: %s\n", warning.c_str());
+        warn(warning);
     arguments.json ? print_json(json_of(summary)) : print(text_of(summary));
 }
 

@@ -1,7 +1,6 @@
 // Loading a model as the command line asks for it.
 #pragma once
 
-#include <cstdio>
 #include <map>
 #include <string>
 #include <vector>
@@ -12,6 +11,7 @@
 
 #include "adapters.hpp"
 #include "commands.hpp"
+#include "output.hpp"
 
 namespace program {
 
@@ -31,7 +31,7 @@ gptq::model::basic_decoder<B> load_decoder(const gptq::io::model_folder& folder,
     auto decoder = gptq::model::basic_decoder<B>::load(
         folder, backend, arguments.head_in_8_bits ? head_form::eight_bits : head_form::stored, load_adapters(adapters));
     for (const std::string& warning : gptq::model::folder_warnings(decoder.config(), folder))
-        std::fprintf(stderr, "warning: %s\n", warning.c_str());
+        warn(warning);
     return decoder;
 }
 

@@ -15,7 +15,9 @@
 
 #include <CLI/CLI.hpp>
 
+#include <gptq/error.hpp>
 #include <gptq/k_best.hpp>
+#include <gptq/quote.hpp>
 #include <gptq/version.hpp>
 
 #include "commands.hpp"
@@ -210,7 +212,7 @@ void add_bench(CLI::App& app, bench_arguments& a, std::function<void()>& chosen)
 int fail(const char* what) {
     std::string line = what;
     std::replace(line.begin(), line.end(), '\n', ' ');
-    std::fprintf(stderr, "gptq: %s\n", line.c_str());
+    std::fprintf(stderr, "gptq: %s\n", gptq::printable(line, gptq::max_message_bytes).c_str());
     return 1;
 }
 

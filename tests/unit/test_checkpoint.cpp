@@ -296,7 +296,7 @@ TEST_CASE("headers that are large beside the data, and data that is large beside
         writer.finish();
         const io::model_folder model(out);
         CHECK(model.tensor("large").bytes.size() == 4 * large.size());
-        CHECK(std::memcmp(model.tensor("large").bytes.data(), large.data(), 4 * large.size()) == 0);
+        CHECK(std::memcmp(model.tensor("large").bytes.read().data(), large.data(), 4 * large.size()) == 0);
         CHECK(model.read_vector("small")(0) == 5);
     }
     SECTION("data moved up in several pieces") {
@@ -307,7 +307,7 @@ TEST_CASE("headers that are large beside the data, and data that is large beside
         writer.finish();
         CHECK(fs::file_size(out / "model.safetensors") < 4 * values.size() + 200);
         const io::model_folder model(out);
-        CHECK(std::memcmp(model.tensor("values").bytes.data(), values.data(), 4 * values.size()) == 0);
+        CHECK(std::memcmp(model.tensor("values").bytes.read().data(), values.data(), 4 * values.size()) == 0);
     }
 }
 
@@ -501,14 +501,16 @@ void check_equal(const gptq::quantized_layer& a, const gptq::quantized_layer& b)
     CHECK(std::equal(a.g_idx.begin(), a.g_idx.end(), b.g_idx.begin()));
 }
 
+std::byte byte_at(const io::tensor_info& t, std::size_t i) { return t.bytes.subspan(i, 1).read().front(); }
+
 /// Bit `i` of a matrix of 32-bit words read down column `c` or along row `r`, straight from a file's bytes.
 bool bit_down(const io::tensor_info& t, std::size_t c, std::size_t i) {
     const std::size_t word = i / 32 * t.shape[1] + c;
-    return (std::to_integer<unsigned>(t.bytes[4 * word + i % 32 / 8]) >> (i % 8) & 1u) != 0;
+    return (std::to_integer<unsigned>(byte_at(t, 4 * word + i % 32 / 8)) >> (i % 8) & 1u) != 0;
 }
 bool bit_along(const io::tensor_info& t, std::size_t r, std::size_t i) {
     const std::size_t word = r * t.shape[1] + i / 32;
-    return (std::to_integer<unsigned>(t.bytes[4 * word + i % 32 / 8]) >> (i % 8) & 1u) != 0;
+    return (std::to_integer<unsigned>(byte_at(t, 4 * word + i % 32 / 8)) >> (i % 8) & 1u) != 0;
 }
 
 template <class Bit>
@@ -521,7 +523,7 @@ unsigned field(Bit&& bit, std::size_t index, std::size_t bits) {
 template <class T>
 T element(const io::tensor_info& t, std::size_t i) {
     T value{};
-    std::memcpy(&value, t.bytes.data() + i * sizeof(T), sizeof(T));
+    t.bytes.subspan(i * sizeof(T), sizeof(T)).read(std::as_writable_bytes(std::span(&value, 1)));
     return value;
 }
 
@@ -824,7 +826,7 @@ TEST_CASE("weight_shape of compressed-tensors is checked", "[quantized]") {
         io::folder_writer bad(dir.path() / "bad");
         for (const char* name : {"m.weight_packed", "m.weight_scale"}) {
             const auto& t = source.tensor(name);
-            bad.add_tensor(name, t.dtype, t.shape, t.bytes);
+            bad.add_tensor(name, t.dtype, t.shape, t.bytes.read());
         }
         const std::vector<std::size_t> extent{shape.size()};
         bad.add_tensor("m.weight_shape", io::dtype::i64, extent, std::as_bytes(std::span(shape)));

@@ -24,7 +24,7 @@ void read_floats(const tensor_info& tensor, std::span<float> out, const std::str
 
 }  // namespace detail
 
-/// A folder with config.json and weights. All weights are mapped, none is read before it is asked for. The files are
+/// A folder with config.json and weights. No weight is read before it is asked for. The files are
 /// model.safetensors, or the shards of model.safetensors.index.json, or the only index or the only *.safetensors file
 /// of the folder under another name (AutoGPTQ writes gptq_model-4bit-128g.safetensors).
 class model_folder {
@@ -52,7 +52,7 @@ class model_folder {
     /// All names, sorted.
     std::vector<std::string> tensor_names() const;
 
-    /// The mapped weight files.
+    /// The weight files.
     const std::vector<safetensors_file>& weight_files() const { return files_; }
 
     /// A matrix [rows, cols] of F32, F16, BF16 or F64 as floats. Throws format_error if there is none of that name,

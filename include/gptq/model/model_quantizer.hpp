@@ -376,7 +376,7 @@ class model_quantizer {
         for (const std::string& name : folder_.tensor_names()) {
             if (written_.contains(name)) continue;
             const io::tensor_info& tensor = folder_.tensor(name);
-            writer_.add_tensor(name, tensor.dtype, tensor.shape, tensor.bytes);
+            writer_.add_tensor(name, tensor.dtype, tensor.shape, tensor.bytes.read());
         }
     }
 

@@ -16,6 +16,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include <gptq/io/file.hpp>
+#include <gptq/io/json.hpp>
 #include <gptq/model/tokenizer_added_tokens.hpp>
 #include <gptq/model/tokenizer_decoders.hpp>
 #include <gptq/model/tokenizer_json.hpp>
@@ -25,6 +27,7 @@
 #include <gptq/model/tokenizer_sentencepiece.hpp>
 #include <gptq/model/tokenizer_unicode.hpp>
 #include <gptq/model/tokenizer_vocabulary.hpp>
+#include <gptq/quote.hpp>
 
 namespace gptq::model {
 
@@ -151,12 +154,12 @@ inline std::optional<std::int32_t> tokenizer::leading_special(const detail::json
         if (cls.size() != 2) node["cls"].fail("expected a token and its id");
         return cls[1].number(detail::max_token_id);
     }
-    if (type != "TemplateProcessing") node.refuse("post-processor \"" + type + "\" is not supported");
+    if (type != "TemplateProcessing") node.refuse("post-processor " + in_quotes(type) + " is not supported");
     const auto pieces = node["single"].items();
     if (pieces.empty() || pieces.front()["SpecialToken"].is_null()) return std::nullopt;
     const std::string name = pieces.front()["SpecialToken"]["id"].text();
     const auto ids = node["special_tokens"][name.c_str()]["ids"].items();
-    if (ids.empty()) node.fail("the template's token \"" + name + "\" has no ids");
+    if (ids.empty()) node.fail("the template's token " + in_quotes(name) + " has no ids");
     return ids.front().number(detail::max_token_id);
 }
 
@@ -182,7 +185,7 @@ inline bool tokenizer::template_from_config(const detail::json_node& config) {
 /// The file's content, or an empty object where there is none.
 inline nlohmann::json tokenizer::read_if_present(const std::filesystem::path& path) {
     std::error_code ignored;
-    return std::filesystem::exists(path, ignored) ? detail::read_json(path) : nlohmann::json::object();
+    return std::filesystem::exists(path, ignored) ? io::read_json(path) : nlohmann::json::object();
 }
 
 inline nlohmann::json tokenizer::read_sentencepiece(const std::filesystem::path& folder,
@@ -192,7 +195,7 @@ inline nlohmann::json tokenizer::read_sentencepiece(const std::filesystem::path&
     const detail::json_node more(more_document, (folder / "added_tokens.json").string());
     const auto named_class = config["tokenizer_class"].optional_text();
     const bool with_bos = config["add_bos_token"].flag(!named_class || template_from_config(config));
-    const auto parsed = detail::parse_sentencepiece(detail::read_bytes(path), path.string());
+    const auto parsed = detail::parse_sentencepiece(io::read_text_file(path, io::max_json_bytes), path.string());
     return detail::sentencepiece_document(parsed, config, more, with_bos);
 }
 
@@ -203,9 +206,10 @@ inline tokenizer tokenizer::load(const std::filesystem::path& folder) {
     std::error_code ignored;
     const bool sentencepiece = !std::filesystem::exists(folder / "tokenizer.json", ignored) &&
                                std::filesystem::exists(folder / "tokenizer.model", ignored);
-    const auto document =
-        sentencepiece ? read_sentencepiece(folder, config) : detail::read_json(folder / "tokenizer.json");
-    const detail::json_node file(document, (folder / (sentencepiece ? "tokenizer.model" : "tokenizer.json")).string());
+    const auto path = folder / (sentencepiece ? "tokenizer.model" : "tokenizer.json");
+    detail::require_tokenizer_file(path);
+    const auto document = sentencepiece ? read_sentencepiece(folder, config) : io::read_json(path);
+    const detail::json_node file(document, path.string());
     std::vector<detail::json_node> configs{
         config, detail::json_node(map_document, (folder / "special_tokens_map.json").string())};
     if (sentencepiece) configs.push_back(file);  // it names its own tokens

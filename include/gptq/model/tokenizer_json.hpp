@@ -61,11 +61,9 @@ class json_node {
     std::string where_;
 };
 
-/// The bytes of a file; io_error if it cannot be read.
-std::string read_bytes(const std::filesystem::path& path);
-
-/// The parsed file; io_error if it cannot be read, format_error with the position if it is not JSON.
-nlohmann::json read_json(const std::filesystem::path& path);
+/// Throws io_error, saying what to do, where a tokenizer's file is missing, and format_error where something else is in
+/// its place.
+void require_tokenizer_file(const std::filesystem::path& path);
 
 }  // namespace gptq::model::detail
 

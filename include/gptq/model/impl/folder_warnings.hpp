@@ -17,6 +17,7 @@
 #include <gptq/model/block.hpp>
 #include <gptq/model/folder_warnings.hpp>
 #include <gptq/model/model_config.hpp>
+#include <gptq/quote.hpp>
 
 namespace gptq::model {
 
@@ -90,8 +91,8 @@ inline void warn_about_tensors(const model_config& config, const io::model_folde
                            ": the others are not used");
     if (unused != 0)
         warnings.push_back(folder.path().string() + ": " + std::to_string(unused) +
-                           (unused == 1 ? " tensor is" : " tensors are") + " not used by the architecture \"" +
-                           std::string(config.arch.model_type) + "\", such as \"" + example + "\"");
+                           (unused == 1 ? " tensor is" : " tensors are") + " not used by the architecture " +
+                           in_quotes(config.arch.model_type) + ", such as " + in_quotes(example));
 }
 
 }  // namespace detail

@@ -27,6 +27,7 @@
 #include <gptq/model/tokenizer_normalizers.hpp>
 #include <gptq/model/tokenizer_pretokenizers.hpp>
 #include <gptq/model/tokenizer_unicode.hpp>
+#include <gptq/quote.hpp>
 
 namespace gptq::model {
 
@@ -41,7 +42,7 @@ GPTQ_INLINE tokenizer::contents::contents(const detail::json_node& file)
     for (const detail::added_token& token : added.tokens()) {
         const detail::json_node place = file["added_tokens"];
         if (model.id_of(token.content).value_or(token.id) != token.id) {
-            throw format_error(place.where() + ": \"" + token.content + "\" has id " + std::to_string(token.id) +
+            throw format_error(place.where() + ": " + in_quotes(token.content) + " has id " + std::to_string(token.id) +
                                ", but another one in the vocabulary");
         }
         name_token(token.id, token.content, place);
@@ -62,8 +63,8 @@ GPTQ_INLINE void tokenizer::contents::name_token(std::int32_t id, const std::str
         special.resize(index + 1);
     }
     if (!tokens[index].empty() && tokens[index] != token) {
-        throw format_error(place.where() + ": id " + std::to_string(id) + " is both \"" + tokens[index] + "\" and \"" +
-                           token + "\"");
+        throw format_error(place.where() + ": id " + std::to_string(id) + " is both " + in_quotes(tokens[index]) +
+                           " and " + in_quotes(token));
     }
     tokens[index] = token;
 }

@@ -18,6 +18,7 @@
 #include <gptq/model/tokenizer_json.hpp>
 #include <gptq/model/tokenizer_unicode.hpp>
 #include <gptq/model/tokenizer_vocabulary.hpp>
+#include <gptq/quote.hpp>
 
 namespace gptq::model {
 namespace detail {
@@ -170,10 +171,10 @@ GPTQ_INLINE void bpe_model::read_merges(const json_node& node, const json_node& 
         const auto [left, right] = parse_merge(entry);
         const auto find = [&](const std::string& token) {
             const auto id = id_of(token);
-            if (!id) entry.fail("\"" + token + "\" is not in the vocabulary");
+            if (!id) entry.fail(in_quotes(token) + " is not in the vocabulary");
             return *id;
         };
-        if (right.size() < prefix_.size()) entry.fail("expected a token that begins with \"" + prefix_ + "\"");
+        if (right.size() < prefix_.size()) entry.fail("expected a token that begins with " + in_quotes(prefix_));
         const std::uint64_t key = pair_key(find(left), find(right));
         merges_.insert_or_assign(key, merge{rank, find(left + right.substr(prefix_.size()))});
     }

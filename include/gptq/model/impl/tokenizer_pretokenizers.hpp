@@ -18,6 +18,7 @@
 #include <gptq/model/tokenizer_pretokenizers.hpp>
 #include <gptq/model/tokenizer_regex.hpp>
 #include <gptq/model/tokenizer_unicode.hpp>
+#include <gptq/quote.hpp>
 
 namespace gptq::model {
 namespace detail {
@@ -250,7 +251,7 @@ inline pre_tokenizer_step make_pre_tokenizer_step(const json_node& node) {
             });
         };
     }
-    node.refuse("pre-tokenizer \"" + type + "\" is not supported");
+    node.refuse("pre-tokenizer " + in_quotes(type) + " is not supported");
 }
 
 GPTQ_INLINE pre_tokenizer::pre_tokenizer(const json_node& node) {

@@ -18,6 +18,7 @@
 #include <gptq/model/tokenizer_oniguruma.hpp>
 #include <gptq/model/tokenizer_regex.hpp>
 #include <gptq/model/tokenizer_unicode.hpp>
+#include <gptq/quote.hpp>
 
 namespace gptq::model {
 namespace detail {
@@ -35,8 +36,8 @@ GPTQ_INLINE regex::regex(const std::string& pattern, const json_node& node) : pa
                               context.get()),
                 pcre2_code_free);
     if (!code_) {
-        node.fail("the regular expression \"" + pattern + "\" is wrong at character " + std::to_string(offset) + ": " +
-                  message(code));
+        node.fail("the regular expression " + in_quotes(pattern) + " is wrong at character " + std::to_string(offset) +
+                  ": " + message(code));
     }
     pcre2_jit_compile(code_.get(), PCRE2_JIT_COMPLETE);  // where there is no JIT, matching works without it
 }
@@ -50,8 +51,8 @@ GPTQ_INLINE bool regex::match(std::string_view subject, std::size_t from, pcre2_
     }
     if (count == PCRE2_ERROR_NOMATCH) return false;
     if (count < 0) {
-        throw unsupported_error("the tokenizer's regular expression \"" + pattern_ +
-                                "\" fails on this text: " + message(count));
+        throw unsupported_error("the tokenizer's regular expression " + in_quotes(pattern_) +
+                                " fails on this text: " + message(count));
     }
     return true;
 }

@@ -18,6 +18,7 @@
 #include <gptq/model/tokenizer_unicode.hpp>
 #include <gptq/model/tokenizer_unigram.hpp>
 #include <gptq/model/tokenizer_vocabulary.hpp>
+#include <gptq/quote.hpp>
 
 namespace gptq::model {
 namespace detail {
@@ -90,8 +91,8 @@ GPTQ_INLINE void unigram_model::encoder::find_paths(std::string_view word) {
         if (whole_character) return;
         const std::int32_t unknown = model_.unknown_.value_or(0);
         if (extend(begin, begin + length, model_.unknown_score_, unknown) && !model_.unknown_) {
-            throw unsupported_error("the tokenizer has no piece for \"" + std::string(word.substr(begin, length)) +
-                                    "\", and no unknown piece; give model.unk_id in tokenizer.json");
+            throw unsupported_error("the tokenizer has no piece for " + in_quotes(word.substr(begin, length)) +
+                                    ", and no unknown piece; give model.unk_id in tokenizer.json");
         }
     });
 }

@@ -11,6 +11,7 @@
 #include <gptq/compiled.hpp>
 #include <gptq/model/tokenizer_json.hpp>
 #include <gptq/model/tokenizer_vocabulary.hpp>
+#include <gptq/quote.hpp>
 
 namespace gptq::model {
 namespace detail {
@@ -20,7 +21,7 @@ GPTQ_INLINE token_ids read_vocabulary(const json_node& node) {
     token_ids out;
     out.reserve(node.value().size());
     for (const auto& [token, id] : node.value().items()) {
-        out.emplace(token, json_node(id, node.where() + ".\"" + token + "\"").number(max_token_id));
+        out.emplace(token, json_node(id, node.where() + "." + in_quotes(token)).number(max_token_id));
     }
     return out;
 }

@@ -16,6 +16,7 @@
 #include <gptq/model/tokenizer_unicode.hpp>
 #include <gptq/model/tokenizer_vocabulary.hpp>
 #include <gptq/model/tokenizer_wordpiece.hpp>
+#include <gptq/quote.hpp>
 
 namespace gptq::model {
 namespace detail {
@@ -36,8 +37,8 @@ GPTQ_INLINE wordpiece_model::wordpiece_model(const json_node& node, bool only_wo
 GPTQ_INLINE std::int32_t wordpiece_model::unknown() const {
     const auto id = id_of(unknown_);
     if (!id) {
-        throw unsupported_error("the text has a word that the tokenizer does not know, and its unknown token \"" +
-                                unknown_ + "\" is not in the vocabulary");
+        throw unsupported_error("the text has a word that the tokenizer does not know, and its unknown token " +
+                                in_quotes(unknown_) + " is not in the vocabulary");
     }
     return *id;
 }
