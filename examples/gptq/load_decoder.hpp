@@ -11,6 +11,7 @@
 
 #include "adapters.hpp"
 #include "commands.hpp"
+#include "interrupt.hpp"
 #include "output.hpp"
 
 namespace program {
@@ -23,15 +24,15 @@ inline gptq::model::cpu_model_backend cpu_of(const run_arguments& arguments) {
     return {forms.at(arguments.activation)};
 }
 
-/// Says on standard error what is odd about the folder. `adapters` are as the command line names them.
+/// Says on standard error what is odd about the folder. The model stops between two blocks where the user asks for it. `adapters` are as the command line names them.
 template <gptq::model::ModelBackend B>
 gptq::model::basic_decoder<B> load_decoder(const gptq::io::model_folder& folder, const run_arguments& arguments,
                                            const B& backend, const std::vector<std::string>& adapters) {
     using gptq::model::head_form;
     auto decoder = gptq::model::basic_decoder<B>::load(
         folder, backend, arguments.head_in_8_bits ? head_form::eight_bits : head_form::stored, load_adapters(adapters));
-    for (const std::string& warning : gptq::model::folder_warnings(decoder.config(), folder))
-        warn(warning);
+    for (const std::string& warning : gptq::model::folder_warnings(decoder.config(), folder)) warn(warning);
+    decoder.before_each_block(throw_if_interrupted);
     return decoder;
 }
 

@@ -11,6 +11,7 @@
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include <CLI/CLI.hpp>
@@ -41,7 +42,7 @@ CLI::App* add_command(CLI::App& app, const std::string& name, const std::string&
         ->check(CLI::Range(1, 4096));
     command->callback([&arguments, &chosen, run] {
         chosen = [&arguments, run] {
-            use_threads(arguments.threads);
+            use_threads(arguments.threads, std::is_base_of_v<compute_arguments, Arguments>);
             run(arguments);
         };
     });

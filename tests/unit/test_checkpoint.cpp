@@ -110,10 +110,53 @@ TEST_CASE("weights are found under every name", "[model_folder]") {
     // Other files beside the model, as some folders have them.
     make_folder(dir.path() / "e", {{"model.safetensors", content}, {"consolidated.safetensors", "garbage"}});
     for (const char* name : {"a", "b", "c", "d", "e"}) CHECK(found(dir.path() / name));
-    fs::create_symlink(dir.path() / "a" / "model.safetensors", dir.path() / "link");
-    make_folder(dir.path() / "f", {});
-    fs::create_symlink(dir.path() / "link", dir.path() / "f" / "model.safetensors");
-    CHECK(found(dir.path() / "f"));
+}
+
+TEST_CASE("links are followed within a folder and into the blobs of the Hub's cache, and nowhere else",
+          "[model_folder]") {
+    const auto content = one_tensor("t", "U8", "[3]", "abc");
+    const temp_dir dir;
+    const auto refusal_of = [&](const fs::path& folder) {
+        return message_of<gptq::io_error>([&] { io::model_folder{folder}; });
+    };
+    SECTION("within the folder") {
+        make_folder(dir.path() / "a", {{"weights", content}});
+        fs::create_symlink("weights", dir.path() / "a" / "model.safetensors");
+        CHECK(io::model_folder(dir.path() / "a").contains("t"));
+        fs::create_symlink(dir.path() / "a", dir.path() / "name");
+        CHECK(io::model_folder(dir.path() / "name").contains("t"));
+    }
+    SECTION("into the blobs of the repository") {
+        const fs::path cache = dir.path() / "models--x--y";
+        fs::create_directories(cache / "blobs");
+        make_folder(cache / "snapshots" / "0123", {});
+        for (const char* name : {"config.json", "model.safetensors"}) {
+            write_file(cache / "blobs" / name, name == std::string("config.json") ? "{}" : content);
+            fs::remove(cache / "snapshots" / "0123" / name);
+            fs::create_symlink(fs::path("../../blobs") / name, cache / "snapshots" / "0123" / name);
+        }
+        CHECK(io::model_folder(cache / "snapshots" / "0123").contains("t"));
+        write_file(dir.path() / "models--x--y" / "secret.json", "{}");
+        fs::remove(cache / "snapshots" / "0123" / "config.json");
+        fs::create_symlink("../../secret.json", cache / "snapshots" / "0123" / "config.json");
+        CHECK(contains(refusal_of(cache / "snapshots" / "0123"), "outside its folder"));
+    }
+    SECTION("out of the folder") {
+        write_file(dir.path() / "elsewhere", content);
+        make_folder(dir.path() / "a", {});
+        SECTION("at once") { fs::create_symlink("../elsewhere", dir.path() / "a" / "model.safetensors"); }
+        SECTION("by another link") {
+            fs::create_symlink("../elsewhere", dir.path() / "a" / "link");
+            fs::create_symlink("link", dir.path() / "a" / "model.safetensors");
+        }
+        SECTION("to a folder whose name begins alike") {
+            make_folder(dir.path() / "a-secret", {{"model.safetensors", content}});
+            fs::create_symlink("../a-secret/model.safetensors", dir.path() / "a" / "model.safetensors");
+        }
+        const std::string message = refusal_of(dir.path() / "a");
+        CHECK(contains(message, (dir.path() / "a" / "model.safetensors").string() + ": is a link to "));
+        CHECK(contains(message, "outside its folder"));
+    }
 }
 
 TEST_CASE("folders that are not models are refused", "[model_folder]") {
@@ -205,11 +248,24 @@ TEST_CASE("files to carry along", "[model_folder]") {
                              {"quantize_config.json", "{}"},
                              {"quant_log.csv", ""},
                              {".hidden", ""},
-                             {"LICENSE", "x"}});
+                             {"LICENSE", "x"},
+                             {"README.md", "x"},
+                             {"readme.exe", "x"},
+                             {"modeling_x.py", "x"},
+                             {"optimizer.pkl", "x"},
+                             {"last.ckpt", "x"}});
     fs::create_directory(dir.path() / "onnx");
+    const temp_dir elsewhere;
+    write_file(elsewhere.path() / "private_key", "secret");
+    fs::create_symlink(elsewhere.path() / "private_key", dir.path() / "notes.txt");
+    fs::create_symlink(elsewhere.path() / "private_key", dir.path() / "NOTICE");
+    const io::model_folder model(dir.path());
     strings names;
-    for (const auto& file : io::model_folder(dir.path()).companion_files()) names.push_back(file.filename().string());
-    CHECK(names == strings{"LICENSE", "generation_config.json", "tokenizer.json"});
+    for (const auto& file : model.companion_files()) names.push_back(file.filename().string());
+    CHECK(names == strings{"LICENSE", "README.md", "generation_config.json", "tokenizer.json"});
+    CHECK(model.left_files() == strings{"NOTICE", "modeling_x.py", "notes.txt", "optimizer.pkl", "readme.exe"});
+    io::folder_writer writer(dir.path() / "out");
+    CHECK_THROWS_AS(writer.copy_file(dir.path() / "notes.txt"), gptq::io_error);
 }
 
 // ---- writing --------------------------------------------------------------------------------------------------------

@@ -24,6 +24,11 @@ namespace detail {
 void read_fully(int file, std::size_t offset, std::span<std::byte> out, const std::filesystem::path& path,
                 const char* what);
 
+/// Where the file leads to, if it is a link out of the folder that it lies in; else nothing. A link into the folder
+/// "blobs" of the Hub's cache, whose snapshots are folders of such links, counts as one within the folder; so does one to
+/// a file that is not there.
+std::filesystem::path target_outside(const std::filesystem::path& path);
+
 /// True for the name of a file directly in a folder: no separators, not "." or "..", not empty.
 bool is_plain_file_name(std::string_view name);
 
@@ -45,12 +50,14 @@ class descriptor {
 
 }  // namespace detail
 
-/// A regular file that is open for reading. It is read piece by piece and never mapped, for a mapped file that becomes
+/// A regular file that is open for reading. A link is followed only where it does not lead out of its folder, for who
+/// made a model's folder is not to choose what else of this machine is read, or copied beside a model that is published
+/// then. It is read piece by piece and never mapped, for a mapped file that becomes
 /// shorter ends the program by a signal. Any number of threads may read from it.
 class input_file {
  public:
-    /// Throws io_error, with the path and the system's reason, if the file cannot be opened or is not a regular file. A
-    /// pipe does not make it wait.
+    /// Throws io_error, with the path and the system's reason, if the file cannot be opened, is not a regular file, or
+    /// is a link out of its folder. A pipe does not make it wait.
     explicit input_file(std::filesystem::path path);
 
     const std::filesystem::path& path() const { return path_; }

@@ -70,17 +70,19 @@ class model_folder {
     /// Takes no memory for the tensor as a whole.
     void require_finite(std::string_view name) const;
 
-    /// The files to carry along into a copy of the model with other weights (tokenizer, generation config, licence):
-    /// all files directly in the folder but weights of any format, their indices, config.json and what describes or
-    /// logs a quantization. Sorted.
+    /// The files to carry along into a copy of the model with other weights, those known to belong to a model: tokenizer,
+    /// chat template, generation config, licence, readme. Not those that are links out of the folder. Sorted.
     std::vector<std::filesystem::path> companion_files() const;
+
+    /// The names of the other files, but for weights, what a copy gets anew (config.json, what describes or logs a
+    /// quantization), adapters and hidden files: programs, notes, whatever people keep beside a model. A copy does not
+    /// have them, and whoever makes one says so. Sorted.
+    std::vector<std::string> left_files() const;
 
     /// "FOLDER: tensor "NAME"", the beginning of messages.
     std::string describe(std::string_view name) const;
 
  private:
-    static bool is_companion(const std::string& name);
-
     /// Throws for a folder without config.json, and for files that are something else under a model's names.
     void refuse_foreign_files() const;
 

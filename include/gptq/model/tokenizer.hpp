@@ -11,6 +11,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -71,9 +72,14 @@ class tokenizer {
     std::vector<std::int32_t> encode_whole(std::string_view text) const;
 
     /// One more than the largest id that encode() can give.
-    std::size_t vocab_size() const { return data_->tokens.size(); }
+    std::size_t vocab_size() const { return data_->vocab_size; }
 
  private:
+    struct named_token {
+        std::string text;  ///< As the decoder wants it.
+        bool special = false;
+    };
+
     /// Everything that was read.
     struct contents {
         detail::normalizer normalize;
@@ -81,8 +87,8 @@ class tokenizer {
         detail::token_model model;
         detail::added_tokens added;
         detail::token_decoder join;
-        std::vector<std::string> tokens;  ///< By id, as the decoder wants them; empty where an id has no token.
-        std::vector<bool> special;        ///< By id.
+        std::unordered_map<std::int32_t, named_token> tokens;  ///< By id: a file may name any id, and only a few.
+        std::size_t vocab_size = 0;
         std::optional<std::int32_t> bos{};
         std::optional<std::int32_t> eos{};
         bool adds_bos = false;
@@ -98,8 +104,8 @@ class tokenizer {
     explicit tokenizer(std::shared_ptr<const contents> data) : data_(std::move(data)) {}
 
     static std::optional<std::int32_t> leading_special(const detail::json_node& post_processor, int depth = 0);
-    static std::optional<std::int32_t> named_token(const contents& data, std::span<const detail::json_node> configs,
-                                                   const char* key);
+    static std::optional<std::int32_t> configured_token(const contents& data,
+                                                        std::span<const detail::json_node> configs, const char* key);
     static bool template_from_config(const detail::json_node& config);
 
     static nlohmann::json read_if_present(const std::filesystem::path& path);
@@ -130,9 +136,9 @@ inline std::string tokenizer::decode(std::span<const std::int32_t> ids, bool ski
     detail::token_list tokens;
     tokens.reserve(ids.size());
     for (const std::int32_t id : ids) {
-        const auto index = static_cast<std::size_t>(id);
-        if (id < 0 || index >= data_->tokens.size() || (skip_special && data_->special[index])) continue;
-        tokens.push_back(data_->tokens[index]);
+        const auto named = data_->tokens.find(id);
+        if (named == data_->tokens.end() || (skip_special && named->second.special)) continue;
+        tokens.push_back(named->second.text);
     }
     return data_->join(std::move(tokens));
 }
@@ -164,8 +170,9 @@ inline std::optional<std::int32_t> tokenizer::leading_special(const detail::json
 }
 
 /// The id of the token under `key` in the first of the files that names one: "<s>" or {"content": "<s>", ...}.
-inline std::optional<std::int32_t> tokenizer::named_token(const contents& data,
-                                                          std::span<const detail::json_node> configs, const char* key) {
+inline std::optional<std::int32_t> tokenizer::configured_token(const contents& data,
+                                                               std::span<const detail::json_node> configs,
+                                                               const char* key) {
     for (const auto& config : configs) {
         const auto entry = config[key];
         if (entry.is_null()) continue;
@@ -216,9 +223,9 @@ inline tokenizer tokenizer::load(const std::filesystem::path& folder) {
 
     auto data = std::make_shared<contents>(file);
     const auto leading = leading_special(file["post_processor"]);
-    data->bos = named_token(*data, configs, "bos_token");
+    data->bos = configured_token(*data, configs, "bos_token");
     if (!data->bos) data->bos = leading;
-    data->eos = named_token(*data, configs, "eos_token");
+    data->eos = configured_token(*data, configs, "eos_token");
     data->adds_bos = leading && leading == data->bos;
     const auto flag = config["add_bos_token"];
     if (data->bos && !flag.is_null() && template_from_config(config)) data->adds_bos = flag.flag(false);

@@ -19,6 +19,7 @@
 #include <gptq/compiled.hpp>
 #include <gptq/error.hpp>
 #include <gptq/io/file.hpp>
+#include <gptq/quote.hpp>
 
 namespace gptq::io {
 namespace detail {
@@ -36,6 +37,25 @@ GPTQ_INLINE void read_fully(int file, std::size_t offset, std::span<std::byte> o
         out = out.subspan(static_cast<std::size_t>(done));
         offset += static_cast<std::size_t>(done);
     }
+}
+
+/// Whether the path, which has no links and no dots, lies in the folder.
+inline bool lies_in(const std::filesystem::path& path, const std::filesystem::path& folder) {
+    return std::mismatch(folder.begin(), folder.end(), path.begin(), path.end()).first == folder.end();
+}
+
+GPTQ_INLINE std::filesystem::path target_outside(const std::filesystem::path& path) {
+    std::error_code code;
+    if (!std::filesystem::is_symlink(std::filesystem::symlink_status(path, code))) return {};
+    const auto target = std::filesystem::canonical(path, code);
+    if (code) return {};
+    const auto folder = std::filesystem::canonical(path.has_parent_path() ? path.parent_path() : ".", code);
+    if (lies_in(target, folder)) return {};
+    // REPOSITORY/snapshots/REVISION/... has links to REPOSITORY/blobs/...
+    for (auto at = folder; at.has_relative_path(); at = at.parent_path())
+        if (at.parent_path().filename() == "snapshots" && lies_in(target, at.parent_path().parent_path() / "blobs"))
+            return {};
+    return target;
 }
 
 GPTQ_INLINE bool is_plain_file_name(std::string_view name) {
@@ -60,6 +80,9 @@ namespace gptq::io {
 GPTQ_INLINE input_file::input_file(std::filesystem::path path)
     : path_(std::move(path)), file_(::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
     if (file_.get() < 0) detail::throw_io_error(path_, "open", errno);
+    if (const auto target = detail::target_outside(path_); !target.empty())
+        throw io_error(path_.string() + ": is a link to " + printable(target.string()) +
+                       ", which is outside its folder; put the file itself, or a hard link, in its place");
     struct stat status {};
     if (::fstat(file_.get(), &status) != 0) detail::throw_io_error(path_, "read", errno);
     if (S_ISDIR(status.st_mode)) detail::throw_io_error(path_, "read", EISDIR);

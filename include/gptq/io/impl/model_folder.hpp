@@ -55,6 +55,56 @@ void widen_to(const file_bytes& bytes, std::span<float> out, Widen&& widen) {
     }
 }
 
+/// Files that belong to a model, whatever its weights are.
+inline bool is_companion(const std::string& name) {
+    static constexpr std::string_view names[] = {"tokenizer.json",
+                                                 "tokenizer_config.json",
+                                                 "tokenizer.model",
+                                                 "tokenizer.model.v3",
+                                                 "tekken.json",
+                                                 "special_tokens_map.json",
+                                                 "added_tokens.json",
+                                                 "vocab.json",
+                                                 "vocab.txt",
+                                                 "merges.txt",
+                                                 "spiece.model",
+                                                 "spm.model",
+                                                 "sentencepiece.bpe.model",
+                                                 "chat_template.jinja",
+                                                 "chat_template.json",
+                                                 "generation_config.json",
+                                                 "preprocessor_config.json",
+                                                 "processor_config.json"};
+    static constexpr std::string_view texts[] = {
+        "license", "licence", "notice", "copying", "readme", "use_policy", "acceptable_use_policy"};
+    if (std::find(std::begin(names), std::end(names), name) != std::end(names)) return true;
+    const std::string lower = lower_case(name), stem = lower.substr(0, lower.find('.'));
+    const std::string_view suffix = std::string_view(lower).substr(stem.size());
+    return std::find(std::begin(texts), std::end(texts), stem) != std::end(texts) &&
+           (suffix.empty() || suffix == ".txt" || suffix == ".md");
+}
+
+/// Weights of any format and what belongs to them: a model with other weights has its own, or none.
+inline bool is_made_anew(const std::string& name) {
+    static constexpr std::string_view suffixes[] = {".safetensors", ".safetensors.index.json",
+                                                    ".bin",         ".bin.index.json",
+                                                    ".pt",          ".pth",
+                                                    ".gguf",        ".h5",
+                                                    ".msgpack",     ".onnx",
+                                                    ".onnx_data",   ".ckpt",
+                                                    ".ggml",        ".npz",
+                                                    ".tflite",      ".ot",
+                                                    ".part",        ".incomplete"};
+    static constexpr std::string_view names[] = {
+        "config.json",          "quantize_config.json", "quant_config.json", "quantization_config.json",
+        "hf_quant_config.json", "quanto_qmap.json",     "quant_log.csv"};
+    // An adapter's config without the adapter makes loaders fetch the model that it names.
+    return name.starts_with('.') || name.starts_with("adapter_") ||
+           std::any_of(std::begin(suffixes), std::end(suffixes),
+                       [&](std::string_view suffix) { return name.ends_with(suffix); }) ||
+           std::find(std::begin(names), std::end(names), name) != std::end(names);
+}
+
 GPTQ_INLINE void read_floats(const tensor_info& tensor, std::span<float> out, const std::string& where) {
     switch (tensor.dtype) {
         case dtype::f64: return widen_to<double>(tensor.bytes, out, [](double x) { return static_cast<float>(x); });
@@ -143,32 +193,24 @@ GPTQ_INLINE void model_folder::require_finite(std::string_view name) const {
 
 GPTQ_INLINE std::vector<std::filesystem::path> model_folder::companion_files() const {
     auto files = detail::files_in(path_);
-    std::erase_if(files, [](const std::filesystem::path& file) { return !is_companion(file.filename().string()); });
+    std::erase_if(files, [](const std::filesystem::path& file) {
+        return !detail::is_companion(file.filename().string()) || !detail::target_outside(file).empty();
+    });
     return files;
+}
+
+GPTQ_INLINE std::vector<std::string> model_folder::left_files() const {
+    std::vector<std::string> names;
+    for (const auto& file : detail::files_in(path_)) {
+        const std::string name = file.filename().string();
+        const bool companion = detail::is_companion(name) && detail::target_outside(file).empty();
+        if (!companion && !detail::is_made_anew(name)) names.push_back(name);
+    }
+    return names;
 }
 
 GPTQ_INLINE std::string model_folder::describe(std::string_view name) const {
     return path_.string() + ": tensor " + in_quotes(name);
-}
-
-GPTQ_INLINE bool model_folder::is_companion(const std::string& name) {
-    static constexpr std::string_view weight_suffixes[] = {".safetensors", ".safetensors.index.json",
-                                                           ".bin",         ".bin.index.json",
-                                                           ".pt",          ".pth",
-                                                           ".gguf",        ".h5",
-                                                           ".msgpack",     ".onnx",
-                                                           ".onnx_data",   ".ckpt",
-                                                           ".ggml",        ".npz",
-                                                           ".tflite",      ".ot",
-                                                           ".part",        ".incomplete"};
-    static constexpr std::string_view written_anew[] = {
-        "config.json",          "quantize_config.json", "quant_config.json", "quantization_config.json",
-        "hf_quant_config.json", "quanto_qmap.json",     "quant_log.csv"};
-    // An adapter's config without the adapter makes loaders fetch the model that it names.
-    return !name.starts_with('.') && !name.starts_with("adapter_") &&
-           std::none_of(std::begin(weight_suffixes), std::end(weight_suffixes),
-                        [&](std::string_view suffix) { return name.ends_with(suffix); }) &&
-           std::find(std::begin(written_anew), std::end(written_anew), name) == std::end(written_anew);
 }
 
 GPTQ_INLINE void model_folder::refuse_foreign_files() const {
@@ -309,7 +351,8 @@ GPTQ_INLINE std::map<std::string, std::size_t> model_folder::open_files_of(const
     }
     for (auto& [name, place] : shard_of) {
         std::error_code code;
-        if (!std::filesystem::exists(path_ / name, code)) throw format_error(where + ": shard " + printable(name) + " is missing");
+        if (!std::filesystem::exists(path_ / name, code))
+            throw format_error(where + ": shard " + printable(name) + " is missing");
         place = files_.size();
         files_.emplace_back(path_ / name);
     }

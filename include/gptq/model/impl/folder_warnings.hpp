@@ -114,4 +114,15 @@ GPTQ_INLINE std::vector<std::string> folder_warnings(const model_config& config,
     return warnings;
 }
 
+GPTQ_INLINE std::string left_files_warning(const io::model_folder& folder) {
+    static constexpr std::size_t most = 5;
+    const std::vector<std::string> names = folder.left_files();
+    if (names.empty()) return "";
+    std::string list;
+    for (std::size_t i = 0; i < std::min(names.size(), most); ++i)
+        list += (i == 0 ? "" : ", ") + printable(names[i], 60);
+    if (names.size() > most) list += " and " + std::to_string(names.size() - most) + " more";
+    return folder.path().string() + ": not copied, for they are not known to belong to a model: " + list;
+}
+
 }  // namespace gptq::model

@@ -30,14 +30,9 @@ GPTQ_INLINE json_node json_node::operator[](const char* key) const {
     return {found == value_->end() ? missing : *found, place(key)};
 }
 
-GPTQ_INLINE std::vector<json_node> json_node::items() const {
+GPTQ_INLINE json_list json_node::items() const {
     if (!value_->is_array()) fail("expected an array");
-    std::vector<json_node> out;
-    out.reserve(value_->size());
-    for (std::size_t i = 0; i < value_->size(); ++i) {
-        out.emplace_back((*value_)[i], where_ + "[" + std::to_string(i) + "]");
-    }
-    return out;
+    return json_list(*this);
 }
 
 GPTQ_INLINE std::string json_node::text() const {

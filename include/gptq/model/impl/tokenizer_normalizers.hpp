@@ -157,7 +157,11 @@ GPTQ_INLINE normalizer_step make_normalizer_step(const json_node& node) {
 }
 
 GPTQ_INLINE std::string normalizer::operator()(std::string text) const {
-    for (const auto& step : steps_) text = step(std::move(text));
+    const std::size_t original = text.size();
+    for (const auto& step : steps_) {
+        text = step(std::move(text));
+        check_growth(text.size(), original);
+    }
     return text;
 }
 

@@ -26,6 +26,12 @@ GPTQ_INLINE token_ids read_vocabulary(const json_node& node) {
     return out;
 }
 
+GPTQ_INLINE std::string read_mark(const json_node& node, const char* otherwise) {
+    std::string mark = node.optional_text().value_or(otherwise);
+    if (mark.size() > max_piece_bytes) node.fail("expected at most " + std::to_string(max_piece_bytes) + " bytes");
+    return mark;
+}
+
 GPTQ_INLINE std::optional<std::int32_t> find_id(const token_ids& ids, std::string_view token) {
     const auto found = ids.find(token);
     return found == ids.end() ? std::nullopt : std::optional(found->second);
