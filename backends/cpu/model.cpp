@@ -6,6 +6,7 @@
 #include <gptq/model/impl/adapter.hpp>
 #include <gptq/model/impl/attention.hpp>
 #include <gptq/model/impl/block.hpp>
+#include <gptq/model/impl/block_description.hpp>
 #include <gptq/model/impl/block_run.hpp>
 #include <gptq/model/impl/calibration.hpp>
 #include <gptq/model/impl/chat_template.hpp>
@@ -24,6 +25,7 @@
 #include <gptq/model/impl/quantize_plan.hpp>
 #include <gptq/model/impl/report.hpp>
 #include <gptq/model/impl/rope.hpp>
+#include <gptq/model/impl/routing.hpp>
 #include <gptq/model/impl/sampling.hpp>
 #include <gptq/model/impl/stop_tokens.hpp>
 #include <gptq/model/impl/table.hpp>

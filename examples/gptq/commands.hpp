@@ -52,13 +52,16 @@ void quantize(const quantize_arguments& arguments);
 
 /// What those that run a model have.
 struct run_arguments : compute_arguments {
-    std::string activation = "int16";  ///< exact, int16 or int8
-    bool head_in_8_bits = false;
+    std::string activation = "int16";   ///< exact, int16 or int8
+    bool head_in_8_bits = true;         ///< of a quantized model
     std::vector<std::string> adapters;  ///< FOLDER or FOLDER:WEIGHT
 };
 
 struct eval_arguments : run_arguments {
-    eval_arguments() { activation = "exact"; }
+    eval_arguments() {
+        activation = "exact";
+        head_in_8_bits = false;
+    }
     std::vector<std::string> texts;  ///< paths, at least one
     std::size_t seqlen = 0;          ///< 0: 2048, or what the model was made for if less
     std::size_t max_tokens = 0;      ///< 0: all of them
@@ -90,6 +93,14 @@ struct merge_arguments : common_arguments {
     std::string out;
 };
 void merge(const merge_arguments& arguments);
+
+struct convert_arguments : common_arguments {
+    std::string out;
+    std::string format;
+    std::string base;           ///< the float GGUF file, with format gguf
+    std::string rest = "keep";  ///< or q8_0: of the matrices that are not quantized, with format gguf
+};
+void convert(const convert_arguments& arguments);
 
 struct bench_arguments : run_arguments {
     std::size_t prompt = 128;

@@ -11,7 +11,7 @@
 
 #include <gptq/io/model_folder.hpp>
 #include <gptq/io/quantization_config.hpp>
-#include <gptq/model/block.hpp>
+#include <gptq/model/block_description.hpp>
 #include <gptq/model/folder_warnings.hpp>
 #include <gptq/model/model_config.hpp>
 
@@ -59,15 +59,16 @@ std::string form_of(const model_summary& summary, const io::model_folder& folder
         settings->group_size > 0 ? format("groups of %d", settings->group_size).c_str() : "one group per row");
 }
 
-void add_layer(model_summary& summary, const io::model_folder& folder,
-               const model::linear_slot<model::stored_layer, model::norm_layer>& slot, const std::string& module,
-               const std::vector<std::string>& tensors) {
-    layer_summary layer{std::string(summary.config.arch.names.*slot.name),
-                        form_of(summary, folder, module),
-                        slot.out_features(summary.config),
-                        slot.in_features(summary.config),
-                        1,
-                        0};
+/// The name within the block that all experts have in common, with * for the expert.
+std::string common_name(const model::block_site& site, std::string name) {
+    if (!site.expert) return name;
+    const std::string number = "." + std::to_string(*site.expert) + ".";
+    return name.replace(name.find(number), number.size(), ".*.");
+}
+
+void add_layer(model_summary& summary, const io::model_folder& folder, const model::block_module& described,
+               const std::string& name, const std::string& module, const std::vector<std::string>& tensors) {
+    layer_summary layer{name, form_of(summary, folder, module), described.out_features, described.in_features, 1, 0};
     // Names are sorted, so a module's tensors are neighbours.
     for (auto at = std::lower_bound(tensors.begin(), tensors.end(), module + ".");
          at != tensors.end() && belongs(*at, module); ++at)
@@ -75,9 +76,15 @@ void add_layer(model_summary& summary, const io::model_folder& folder,
     const auto same = std::find_if(summary.layers.begin(), summary.layers.end(), [&](const layer_summary& other) {
         return other.name == layer.name && other.form == layer.form;
     });
-    if (same == summary.layers.end()) return summary.layers.push_back(layer);
-    same->bytes += layer.bytes;
-    ++same->count;
+    if (same != summary.layers.end()) {
+        same->bytes += layer.bytes;
+        ++same->count;
+        return;
+    }
+    // The forms of a layer stand together.
+    const auto last = std::find_if(summary.layers.rbegin(), summary.layers.rend(),
+                                   [&](const layer_summary& other) { return other.name == layer.name; });
+    summary.layers.insert(last == summary.layers.rend() ? summary.layers.end() : last.base(), layer);
 }
 
 /// Parameters of the model: elements of the tensors as they are, but weights for the tensors of quantized layers.
@@ -101,11 +108,11 @@ model_summary summarize(const io::model_folder& folder) {
     const auto tensors = folder.tensor_names();
     summary.tensors = tensors.size();
     for (const std::string& name : tensors) summary.bytes += folder.tensor(name).bytes.size();
-    for (const auto& slot : model::stored_slots) {
-        const std::string name(summary.config.arch.names.*slot.name);
-        if (name.empty()) continue;
-        for (std::size_t i = 0; i < summary.config.blocks; ++i)
-            add_layer(summary, folder, slot, summary.config.block_prefix(i) + name, tensors);
+    for (std::size_t i = 0; i < summary.config.blocks; ++i) {
+        const model::block_description block = model::describe_block(summary.config, i);
+        for (const model::block_site& site : block.sites)
+            for (const model::block_module& m : site.modules)
+                add_layer(summary, folder, m, common_name(site, m.name), block.full_name(m), tensors);
     }
     summary.parameters = count_parameters(summary, folder);
     return summary;
@@ -161,8 +168,7 @@ std::string text_of(const model_summary& s) {
 void inspect(const common_arguments& arguments) {
     const io::model_folder folder(arguments.model);
     const model_summary summary = summarize(folder);
-    for (const std::string& warning : model::folder_warnings(summary.config, folder))
-        warn(warning);
+    for (const std::string& warning : model::folder_warnings(summary.config, folder)) warn(warning);
     arguments.json ? print_json(json_of(summary)) : print(text_of(summary));
 }
 

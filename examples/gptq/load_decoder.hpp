@@ -6,6 +6,7 @@
 #include <vector>
 
 #include <gptq/io/model_folder.hpp>
+#include <gptq/io/quantization_config.hpp>
 #include <gptq/model/decoder.hpp>
 #include <gptq/model/folder_warnings.hpp>
 
@@ -29,8 +30,9 @@ template <gptq::model::ModelBackend B>
 gptq::model::basic_decoder<B> load_decoder(const gptq::io::model_folder& folder, const run_arguments& arguments,
                                            const B& backend, const std::vector<std::string>& adapters) {
     using gptq::model::head_form;
+    const bool rounded = arguments.head_in_8_bits && gptq::io::holds_quantized_tensors(folder);
     auto decoder = gptq::model::basic_decoder<B>::load(
-        folder, backend, arguments.head_in_8_bits ? head_form::eight_bits : head_form::stored, load_adapters(adapters));
+        folder, backend, rounded ? head_form::eight_bits : head_form::stored, load_adapters(adapters));
     for (const std::string& warning : gptq::model::folder_warnings(decoder.config(), folder)) warn(warning);
     decoder.before_each_block(throw_if_interrupted);
     return decoder;

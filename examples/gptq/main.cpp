@@ -141,7 +141,15 @@ void add_run_options(CLI::App& command, run_arguments& a) {
     command.add_option("--activation", a.activation, "what inputs of quantized layers are rounded to")
         ->check(CLI::IsMember({"exact", "int16", "int8"}))
         ->capture_default_str();
-    command.add_flag("--head-8bit", a.head_in_8_bits, "round the output layer to 8 bits in memory");
+    command.add_flag("--head-8bit,!--no-head-8bit", a.head_in_8_bits,
+                     "round the output layer of a quantized model to 8 bits in memory");
+    command.add_flag_callback(
+        "--exact",
+        [&a] {
+            a.activation = "exact";
+            a.head_in_8_bits = false;
+        },
+        "round nothing: --activation exact --no-head-8bit");
     add_texts(command, "--adapter", a.adapters,
               "folder of a LoRA adapter, or FOLDER:WEIGHT to scale it; may be given several times");
 }
@@ -199,6 +207,19 @@ void add_merge(CLI::App& app, merge_arguments& a, std::function<void()>& chosen)
 /// Numbers of tokens that bench works on, at most.
 constexpr std::size_t most_tokens = std::size_t{1} << 24;
 
+void add_convert(CLI::App& app, convert_arguments& a, std::function<void()>& chosen) {
+    CLI::App* command = add_command(app, "convert", "write a quantized MODEL in another format", a, convert, chosen);
+    command->add_option("OUT", a.out, "folder, or GGUF file, to write; must not exist yet")->required();
+    command->add_option("--format", a.format, "format to write")
+        ->check(CLI::IsMember({"gptq", "gptq_v2", "compressed-tensors", "gguf"}))
+        ->required();
+    CLI::Option* base = command->add_option("--base", a.base, "with gguf: the GGUF file of the float model");
+    command->add_option("--rest", a.rest, "with gguf: what becomes of matrices that are not quantized")
+        ->check(CLI::IsMember({"keep", "q8_0"}))
+        ->needs(base)
+        ->capture_default_str();
+}
+
 void add_bench(CLI::App& app, bench_arguments& a, std::function<void()>& chosen) {
     CLI::App* command = add_command(app, "bench", "tokens per second", a, bench, chosen);
     add_run_options(*command, a);
@@ -239,6 +260,7 @@ int main(int argc, char** argv) {
     common_arguments inspect_args;
     tokenize_arguments tokenize_args;
     merge_arguments merge_args;
+    convert_arguments convert_args;
     bench_arguments bench_args;
     add_quantize(app, quantize_args, chosen);
     add_eval(app, eval_args, chosen);
@@ -246,6 +268,7 @@ int main(int argc, char** argv) {
     add_command(app, "inspect", "what MODEL is made of", inspect_args, inspect, chosen);
     add_tokenize(app, tokenize_args, chosen);
     add_merge(app, merge_args, chosen);
+    add_convert(app, convert_args, chosen);
     add_bench(app, bench_args, chosen);
 
     try {

@@ -77,7 +77,7 @@ concept OrderingPolicy = requires(const O& order, std::span<const float> diag, s
 };
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Backend<B>: where matrices live and who multiplies them. All matrices given to 3-9 are views of the backend's memory.
+// Backend<B>: where matrices live and who multiplies them. All matrices given to 3-12 are views of the backend's memory.
 //  1. make_matrix<T>(r, c) owns r x c zeroed elements and has view().
 //  2. lend(host).view() shows a host matrix in the backend's memory, for as long as both live (a host backend lends the
 //     elements themselves); download(mine, host) copies a matrix of equal shape out. Both for float, double,
@@ -94,7 +94,13 @@ concept OrderingPolicy = requires(const O& order, std::span<const float> diag, s
 //  7. multiply(C, A, B, alpha, beta): C = beta C + alpha A B; no argument overlaps C; beta = 0 ignores what C held.
 //  8. solve_upper_right(B, A): B = B A^-1 for an upper triangular A whose lower part is not read.
 //     B [N,K]  A [K,K]
-//  9. A call's results are visible to the next call. Calls throw only for resources that ran out.
+//  9. A call's results are visible to the next call. Calls throw for resources that ran out, and what f throws leaves
+//     for_each_row.
+// A backend may do some of the solver's work better than by rows, and then has one or more of these. Their arguments are
+// public types with comments on every matrix; what each has to compute is that of its plain form, up to rounding:
+// 10. quantize_block(block), block a block_to_quantize<Bits, Grid> of <gptq/round_to_grid.hpp>; plain: quantize_rows.
+// 11. fit_groups(fit), fit a groups_to_fit<Bits, Grid> of <gptq/fit_groups.hpp>; plain: fit(r) for every row.
+// 12. permute_hessian(p), p a hessian_permutation of <gptq/factor.hpp>; plain: p.place(i, 0, K) for every feature i.
 // Cost: 4, 7 and 8 carry almost all arithmetic; 3 carries the loop over columns.
 // ---------------------------------------------------------------------------------------------------------------------
 namespace detail {
@@ -119,14 +125,15 @@ concept Backend = requires(const B& b, std::size_t n, matrix_view<float> m, matr
 // ---------------------------------------------------------------------------------------------------------------------
 // FactorPath<P, B>: how the solver gets the inverse Hessian's Cholesky factor U (U'U = H^-1) and what it does with it.
 // W [N,K] is the solver's working copy: columns that are already quantized hold D = W - Q, later ones what the path left.
-// Columns are taken in stretches of a few blocks; S [N, s] is the stretch that begins at column `first`.
+// Columns are taken in super-blocks of a few blocks; S [N, s] is the one that begins at column `first`. The head of
+// <gptq/quantize.hpp> draws them.
 //  1. factor(b, H): prepares H in place; false where it is not positive definite.
-//  2. enter(b, F, W, first, S): called before the first block of the stretch; S is the path's to fill.
-//  3. current(b, F, W, first, S, begin, end): columns [begin, end) of the stretch, a block, get their up-to-date weights
-//     in S: all errors before `begin` fed back. The blocks of the stretch before `begin` are quantized, and S holds
+//  2. enter(b, F, W, first, S): called before the first block of the super-block; S is the path's to fill.
+//  3. current(b, F, W, first, S, begin, end): columns [begin, end) of the super-block, a block, get their up-to-date weights
+//     in S: all errors before `begin` fed back. The blocks of the super-block before `begin` are quantized, and S holds
 //     their errors, Err = (w - q)/U[k,k].
 //  4. diagonal_block(b, F, begin, end, U): U [end-begin, end-begin] = the diagonal block of U.
-//  5. leave(b, F, W, first, Err): called once the whole stretch is quantized.                                Err [N, s]
+//  5. leave(b, F, W, first, Err): called once the whole super-block is quantized.                                Err [N, s]
 //  6. column_costs(b, F, c): c(0, k) = 1/U[k,k]^2.                                                             c [1, K]
 //  7. hessian_factor(b, F, A): A = the upper triangular matrix with H = A A'.                                  A [K, K]
 // ---------------------------------------------------------------------------------------------------------------------
@@ -140,6 +147,21 @@ concept FactorPath = Backend<B> &&
     path.leave(b, c, m, n, c);
     path.column_costs(b, c, m);
     path.hessian_factor(b, c, m);
+};
+
+// ---------------------------------------------------------------------------------------------------------------------
+// BlockRule<R>: what the solver's loop does to a block of columns: round_to_grid (GPTQ), prune_columns (SparseGPT).
+//  1. rule(block) chooses a value q for every weight of block.T and leaves, in the backend's memory, T = Err with
+//     Err[:,k] = (w - q)/U[k,k], W less the values q, and in `loss` each row's squares of Err on top of what was there.
+//     Within the block, every weight has the errors of the columns before it fed back before its value is chosen:
+//     column_block::settle does all this for one weight.
+//  2. Blocks come in the order of the columns. What the rule throws leaves the solver.
+// ---------------------------------------------------------------------------------------------------------------------
+struct column_block;
+
+template <class R>
+concept BlockRule = requires(const R& rule, const column_block& block) {
+    rule(block);
 };
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -26,6 +26,18 @@ class shape_error : public error {
     using error::error;
 };
 
+/// An option out of its range, or one that the call at hand does not use.
+class option_error : public error {
+ public:
+    using error::error;
+};
+
+/// A type of the caller's own that breaks a sentence of its concept in <gptq/concepts.hpp>; the message names both.
+class concept_error : public error {
+ public:
+    using error::error;
+};
+
 /// A NaN or an infinity where only finite numbers make sense; the message says at which row and column.
 class non_finite_error : public error {
  public:

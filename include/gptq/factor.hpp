@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <numeric>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -15,7 +16,6 @@
 #include <gptq/finite.hpp>
 #include <gptq/groups.hpp>
 #include <gptq/held_layer.hpp>
-#include <gptq/k_best.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/options.hpp>
 #include <gptq/orders.hpp>
@@ -171,111 +171,183 @@ struct factored_hessian {
 
     B backend;
     P path;
-    memory factor;                      ///< [K, K], as the path left it; columns in `order`
-    memory costs;                       ///< [1, K], position -> 1/U[k,k]^2: the loss of a unit error in the loop
-    column_order order;                 ///< [K], position -> original column
-    std::vector<std::size_t> group_at;  ///< [K], position -> group
-    std::vector<std::uint8_t> dead;     ///< [K], position -> 1 for an input that was always 0
-    std::size_t group_features = 0;     ///< input features per full group
-    bool static_groups = false;         ///< fit grids before the loop
-    bool positive_definite = false;     ///< false: no damping helped, round to nearest instead
-    double damp_percent = 0.0;          ///< the damping that it was factored with
-    int failed_factorizations = 0;      ///< the smaller dampings that did not do
+    memory factor;                           ///< [K, K], as the path left it; columns in `order`
+    memory costs;                            ///< [1, K], position -> 1/U[k,k]^2: the loss of a unit error in the loop
+    column_order order = {};                 ///< [K], position -> original column
+    std::vector<std::size_t> group_at = {};  ///< [K], position -> group
+    std::size_t dead_inputs = 0;             ///< inputs that were always 0
+    std::size_t group_features = 0;          ///< input features per full group
+    bool static_groups = false;              ///< fit grids before the loop
+    std::string order_name;                  ///< the type of the order
+    quantize_options options = {};           ///< what it was made with
+    bool positive_definite = false;  ///< false: no damping helped, or all inputs are dead; round to nearest instead
+    double damp_percent = 0.0;       ///< the damping that it was factored with
+    int failed_factorizations = 0;   ///< the smaller dampings that did not do
 
     std::size_t in_features() const { return order.size(); }
 };
 
-namespace detail {
-
-/// Rows of the permuted Hessian's upper triangle, damping added to the diagonal; dead inputs get 1 there. Those of some
-/// neighbouring features at a time, in pieces: what lies below the diagonal is read from H's columns, where neighbours
-/// share the lines of the cache.
-struct permute_hessian {
-    static constexpr std::size_t together = 16, piece = 64;
-
+/// The argument of Backend's optional permute_hessian: F becomes the upper triangle of H, its rows and columns in another
+/// order, with damping added to the diagonal. What is below F's diagonal stays.
+struct hessian_permutation {
     matrix_view<const float> H;               // [K, K], upper triangle
     matrix_view<float> F;                     // [K, K]
     matrix_view<const std::size_t> order;     // [1, K], position -> feature
     matrix_view<const std::size_t> position;  // [1, K], feature -> position
-    float damp;
+    float damp;                               // 0 or more
 
-    constexpr void operator()(std::size_t run) const noexcept {
-        const std::size_t first = run * together, last = std::min(first + together, H.rows);
-        for (std::size_t begin = 0; begin < F.cols; begin += piece)
-            for (std::size_t i = first; i < last; ++i) permute(i, begin, std::min(begin + piece, F.cols));
-        for (std::size_t i = first; i < last; ++i) damp_diagonal(i);
-    }
-    constexpr void damp_diagonal(std::size_t i) const noexcept {
-        F(position(0, i), position(0, i)) = (H(i, i) == 0.0f ? 1.0f : H(i, i)) + damp;
-    }
-    constexpr void permute(std::size_t i, std::size_t begin, std::size_t end) const noexcept {
+    /// The elements of feature i in the columns [begin, end) of F.
+    constexpr void place(std::size_t i, std::size_t begin, std::size_t end) const {
         const std::size_t p = position(0, i);
+        if (begin <= p && p < end) F(p, p) = damped(H(i, i));
         for (std::size_t s = std::max(begin, p + 1); s < end; ++s) {
             const std::size_t j = order(0, s);
             F(p, s) = i < j ? H(i, j) : H(j, i);
         }
     }
+
+ private:
+    /// An input that was always 0 keeps nothing but the damping: its weights are rounded to nearest, and neither grids
+    /// nor the loss see much of it. Without damping any positive number does.
+    constexpr float damped(float h) const { return h == 0.0f && damp == 0.0f ? 1.0f : h + damp; }
 };
 
-inline void check_options(const quantize_options& options) {
-    if (!(options.damp_percent >= 0.0 && options.damp_percent <= 1.0))
-        throw shape_error("damp_percent: " + std::to_string(options.damp_percent) + " is not between 0 and 1");
-    if (!(options.damp_growth > 1.0))
-        throw shape_error("damp_growth: " + std::to_string(options.damp_growth) + " is not more than 1");
-    if (options.block_size == 0) throw shape_error("block_size: 0 columns a block; the usual size is 128");
-    if (options.candidates == 0 || options.candidates > max_candidates)
-        throw shape_error("candidates: " + std::to_string(options.candidates) + " is not between 1 and " +
-                          std::to_string(max_candidates));
+namespace detail {
+
+/// Some neighbouring features at a time, in pieces: what lies below the diagonal is read from H's columns, where
+/// neighbours share the lines of the cache.
+struct place_features {
+    static constexpr std::size_t together = 16, piece = 64;
+    hessian_permutation permutation;
+
+    constexpr void operator()(std::size_t run) const noexcept {
+        const std::size_t K = permutation.H.rows, first = run * together, last = std::min(first + together, K);
+        for (std::size_t begin = 0; begin < K; begin += piece)
+            for (std::size_t i = first; i < last; ++i) permutation.place(i, begin, std::min(begin + piece, K));
+    }
+};
+
+template <Backend B>
+void permute_hessian(const B& backend, const hessian_permutation& permutation) {
+    constexpr std::size_t together = place_features::together;
+    if constexpr (requires { backend.permute_hessian(permutation); })
+        backend.permute_hessian(permutation);
+    else
+        backend.for_each_row((permutation.H.rows + together - 1) / together, place_features{permutation});
+}
+
+/// The name of a type as the compiler spells it, for messages and comparisons without RTTI.
+template <class T>
+std::string type_name() {
+    const std::string text = __PRETTY_FUNCTION__;
+    const std::size_t first = text.find("T = ") + 4;
+    return text.substr(first, text.find_first_of(";]", first) - first);
+}
+
+/// Throws concept_error unless `order` is a permutation of 0 .. K-1.
+inline void check_permutation(const column_order& order, std::size_t K) {
+    const auto refuse = [](const std::string& what) { throw concept_error("OrderingPolicy 1: " + what); };
+    if (order.size() != K)
+        refuse("the order has " + std::to_string(order.size()) + " columns, the layer " + std::to_string(K));
+    std::vector<bool> seen(K);
+    for (std::size_t p = 0; p < K; ++p) {
+        const bool is_column = order[p] < K;
+        if (!is_column || seen[order[p]])
+            refuse("order[" + std::to_string(p) + "] is " + std::to_string(order[p]) +
+                   (is_column ? ", which came before" : ", but there are " + std::to_string(K) + " columns"));
+        seen[order[p]] = true;
+    }
+}
+
+/// Throws concept_error unless groups are neighbours, a short one last.                                    group_at [K]
+inline void check_neighbours(const std::vector<std::size_t>& group_at, std::size_t group_features) {
+    for (std::size_t p = 0; p < group_at.size(); ++p)
+        if (group_at[p] != group_at[p / group_features * group_features])
+            throw concept_error("OrderingPolicy 3: position " + std::to_string(p) +
+                                " of the order is a column of group " + std::to_string(group_at[p]) +
+                                ", but the columns of a group of " + std::to_string(group_features) +
+                                " must be neighbours, unless static_groups or groups_follow_order is true");
+}
+
+}  // namespace detail
+
+namespace detail {
+
+/// The diagonal of H [K, K], which is in the backend's memory. Throws non_finite_error where its sums overflowed.
+template <Backend B>
+std::vector<float> finite_diagonal(const B& backend, matrix_view<const float> H) {
+    std::vector<float> diag = download_diagonal(backend, H);
+    require_finite(matrix_view<const float>(diag.data(), 1, diag.size()), "hessian: the sum of squares overflowed",
+                   "row", "feature");
+    return diag;
+}
+
+/// f.order and f.group_at, as `order` has them for a Hessian of this diagonal. Throws concept_error where it breaks its
+/// promises.
+template <class Order, class Factored>
+void order_columns(Factored& f, const Order& order, std::span<const float> diag) {
+    const std::size_t K = diag.size();
+    f.order = order(diag, f.group_features);
+    check_permutation(f.order, K);
+    f.group_at.resize(K);
+    for (std::size_t p = 0; p < K; ++p)
+        f.group_at[p] = (Order::groups_follow_order ? p : f.order[p]) / f.group_features;
+    if (!Order::static_groups) check_neighbours(f.group_at, f.group_features);
+}
+
+/// Tries one damping after the other, from `damp` on, until one makes H positive definite. `mean` is that of H's diagonal.
+template <Backend B, class P>
+void factor_damped(factored_hessian<B, P>& f, matrix_view<const float> H, double damp, double growth, double mean) {
+    const B& backend = f.backend;
+    const std::size_t K = H.rows;
+    std::vector<std::size_t> position(K);
+    for (std::size_t p = 0; p < K; ++p) position[f.order[p]] = p;
+    const auto lent_order = backend.lend(matrix_view<const std::size_t>(f.order.data(), 1, K));
+    const auto lent_position = backend.lend(matrix_view<const std::size_t>(position.data(), 1, K));
+    for (; damp <= 1.0; damp = std::max(damp, 1e-4) * growth) {
+        f.damp_percent = damp;
+        permute_hessian(backend, hessian_permutation{H, f.factor.view(), lent_order.view(), lent_position.view(),
+                                                     static_cast<float>(damp * mean)});
+        f.positive_definite = f.path.factor(backend, f.factor.view());
+        if (f.positive_definite) return f.path.column_costs(backend, f.factor.view(), f.costs.view());
+        ++f.failed_factorizations;
+    }
 }
 
 }  // namespace detail
 
 /// Orders the columns of H, damps (see damping.hpp) and factors it. Where it is not positive definite, damping grows by
-/// options.damp_growth up to 1; the result says what it took, and whether nothing helped. `group_features` is the size
-/// of a full group. H: [K, K] in the backend's memory, upper triangle. Throws shape_error for options out of range,
-/// non_finite_error where the Hessian's sums overflowed.
+/// options.damp_growth up to 1; the result says what it took, and whether nothing helped. Where all inputs were always 0
+/// there is nothing to factor, and layers are rounded to nearest. `group_features` is the size of a full group. H: [K, K]
+/// in the backend's memory, upper triangle. Of the options it reads those of damping, of which 1 is the largest. Throws
+/// option_error for options out of range, non_finite_error where the Hessian's sums overflowed, concept_error for an order
+/// that is none.
 template <OrderingPolicy Order, Backend B, FactorPath<B> P = inverse_free_path>
 factored_hessian<B, P> factor_hessian(const B& backend, matrix_view<const float> H, std::size_t group_features,
-                                      const quantize_options& options = {}, const P& path = {}) {
-    detail::check_options(options);
+                                      const quantize_options& options = {}, const P& path = {},
+                                      const Order& order = {}) {
     const std::size_t K = H.rows;
-    std::vector<float> diag = detail::download_diagonal(backend, H);
-    require_finite(matrix_view<const float>(diag.data(), 1, K), "hessian: the sum of squares overflowed", "row",
-                   "feature");
-    std::vector<std::uint8_t> dead(K);
-    for (std::size_t k = 0; k < K; ++k) dead[k] = diag[k] == 0.0f;
-    const double least_damp = options.choose_damping ? automatic_damping(diag) : options.damp_percent;
-    for (std::size_t k = 0; k < K; ++k) diag[k] = dead[k] ? 1.0f : diag[k];
-    const double mean = std::accumulate(diag.begin(), diag.end(), 0.0) / static_cast<double>(K);
-
+    if (!(options.damp_percent >= 0.0 && options.damp_percent <= 1.0 && options.damp_growth > 1.0))
+        throw option_error("damp_percent: not between 0 and 1, or a damp_growth that is not more than 1");
+    if (group_features == 0 || group_features > K)
+        throw option_error("group_features: " + std::to_string(group_features) + " for " + std::to_string(K) +
+                           " inputs");
+    std::vector<float> diag = detail::finite_diagonal(backend, H);
+    const double damp = options.choose_damping ? automatic_damping(diag) : options.damp_percent;
     factored_hessian<B, P> f{.backend = backend,
                              .path = path,
                              .factor = backend.template make_matrix<float>(K, K),
                              .costs = backend.template make_matrix<float>(1, K),
-                             .order = Order{}(diag, group_features),
-                             .group_at = std::vector<std::size_t>(K),
-                             .dead = std::vector<std::uint8_t>(K),
                              .group_features = group_features,
-                             .static_groups = Order::static_groups};
-    for (std::size_t p = 0; p < K; ++p) {
-        f.group_at[p] = (Order::groups_follow_order ? p : f.order[p]) / group_features;
-        f.dead[p] = dead[f.order[p]];
-    }
-    std::vector<std::size_t> position(K);
-    for (std::size_t p = 0; p < K; ++p) position[f.order[p]] = p;
-    const auto lent_order = backend.lend(matrix_view<const std::size_t>(f.order.data(), 1, K));
-    const auto lent_position = backend.lend(matrix_view<const std::size_t>(position.data(), 1, K));
-    constexpr std::size_t together = detail::permute_hessian::together;
-    for (double damp = least_damp; damp <= 1.0; damp = std::max(damp, 1e-4) * options.damp_growth) {
-        f.damp_percent = damp;
-        backend.for_each_row((K + together - 1) / together,
-                             detail::permute_hessian{H, f.factor.view(), lent_order.view(), lent_position.view(),
-                                                     static_cast<float>(damp * mean)});
-        f.positive_definite = path.factor(backend, f.factor.view());
-        if (f.positive_definite) break;
-        ++f.failed_factorizations;
-    }
-    if (f.positive_definite) path.column_costs(backend, f.factor.view(), f.costs.view());
+                             .static_groups = Order::static_groups,
+                             .order_name = detail::type_name<Order>(),
+                             .options = options,
+                             .damp_percent = damp};
+    f.dead_inputs = static_cast<std::size_t>(std::count(diag.begin(), diag.end(), 0.0f));
+    std::replace(diag.begin(), diag.end(), 0.0f, 1.0f);
+    detail::order_columns(f, order, diag);
+    const double mean = std::accumulate(diag.begin(), diag.end(), 0.0) / static_cast<double>(K);
+    if (f.dead_inputs < K) detail::factor_damped(f, H, damp, options.damp_growth, mean);
     return f;
 }
 

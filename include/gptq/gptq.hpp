@@ -17,10 +17,12 @@
 #include <gptq/observer.hpp>
 #include <gptq/options.hpp>
 #include <gptq/orders.hpp>
+#include <gptq/prune.hpp>
 #include <gptq/quantize.hpp>
 #include <gptq/refine.hpp>
 #include <gptq/round_to_nearest.hpp>
 #include <gptq/scheme.hpp>
 #include <gptq/xtensor/matmul.hpp>
 #include <gptq/xtensor/pack.hpp>
+#include <gptq/xtensor/prune.hpp>
 #include <gptq/xtensor/surface.hpp>

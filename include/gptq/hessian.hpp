@@ -88,17 +88,19 @@ class basic_hessian {
     }
 
     /// Adds the tokens that `other` has seen, as if they had been added here. Throws shape_error where K differs.
-    void merge(const basic_hessian& other) {
+    void merge(const basic_hessian& other) { merge(other, other.samples_); }
+
+    /// The same, but together they count as `tokens`, be they more or fewer.
+    void merge(const basic_hessian& other, std::size_t tokens) {
         if (other.in_features() != in_features())
             throw shape_error("hessian: one of " + std::to_string(other.in_features()) + " features cannot be merged " +
                               "into one of " + std::to_string(in_features()));
-        if (other.samples_ == 0) return;
-        const double all = static_cast<double>(samples_ + other.samples_);
-        backend_.for_each_row(
-            in_features(),
-            detail::mix_row{H_.view(), other.upper(), static_cast<float>(static_cast<double>(samples_) / all),
-                            static_cast<float>(static_cast<double>(other.samples_) / all)});
-        samples_ += other.samples_;
+        if (other.samples_ == 0 || tokens == 0) return;
+        const double all = static_cast<double>(samples_ + tokens);
+        backend_.for_each_row(in_features(), detail::mix_row{H_.view(), other.upper(),
+                                                             static_cast<float>(static_cast<double>(samples_) / all),
+                                                             static_cast<float>(static_cast<double>(tokens) / all)});
+        samples_ += tokens;
     }
 
     std::size_t in_features() const { return H_.view().rows; }

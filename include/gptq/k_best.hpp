@@ -27,11 +27,9 @@
 
 #include <gptq/grids/params.hpp>
 #include <gptq/matrix_view.hpp>
+#include <gptq/options.hpp>
 
 namespace gptq {
-
-/// The most candidates that quantize_options may ask for.
-inline constexpr std::size_t max_candidates = 16;
 
 namespace detail {
 
@@ -122,45 +120,36 @@ class candidate_list {
     std::array<for_each_candidate<choice>, search_columns> choices_{};                // by column
 };
 
-/// Loop, a quantize_row, with its codes found by search among 1 to max_candidates candidates (1: those of Loop). Time:
-/// candidates times that of Loop within the columns searched at once, and as much to propose and to sort; memory: 20 KB
-/// of stack.
-template <int Bits, class Loop>
-struct k_best_row {
-    Loop loop;
-    std::size_t candidates;
+}  // namespace detail
 
-    constexpr void operator()(std::size_t r) const noexcept {
-        candidate_list list(candidates);
-        std::array<std::uint8_t, search_columns> codes{};
-        const std::size_t b = loop.T.cols;
+/// Steps (2) to (6) for row r of Block, a block_to_quantize, its codes found by search among block.candidates candidates
+/// (1: the codes of quantize_row). Time: candidates times that of quantize_row within the columns searched at once, and
+/// as much to propose and to sort; memory: 20 KB of stack.
+template <int Bits, class Block>
+struct k_best_row {
+    Block block;
+
+    constexpr void operator()(std::size_t r) const {
+        detail::candidate_list list(block.candidates);
+        std::array<std::uint8_t, detail::search_columns> codes{};
+        const std::size_t b = block.T.cols;
         for (std::size_t i = 0, n = 0; i < b; i += n) {
-            if (loop.starts_group(i)) loop.fit(r, i);
+            if (block.starts_group(i)) block.fit(r, i);
             // As a value: nvcc has no address for a constant of the host, and traps where the device asks for one.
-            n = std::min(std::size_t{search_columns},
-                         loop.fit_groups ? loop.group_length(loop.first + i, b - i) : b - i);
+            n = std::min(std::size_t{detail::search_columns}, block.fits_groups ? block.group_length(i) : b - i);
             search(list, r, i, std::span<std::uint8_t>(codes.data(), n));
-            for (std::size_t j = 0; j < n; ++j) loop.settle(r, i + j, codes[j]);
+            for (std::size_t j = 0; j < n; ++j) block.settle_code(r, i + j, codes[j]);
         }
     }
 
  private:
-    constexpr void search(candidate_list& list, std::size_t r, std::size_t i, std::span<std::uint8_t> codes) const {
-        list.start(loop.T.row(r).subspan(i, codes.size()));
+    constexpr void search(detail::candidate_list& list, std::size_t r, std::size_t i,
+                          std::span<std::uint8_t> codes) const {
+        list.start(block.T.row(r).subspan(i, codes.size()));
         for (std::size_t j = i, left = codes.size(); left > 0; ++j, --left)
-            list.template advance<Bits>(loop.grid, loop.params(r, j), loop.U.row(j).subspan(j, left));
+            list.template advance<Bits>(block.grid, block.params(r, j), block.U.row(j).subspan(j, left));
         list.trace_back(codes);
     }
 };
 
-/// The loop over the columns of a block for the rows [0, N), as many candidates as asked for.
-template <int Bits, class B, class Loop>
-void for_each_row(const B& backend, std::size_t N, std::size_t candidates, const Loop& loop) {
-    if (candidates == 1)
-        backend.for_each_row(N, loop);
-    else
-        backend.for_each_row(N, k_best_row<Bits, Loop>{loop, candidates});
-}
-
-}  // namespace detail
 }  // namespace gptq

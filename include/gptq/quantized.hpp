@@ -40,11 +40,12 @@ struct group_parameters {
 
 /// What happened while a layer was quantized.
 struct solve_report {
-    double damp_percent = 0.0;        ///< the damping that the factorization succeeded with
-    int failed_factorizations = 0;    ///< how many smaller dampings were tried before
-    bool rounded_to_nearest = false;  ///< true if no damping helped and the layer was rounded to nearest instead
-    std::size_t dead_inputs = 0;      ///< input features that were 0 in every calibration sample
-    double loss = 0.0;                ///< sum of squared errors fed back = tr(D H_damped D') exactly; 0 if rounded
+    double damp_percent = 0.0;      ///< the damping that the factorization succeeded with
+    int failed_factorizations = 0;  ///< how many smaller dampings were tried before
+    bool rounded_to_nearest =
+        false;                    ///< whether it was rounded to nearest, or pruned by magnitude, for want of a factor
+    std::size_t dead_inputs = 0;  ///< input features that were 0 in every sample; their weights are rounded to nearest
+    double loss = 0.0;            ///< sum of squared errors fed back = tr(D H_damped D') exactly; 0 if rounded
 };
 
 /// out = the float weights that the codes stand for.                                                      out [N, K]

@@ -49,7 +49,7 @@ struct gather_rows {
     }
 };
 
-/// Row r of D = W - Q, columns in their order; dead inputs count as 0 in W.
+/// Row r of D = W - Q, columns in their order.
 template <int Bits, class Grid>
 struct difference_row {
     matrix_view<float> D;                     // [N, K], the weights, replaced
@@ -58,7 +58,7 @@ struct difference_row {
     matrix_view<const std::size_t> order;     // [1, K]
     matrix_view<const std::size_t> group_at;  // [1, K]
     Grid grid;
-    constexpr void operator()(std::size_t r) const noexcept {
+    constexpr void operator()(std::size_t r) const {
         for (std::size_t p = 0; p < D.cols; ++p)
             D(r, p) -= grid.template decode<Bits>(codes(r, order(0, p)), groups.get(r, group_at(0, p)));
     }
@@ -112,7 +112,7 @@ struct refit_row {
     std::size_t g;
     int max_code;
 
-    constexpr void operator()(std::size_t r) const noexcept {
+    constexpr void operator()(std::size_t r) const {
         const group_fit fit = products(r);
         const grid_params now = groups.get(r, g);
         grid_params best = now;
@@ -147,7 +147,7 @@ struct refit_row {
         return {double{to.scale} - double{from.scale}, double{to.scale} * to.zero - double{from.scale} * from.zero};
     }
 
-    constexpr group_fit products(std::size_t r) const noexcept {
+    constexpr group_fit products(std::size_t r) const {
         group_fit fit;
         for (std::size_t j = 0; j < E.cols; ++j) {
             const double e = E(r, j), c = CS(r, j), o = OS(0, j);
@@ -173,7 +173,7 @@ struct descend_row {
     std::size_t g;
     Grid grid;
 
-    constexpr void operator()(std::size_t r) const noexcept {
+    constexpr void operator()(std::size_t r) const {
         const grid_params params = groups.get(r, g);
         const std::span<float> gradient = G.row(r);
         for (std::size_t i = 0; i < gradient.size(); ++i) {
@@ -232,9 +232,7 @@ class refinement {
     /// E = (W - Q) A.
     void compute_errors(matrix_view<const float> W) {
         const auto order = backend_.lend(row_of(f_.order)), group_at = backend_.lend(row_of(f_.group_at));
-        const auto dead = backend_.lend(row_of(f_.dead));
-        auto D = backend_.template make_matrix<float>(W.rows, W.cols);
-        backend_.for_each_row(W.rows, gather_row{W, D.view(), order.view(), dead.view()});
+        auto D = ordered_copy(f_, W);
         backend_.for_each_row(W.rows, difference_row<Bits, Grid>{D.view(), result_.codes(), result_.groups(),
                                                                  order.view(), group_at.view(), grid_});
         backend_.multiply(E_.view(), D.view(), A_.view(), 1.0f, 0.0f);
@@ -324,7 +322,7 @@ requires QuantGrid<Grid, Bits> solve_report solve_and_refine(in_backend_t, matri
                                                              const quantize_options& options, O& observer,
                                                              const Grid& grid = {}) {
     solve_report report = solve<Bits>(in_backend, W, f, out, options, observer, grid);
-    if (options.refine.rounds > 0 && f.positive_definite)
+    if (options.refine.rounds > 0 && !report.rounded_to_nearest)
         report.loss = refine<Bits>(in_backend, W, f, out, options, grid);
     return report;
 }

@@ -5,15 +5,17 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <numeric>
 #include <span>
 #include <utility>
 #include <vector>
 
 #include <gptq/concepts.hpp>
 #include <gptq/factor.hpp>
+#include <gptq/fit_groups.hpp>
+#include <gptq/held_layer.hpp>
 #include <gptq/layer_error.hpp>
 #include <gptq/matrix_view.hpp>
+#include <gptq/options.hpp>
 #include <gptq/quantized.hpp>
 #include <gptq/round_to_nearest.hpp>
 
@@ -25,59 +27,35 @@ matrix_view<const T> row_of(const std::vector<T>& v) {
     return {v.data(), 1, v.size()};
 }
 
-/// Row r of the layer as the solver starts with it: columns in their order, those of dead inputs 0.
+/// Row r of the layer as the solver starts with it: columns in their order.
 struct gather_row {
     matrix_view<const float> W;            // [N, K], original order
     matrix_view<float> to;                 // [N, K]
     matrix_view<const std::size_t> order;  // [1, K]
-    matrix_view<const std::uint8_t> dead;  // [1, K]
     constexpr void operator()(std::size_t r) const noexcept {
-        for (std::size_t p = 0; p < to.cols; ++p) to(r, p) = dead(0, p) ? 0.0f : W(r, order(0, p));
+        for (std::size_t p = 0; p < to.cols; ++p) to(r, p) = W(r, order(0, p));
     }
 };
 
-/// How many elements at the front of v equal the first one.
-constexpr std::size_t leading_equal(std::span<const std::size_t> v) {
-    std::size_t n = 1;
-    while (n < v.size() && v[n] == v[0]) ++n;
-    return n;
+/// W [N, K] in the backend's memory, its columns in f's order.
+template <Backend B, class P>
+backend_matrix<B, float> ordered_copy(const factored_hessian<B, P>& f, matrix_view<const float> W) {
+    const auto order = f.backend.lend(row_of(f.order));
+    auto copy = f.backend.template make_matrix<float>(W.rows, W.cols);
+    f.backend.for_each_row(W.rows, gather_row{W, copy.view(), order.view()});
+    return copy;
 }
 
-/// Blocks whose errors are fed back to the rest of the layer by one product.
-inline constexpr std::size_t blocks_per_stretch = 4;
-
-/// How the columns are cut into blocks and stretches of blocks.
-struct column_cuts {
-    std::size_t K, block, group;
-    bool anywhere;  // grids are fitted before the loop
-
-    /// Where `count` columns from `first` on end: never inside a group that starts in a block, nor beyond a larger group.
-    std::size_t end(std::size_t first, std::size_t count) const {
-        if (anywhere) return std::min(first + count, K);
-        if (group <= block) return std::min(first + count / group * group, K);
-        return std::min({first + count, (first / group + 1) * group, K});
-    }
-};
-
-/// Static groups: grids of the original groups from the weights before the loop, dead inputs counting as 0.
+/// Static groups: grids of the original groups from the weights before the loop.
 template <int Bits, class Grid, Backend B, class P>
 void fit_static_groups(const factored_hessian<B, P>& f, matrix_view<const float> W, group_parameters groups,
                        const Grid& grid) {
     const std::size_t K = f.in_features();
-    std::vector<std::size_t> original(K);
-    std::iota(original.begin(), original.end(), std::size_t{0});
-    std::vector<std::uint8_t> dead(K);
-    for (std::size_t p = 0; p < K; ++p) dead[f.order[p]] = f.dead[p];
-    auto live = f.backend.template make_matrix<float>(W.rows, K);  // [N, K]
-    const auto lent_order = f.backend.lend(row_of(original));
-    const auto lent_dead = f.backend.lend(row_of(dead));
-    f.backend.for_each_row(W.rows, gather_row{W, live.view(), lent_order.view(), lent_dead.view()});
     matrix<float> by_position(1, K), costs(1, K);  // a column's cost, by position and by column
     f.backend.download(f.costs.view(), by_position.view());
     for (std::size_t p = 0; p < K; ++p) costs(0, f.order[p]) = by_position(0, p);
     const auto lent_costs = f.backend.lend(std::as_const(costs).view());
-    f.backend.for_each_row(W.rows,
-                           fit_row<Bits, Grid>{live.view(), lent_costs.view(), groups, 0, f.group_features, grid});
+    fit_groups(f.backend, groups_to_fit<Bits, Grid>{W, lent_costs.view(), groups, 0, f.group_features, grid});
 }
 
 /// The grid of a group that spans several blocks, from its up-to-date weights when the loop reaches its first column.
@@ -89,8 +67,8 @@ void fit_wide_group(const factored_hessian<B, P>& f, matrix_view<const float> W,
     f.path.enter(f.backend, f.factor.view(), W, first, weights.view());
     f.path.current(f.backend, f.factor.view(), W, first, weights.view(), first, first + width);
     const matrix_view<const float> costs = f.costs.view(), current = weights.view();
-    f.backend.for_each_row(W.rows, fit_row<Bits, Grid>{current, costs.columns(first, first + width), groups,
-                                                       f.group_at[first], width, grid});
+    fit_groups(f.backend, groups_to_fit<Bits, Grid>{current, costs.columns(first, first + width), groups,
+                                                    f.group_at[first], width, grid});
 }
 
 /// What the factorization has to report about a layer that is to be solved with these options, which are checked.
@@ -100,7 +78,27 @@ solve_report begin_report(const factored_hessian<B, P>& f, const quantize_option
     return {.damp_percent = f.damp_percent,
             .failed_factorizations = f.failed_factorizations,
             .rounded_to_nearest = !f.positive_definite,
-            .dead_inputs = static_cast<std::size_t>(std::accumulate(f.dead.begin(), f.dead.end(), std::size_t{0}))};
+            .dead_inputs = f.dead_inputs};
+}
+
+/// Rounds W [N, K] to nearest where the solver has nothing to show, and returns a report that says so.
+template <int Bits, class Grid, Backend B, class P>
+solve_report round_instead(const factored_hessian<B, P>& f, matrix_view<const float> W, held_layer<B>& result,
+                           const Grid& grid, solve_report report) {
+    round_to_nearest_into<Bits>(in_backend, f.backend, W, f.group_features, result, grid);
+    report.rounded_to_nearest = true;
+    report.loss = 0.0;
+    return report;
+}
+
+/// Checks what the loop leaves and puts its columns in their original order; returns the report.
+template <Backend B, class P>
+solve_report finish_layer(const factored_hessian<B, P>& f, held_layer<B>& result, const solve_report& report) {
+    check_scales(f.backend, result.groups());
+    result.restore_columns(f.order);
+    for (std::size_t p = 0; p < f.in_features(); ++p)
+        result.g_idx()[f.order[p]] = static_cast<std::int32_t>(f.group_at[p]);
+    return report;
 }
 
 /// run(weights, held layer), both in the backend's memory, for weights W [N, K] in host memory and a result that goes to

@@ -87,7 +87,10 @@ void model_parts() {
     start_each(gate_element<T>{});
     start_each(convert_element<float, T>{});
     start_each(convert_element<T, float>{});
+    start_each(convert_element<T, T>{});
     start_each(look_up_element<T>{});
+    start_each(gather_element<T>{});
+    start_each(scatter_add_element<T>{});
     start_each(rotate_pair<T>{});
 }
 

@@ -2,8 +2,9 @@
 """Writes tests/golden/models: a tiny random model of each architecture, and what transformers computes with it.
 
     pip install torch transformers safetensors        (made with transformers 5.23, torch 2.15, on a CPU)
-    python3 tests/golden/make_models.py
+    python3 tests/golden/make_models.py [NAME...]
 
+With names, only these folders are written.
 Weights are drawn large enough that rotation, windows, norms and biases all show in the logits. Each folder is read back
 with from_pretrained before anything is computed, so the configuration files are those that transformers understands;
 half of them are in the form that versions before 5 wrote.
@@ -11,11 +12,12 @@ half of them are in the form that versions before 5 wrote.
 import json
 import math
 import pathlib
+import sys
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import (AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig, MistralConfig, OPTConfig, Qwen2Config,
-                          Qwen3Config)
+from transformers import (AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig, MistralConfig, MixtralConfig, OlmoeConfig,
+                          OPTConfig, Phi3Config, Qwen2Config, Qwen2MoeConfig, Qwen3Config, Qwen3MoeConfig)
 
 OUT = pathlib.Path(__file__).parent / "models"
 SMALL = dict(vocab_size=64, hidden_size=16, intermediate_size=24, num_hidden_layers=3, num_attention_heads=4,
@@ -55,6 +57,16 @@ MODELS = {
     "opt-projected": (OPTConfig(**OPT, do_layer_norm_before=False, word_embed_proj_dim=8), torch.float32, None),
     "opt-bare": (OPTConfig(**OPT, enable_bias=False, layer_norm_elementwise_affine=False, activation_function="gelu",
                            tie_word_embeddings=False), torch.float32, None),
+    "phi3": (Phi3Config(**SMALL, num_key_value_heads=2, sliding_window=7), torch.float32, None),
+    "mixtral": (MixtralConfig(**SMALL, num_key_value_heads=2, head_dim=8, num_local_experts=4, num_experts_per_tok=2,
+                              sliding_window=9), torch.bfloat16, None),
+    "qwen2-moe": (Qwen2MoeConfig(**SMALL, num_key_value_heads=2, num_experts=5, num_experts_per_tok=2,
+                                 moe_intermediate_size=8, shared_expert_intermediate_size=12, mlp_only_layers=[1]),
+                  torch.float32, None),
+    "qwen3-moe": (Qwen3MoeConfig(**SMALL, num_key_value_heads=2, head_dim=12, num_experts=6, num_experts_per_tok=3,
+                                 moe_intermediate_size=8, norm_topk_prob=True, decoder_sparse_step=2), torch.float16,
+                  None),
+    "olmoe": (OlmoeConfig(**SMALL, num_key_value_heads=2, num_experts=4, num_experts_per_tok=2), torch.float16, None),
 }
 
 
@@ -64,8 +76,8 @@ def randomize(model, generator):
         draw = torch.randn(p.shape, generator=generator)
         if p.dim() == 2 and "embed" in name:
             draw = draw * (0.3 if "positions" not in name else 0.2)
-        elif p.dim() == 2:
-            draw = draw * (1.5 / math.sqrt(p.shape[1]))
+        elif p.dim() >= 2:  # three: the experts of a block
+            draw = draw * (1.5 / math.sqrt(p.shape[-1]))
         elif name.endswith("norm.weight"):
             draw = norm_mean + 0.3 * draw
         else:
@@ -120,25 +132,30 @@ def greedy(model, ids, count):
     return ids[-count:]
 
 
+STAGES = [("q_proj", "qkv_proj"), ("o_proj", "out_proj"), ("up_proj", "gate_up_proj", "fc1"), ("down_proj", "fc2")]
+
+
 def stage_inputs(model, ids, block):
-    """The input of each stage's first linear layer in one block, at the last token."""
+    """The input of each stage's first linear layer in one block, at the last token; for experts only the attention's."""
     stages = {}
     hooks = []
+    known = {layer for layers in STAGES for layer in layers}
     for name, module in model.named_modules():
         short = name.rsplit(".", 1)[-1]
-        if f"layers.{block}." in name and short in ("q_proj", "o_proj", "out_proj", "up_proj", "fc1", "down_proj", "fc2"):
+        if f"layers.{block}." in name and "expert" not in name and short in known:
             hooks.append(module.register_forward_pre_hook(
                 lambda _, inputs, short=short: stages.update({short: rounded(inputs[0].reshape(len(ids), -1)[-1])})))
     model(torch.tensor([ids]))
     for hook in hooks:
         hook.remove()
-    order = [("q_proj",), ("o_proj", "out_proj"), ("up_proj", "fc1"), ("down_proj", "fc2")]
-    return [next(stages[n] for n in names if n in stages) for names in order]
+    return [stages[n] for names in STAGES for n in names if n in stages]
 
 
 @torch.no_grad()
 def main():
     for number, (name, (config, dtype, older)) in enumerate(MODELS.items()):
+        if sys.argv[1:] and name not in sys.argv[1:]:
+            continue
         generator = torch.Generator().manual_seed(number)
         folder = OUT / name
         write(folder, config, dtype, older, generator)

@@ -24,7 +24,7 @@ struct scene {
     scene() { gptq_test::write_tiny_model(model); }
 
     gptq_test::run_result run(const std::vector<std::string>& more) const {
-        std::vector<std::string> arguments = {"generate", model, "--activation", "exact"};
+        std::vector<std::string> arguments = {"generate", model, "--exact"};
         arguments.insert(arguments.end(), more.begin(), more.end());
         return run_program(arguments);
     }

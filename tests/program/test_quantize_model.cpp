@@ -55,7 +55,8 @@ void walk(const io::model_folder& folder, const model::token_windows& windows, L
     auto hidden = model::embed(cpu, config, model::load_embedding(config, folder, cpu), windows.tokens, windows.length);
     for (std::size_t i = 0; i < config.blocks; ++i) {
         auto block = model::load_block(config, folder, i, cpu);
-        model::run_block_by_stages(cpu, config, block, i, hidden, look);
+        model::run_block_by_stages(cpu, config, block, i, hidden,
+                                   [&](auto& modules, const auto& x) { look(modules, x.inputs); });
     }
 }
 
@@ -166,7 +167,7 @@ TEST_CASE("corrected for drift, the model's outputs come closer to the float mod
             model::embed(cpu, config, model::load_embedding(config, folder, cpu), windows.tokens, windows.length);
         for (std::size_t i = 0; i < config.blocks; ++i) {
             auto block = model::load_block(config, folder, i, cpu);
-            model::run_block_by_stages(cpu, config, block, i, hidden, [](auto&, auto) {});
+            model::run_block_by_stages(cpu, config, block, i, hidden, [](auto&, const auto&) {});
         }
         return hidden.states;
     };

@@ -1,5 +1,5 @@
-// A model that costs nothing to make and to quantize: a Llama of two small blocks with random weights, whose tokens are
-// bytes.
+// A model that costs nothing to make and to quantize: a Llama of two small blocks with random weights, or a Qwen2-MoE,
+// whose tokens are bytes.
 #pragma once
 
 #include <cstddef>
@@ -28,29 +28,41 @@ struct tiny_model {
     std::size_t kv_heads = 2;
     std::size_t head_dim = 16;
     bool tied = false;
+    /// Five experts of which a token goes to two, and a shared one. The router's rows are a, -a, b, -b and 0, so that two
+    /// logits are always positive and no token goes to the last expert.
+    bool experts = false;
     std::size_t shard_bytes = gptq::io::default_shard_bytes;
 
-    static constexpr std::size_t vocabulary = 256;
+    static constexpr std::size_t vocabulary = 256, expert_count = 5, expert_size = 32;
 };
 
 namespace detail {
 
 inline nlohmann::ordered_json config_of(const tiny_model& m) {
-    return {{"architectures", {"LlamaForCausalLM"}},
-            {"model_type", "llama"},
-            {"hidden_size", m.hidden},
-            {"intermediate_size", m.intermediate},
-            {"num_hidden_layers", m.blocks},
-            {"num_attention_heads", m.heads},
-            {"num_key_value_heads", m.kv_heads},
-            {"head_dim", m.head_dim},
-            {"vocab_size", tiny_model::vocabulary},
-            {"max_position_embeddings", 512},
-            {"rms_norm_eps", 1e-5},
-            {"rope_theta", 10000.0},
-            {"hidden_act", "silu"},
-            {"tie_word_embeddings", m.tied},
-            {"torch_dtype", "float32"}};
+    nlohmann::ordered_json config = {{"architectures", {"LlamaForCausalLM"}},
+                                     {"model_type", "llama"},
+                                     {"hidden_size", m.hidden},
+                                     {"intermediate_size", m.intermediate},
+                                     {"num_hidden_layers", m.blocks},
+                                     {"num_attention_heads", m.heads},
+                                     {"num_key_value_heads", m.kv_heads},
+                                     {"head_dim", m.head_dim},
+                                     {"vocab_size", tiny_model::vocabulary},
+                                     {"max_position_embeddings", 512},
+                                     {"rms_norm_eps", 1e-5},
+                                     {"rope_theta", 10000.0},
+                                     {"hidden_act", "silu"},
+                                     {"tie_word_embeddings", m.tied},
+                                     {"torch_dtype", "float32"}};
+    if (m.experts)
+        config.update({{"architectures", {"Qwen2MoeForCausalLM"}},
+                       {"model_type", "qwen2_moe"},
+                       {"qkv_bias", false},
+                       {"num_experts", tiny_model::expert_count},
+                       {"num_experts_per_tok", 2},
+                       {"moe_intermediate_size", tiny_model::expert_size},
+                       {"shared_expert_intermediate_size", tiny_model::expert_size}});
+    return config;
 }
 
 /// UTF-8 of a character below 0x800.
@@ -106,9 +118,10 @@ class tiny_model_writer {
             matrix(prefix + "self_attn.k_proj.weight", kv, hidden);
             matrix(prefix + "self_attn.v_proj.weight", kv, hidden);
             matrix(prefix + "self_attn.o_proj.weight", hidden, query);
-            matrix(prefix + "mlp.gate_proj.weight", sizes_.intermediate, hidden);
-            matrix(prefix + "mlp.up_proj.weight", sizes_.intermediate, hidden);
-            matrix(prefix + "mlp.down_proj.weight", hidden, sizes_.intermediate);
+            if (sizes_.experts)
+                experts(prefix + "mlp.");
+            else
+                mlp(prefix + "mlp.", sizes_.intermediate);
         }
         ones("model.norm.weight", hidden);
         if (!sizes_.tied) matrix("lm_head.weight", tiny_model::vocabulary, hidden);
@@ -119,6 +132,25 @@ class tiny_model_writer {
     }
 
  private:
+    void mlp(const std::string& prefix, std::size_t size) {
+        matrix(prefix + "gate_proj.weight", size, sizes_.hidden);
+        matrix(prefix + "up_proj.weight", size, sizes_.hidden);
+        matrix(prefix + "down_proj.weight", sizes_.hidden, size);
+    }
+    void experts(const std::string& prefix) {
+        for (std::size_t e = 0; e < tiny_model::expert_count; ++e)
+            mlp(prefix + "experts." + std::to_string(e) + ".", tiny_model::expert_size);
+        mlp(prefix + "shared_expert.", tiny_model::expert_size);
+        matrix(prefix + "shared_expert_gate.weight", 1, sizes_.hidden);
+        std::normal_distribution<float> normal(0.0f, 0.5f);
+        std::vector<float> router(tiny_model::expert_count * sizes_.hidden, 0.0f);
+        for (const std::size_t row : {0, 2})
+            for (std::size_t k = 0; k < sizes_.hidden; ++k) {
+                router[row * sizes_.hidden + k] = normal(random_);
+                router[(row + 1) * sizes_.hidden + k] = -router[row * sizes_.hidden + k];
+            }
+        add(prefix + "gate.weight", {tiny_model::expert_count, sizes_.hidden}, router);
+    }
     void matrix(const std::string& name, std::size_t rows, std::size_t cols) {
         // A few inputs matter much more than the others, as in trained models.
         std::normal_distribution<float> normal(0.0f, 0.1f);

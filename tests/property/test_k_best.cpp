@@ -28,10 +28,12 @@ gptq::quantize_options options_for(int group_size, std::size_t candidates, std::
 
 /// The reference, but that it searches for the one best candidate where others round to nearest.
 struct one_candidate_backend : gptq::reference_backend {
-    using gptq::reference_backend::for_each_row;
     template <int Bits, class Grid>
-    void for_each_row(std::size_t n, const gptq::detail::quantize_row<Bits, Grid>& loop) const {
-        for_each_row(n, gptq::detail::k_best_row<Bits, gptq::detail::quantize_row<Bits, Grid>>{loop, 1});
+    void quantize_block(const gptq::block_to_quantize<Bits, Grid>& block) const {
+        if (block.candidates == 1)
+            for_each_row(block.T.rows, gptq::k_best_row<Bits, gptq::block_to_quantize<Bits, Grid>>{block});
+        else
+            gptq::quantize_rows(*this, block);
     }
 };
 
@@ -233,8 +235,8 @@ TEST_CASE("what the candidates find is mostly the best of all codes, and more of
 TEST_CASE("numbers of candidates that cannot be are refused") {
     const setting s(25);
     using S = gptq::scheme<2, gptq::group_size<24>, gptq::symmetric>;
-    CHECK_THROWS_AS(s.quantize<S>({.candidates = 0}), gptq::shape_error);
-    CHECK_THROWS_AS(s.quantize<S>({.candidates = gptq::max_candidates + 1}), gptq::shape_error);
+    CHECK_THROWS_AS(s.quantize<S>({.candidates = 0}), gptq::option_error);
+    CHECK_THROWS_AS(s.quantize<S>({.candidates = gptq::max_candidates + 1}), gptq::option_error);
     const auto f = gptq::factorize<S>(s.h);
-    CHECK_THROWS_AS(gptq::quantize<S>(s.layer.W.view(), f, {.candidates = 0}), gptq::shape_error);
+    CHECK_THROWS_AS(gptq::quantize<S>(s.layer.W.view(), f, {.candidates = 0}), gptq::option_error);
 }

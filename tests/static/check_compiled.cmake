@@ -13,7 +13,7 @@ foreach(function IN ITEMS "gptq::solve_and_refine<" "gptq::factor_hessian<" "gpt
     endif()
 endforeach()
 list(FILTER symbols INCLUDE REGEX
-    " [TtWw] .*gptq::(solve<|refine<|detail::(quantize_row|row_tile|held_rows)|kernels::(portable|avx|neon)|begun_product)")
+    " [TtWw] .*gptq::(solve<|refine<|quantize_row|detail::(row_tile|held_rows)|kernels::(portable|avx|neon)|begun_product)")
 if(symbols)
     list(JOIN symbols "\n" symbols)
     message(FATAL_ERROR "${OBJECT} holds what it should only call:\n${symbols}")

@@ -30,17 +30,16 @@ constexpr std::array<std::uint8_t, 2> quantize_two() {
     std::array<std::uint8_t, 1> zero{};
     std::array<std::uint8_t, 2> codes{};
     std::array<double, 1> loss{};
-    gptq::detail::quantize_row<4, unit_grid>{.T = {errors.data(), 1, 2},
-                                             .W = {weights.data(), 1, 2},
-                                             .U = {factor.data(), 2, 2},
-                                             .costs = {costs.data(), 1, 2},
-                                             .groups = {{scale.data(), 1, 1}, {zero.data(), 1, 1}},
-                                             .codes = {codes.data(), 1, 2},
-                                             .loss = {loss.data(), 1, 1},
-                                             .group_at = {group_at.data(), 1, 2},
-                                             .first = 0,
-                                             .fit_groups = true,
-                                             .grid = {}}(0);
+    const gptq::column_block block{.T = {errors.data(), 1, 2},
+                                   .W = {weights.data(), 1, 2},
+                                   .U = {factor.data(), 2, 2},
+                                   .costs = {costs.data(), 1, 2},
+                                   .loss = {loss.data(), 1, 1},
+                                   .first = 0};
+    const gptq::group_parameters groups{{scale.data(), 1, 1}, {zero.data(), 1, 1}};
+    const gptq::block_to_quantize<4, unit_grid> work{block, groups, {codes.data(), 1, 2}, {group_at.data(), 1, 2}, true,
+                                                     1,     {}};
+    gptq::quantize_row<4, unit_grid>{work}(0);
     return codes;
 }
 static_assert(quantize_two() == std::array<std::uint8_t, 2>{9, 9}, "1.25 is 1 and 0.25 too much; 2 - 0.5 * 2 is 1");

@@ -198,6 +198,22 @@ TEST_CASE("an adapter gives the logits of merged weights", "[adapter]") {
     f.check_scale(some_changes(2), with({{"use_rslora", true}}), 3.0);
 }
 
+TEST_CASE("logits equal those of PEFT", "[adapter]") {
+    for (const char* name : {"plain", "rank-stabilized", "patterns", "head"}) {
+        CAPTURE(name);
+        const auto folder = gptq_test::source_dir() / "tests" / "golden" / "adapters" / name;
+        const auto expected = gptq_test::read_json(folder / "expected.json");
+        const gptq_test::golden_model base(expected["base"].get<std::string>());
+        const std::vector<model::adapter> adapters = {model::adapter::load(folder)};
+        const auto changed =
+            model::decoder::load(io::model_folder(base.folder), {}, model::head_form::stored, adapters);
+        const auto logits = changed.logits(expected["input_ids"].get<std::vector<std::int32_t>>());
+        for (std::size_t t = 0; t < expected["logits"].size(); ++t)
+            CHECK(gptq_test::relative_difference(gptq::view_of(logits).row(t),
+                                                 expected["logits"][t].get<std::vector<double>>()) < 2e-5);
+    }
+}
+
 TEST_CASE("patterns give layers ranks and alphas of their own", "[adapter]") {
     folders f;
     changes layers = {{q_proj, random_change(64, 64, 2, 1)}};

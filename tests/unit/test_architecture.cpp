@@ -3,8 +3,10 @@
 #include <gptq/model/rope.hpp>
 #include <gptq/model/weights.hpp>
 
+#include <algorithm>
 #include <limits>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "support/catch.hpp"
@@ -51,8 +53,9 @@ TEST_CASE("every architecture of the table has defaults that work", "[architectu
         CHECK(c.head_dim == (a.default_head_dim != 0 ? a.default_head_dim : 8));
         CHECK(c.windows.size() == 4);
         CHECK(c.tied_embeddings == (a.model_type == "gemma3_text" || a.model_type == "opt"));
-        CHECK(c.qkv_bias == (a.model_type == "qwen2" || a.model_type == "opt"));
-        CHECK(c.norm_eps == (a.model_type == "opt" ? 1e-5 : 1e-6));
+        CHECK(c.qkv_bias == (a.model_type == "qwen2" || a.model_type == "qwen2_moe" || a.model_type == "opt"));
+        const std::vector<std::string_view> coarse{"opt", "phi3", "mixtral", "olmoe"};
+        CHECK(c.norm_eps == (std::ranges::count(coarse, a.model_type) != 0 ? 1e-5 : 1e-6));
         CHECK(c.block_prefix(3) == (a.model_type == "opt" ? "model.decoder.layers.3." : "model.layers.3."));
     }
     // Found by the class where the type is missing.

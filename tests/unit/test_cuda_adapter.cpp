@@ -54,9 +54,11 @@ TEST_CASE("each product of a layer has its terms") {
     const gptq::matrix_view<const float> gpu_inputs = uploaded.view();
 
     auto expected = start, found = start;
-    cpu.multiply(inputs, {{theirs, gptq::view_of(expected)}});
+    const gptq::model::output_of<gptq::model::cpu_model_backend> wanted{theirs, gptq::view_of(expected)};
+    cpu.multiply(inputs, {&wanted, 1});
     auto y = gpu.upload(gptq::view_of(std::as_const(start)));
-    gpu.multiply(gpu_inputs, {{mine, y.view()}});
+    const gptq::model::output_of<host_model> computed{mine, y.view()};
+    gpu.multiply(gpu_inputs, {&computed, 1});
     gpu.read(gptq::matrix_view<const float>(y.view()), gptq::view_of(found));
     check_alike(found, expected);
 

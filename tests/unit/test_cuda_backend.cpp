@@ -24,6 +24,14 @@ struct plain_backend : gptq::cpu_backend {
     void for_each_row(std::size_t n, const F& f) const {
         for (std::size_t r = 0; r < n; ++r) f(r);
     }
+    template <int Bits, class Grid>
+    void quantize_block(const gptq::block_to_quantize<Bits, Grid>& block) const {
+        gptq::quantize_rows(*this, block);
+    }
+    template <int Bits, class Grid>
+    void fit_groups(const gptq::groups_to_fit<Bits, Grid>& fit) const {
+        for_each_row(fit.W.rows, fit);
+    }
 };
 
 /// A backend whose kernels run in a faulty context.

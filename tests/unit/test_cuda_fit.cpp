@@ -94,7 +94,7 @@ bool fits_as_plain_loops(std::size_t group_features, bool with_costs) {
     const std::size_t K = 2 * group_features + 3;
     const auto W = telling_weights(K, 1e38f), costs = random_costs(K);
     fitted_groups expected(W.rows(), 4), got(W.rows(), 4);
-    gptq::detail::fit_row<Bits, Grid> fit{W.view(), {}, expected.view(), 1, group_features, Grid{}};
+    gptq::groups_to_fit<Bits, Grid> fit{W.view(), {}, expected.view(), 1, group_features, Grid{}};
     if (with_costs) fit.costs = costs.view();
     for (std::size_t r = 0; r < W.rows(); ++r) fit(r);
     fit.groups = got.view();
@@ -143,9 +143,14 @@ struct loop_memory {
         }
     }
     template <int Bits, class Grid>
-    gptq::detail::quantize_row<Bits, Grid> loop() {
-        return {T.view(),    W.view(),      U.view(), costs.view(), grids.view(), codes.view(),
-                loss.view(), groups.view(), 0,        true,         Grid{}};
+    gptq::block_to_quantize<Bits, Grid> block() {
+        return {{T.view(), W.view(), U.view(), costs.view(), loss.view(), 0},
+                grids.view(),
+                codes.view(),
+                groups.view(),
+                true,
+                1,
+                Grid{}};
     }
     friend bool same_results(const loop_memory& a, const loop_memory& b) {
         return same(a.codes, b.codes) && same(a.grids, b.grids) && same(a.T, b.T) && same(a.W, b.W);
@@ -156,9 +161,9 @@ template <int Bits, class Grid>
 bool solves_as_plain_loop(std::size_t group_features) {
     constexpr std::size_t columns = 45;  // groups that end within tiles, a short one last
     loop_memory expected(columns, group_features), got(columns, group_features);
-    const auto plain = expected.loop<Bits, Grid>();
+    const gptq::quantize_row<Bits, Grid> plain{expected.block<Bits, Grid>()};
     for (std::size_t r = 0; r < 6; ++r) plain(r);
-    const gptq::cuda::solve_kernel<Bits, Grid> kernel{6, got.loop<Bits, Grid>()};
+    const gptq::cuda::solve_kernel<Bits, Grid> kernel{6, got.block<Bits, Grid>()};
     host_launch(kernel.launch(), kernel);
     return same_results(expected, got);
 }

@@ -120,6 +120,6 @@ TEST_CASE("a failure in one thread is thrown to the caller", "[openmp]") {
     split_hessian<gptq::cpu_backend> h(16, std::vector<gptq::cpu_backend>(2));
     h.add(layer.X.view());
     h.reduce();
-    CHECK_THROWS_AS(gptq::cuda::quantize<w4>(layer.W.view(), h, {.damp_percent = 7.0}), gptq::shape_error);
+    CHECK_THROWS_AS(gptq::cuda::quantize<w4>(layer.W.view(), h, {.damp_percent = 7.0}), gptq::option_error);
     CHECK_THROWS_AS(split_hessian<gptq::cpu_backend>(16, {}), gptq::shape_error);
 }

@@ -216,9 +216,10 @@ TEST_CASE("a stage's correction is damped as does most for the tokens held out")
     const auto factorize = [](const gptq::hessian<float>& h, double damp_percent = 0.0123) {
         return gptq::factorize<S>(h, {.damp_percent = damp_percent});
     };
+    gptq::model::common_hessian<gptq::model::cpu_model_backend> none;
     const auto stage = gptq::model::gather_statistics(
         gptq::model::cpu_model_backend(), {layer.X.view(), d.float_X.view(), d.states.view(), d.float_states.view()},
-        {layer.W.view()}, true, factorize);
+        {layer.W.view()}, true, factorize, none);
     REQUIRE(stage.drift);
     CHECK(stage.factor->damp_percent == 0.0123);  // the solver's is another matter
     const double chosen = stage.drift->fit_factor.damp_percent;
@@ -236,8 +237,10 @@ TEST_CASE("a drift that the inputs tell wants the least damping") {
     const auto factorize = [](const gptq::hessian<float>& h, double damp_percent = 0.0123) {
         return gptq::factorize<S>(h, {.damp_percent = damp_percent});
     };
-    const auto stage = gptq::model::gather_statistics(
-        gptq::model::cpu_model_backend(), {layer.X.view(), float_X.view(), {}, {}}, {layer.W.view()}, true, factorize);
+    gptq::model::common_hessian<gptq::model::cpu_model_backend> none;
+    const auto stage =
+        gptq::model::gather_statistics(gptq::model::cpu_model_backend(), {layer.X.view(), float_X.view(), {}, {}},
+                                       {layer.W.view()}, true, factorize, none);
     REQUIRE(stage.drift);
     CHECK(stage.drift->fit_factor.damp_percent == gptq::model::detail::drift_dampings.front());
 }

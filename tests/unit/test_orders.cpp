@@ -37,7 +37,7 @@ TEST_CASE("group sizes: fixed, one a row, given at run time") {
     CHECK(gptq::group_size<gptq::per_channel>::features(576) == 576);
     CHECK(gptq::group_size<gptq::dynamic>::features(576, 64) == 64);
     CHECK(gptq::group_size<gptq::dynamic>::features(576, gptq::per_channel) == 576);
-    CHECK_THROWS_AS(gptq::group_size<gptq::dynamic>::features(576), gptq::shape_error);
-    CHECK_THROWS_AS(gptq::group_size<gptq::dynamic>::features(576, 0), gptq::shape_error);
+    CHECK_THROWS_AS(gptq::group_size<gptq::dynamic>::features(576), gptq::option_error);
+    CHECK_THROWS_AS(gptq::group_size<gptq::dynamic>::features(576, 0), gptq::option_error);
     CHECK(gptq::group_count(576, 128) == 5);
 }

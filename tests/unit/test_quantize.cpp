@@ -11,6 +11,7 @@
 #include "support/catch.hpp"
 #include "support/message.hpp"
 #include "support/random_layer.hpp"
+#include "support/schemes.hpp"
 
 namespace {
 
@@ -39,30 +40,59 @@ struct counting_observer {
 
 }  // namespace
 
-TEST_CASE("dead inputs: their weights become 0 and no grid sees them") {
+TEST_CASE("dead inputs: their weights are rounded to nearest, and nothing else sees them but the grid of their group") {
     auto layer = gptq_test::make_layer(6, 32, 80, 1);
-    for (const std::size_t dead : {std::size_t{3}, std::size_t{20}}) {
+    for (const std::size_t dead : {std::size_t{3}, std::size_t{20}})
         for (std::size_t t = 0; t < 80; ++t) layer.X(t, dead) = 0.0f;
-        for (std::size_t n = 0; n < 6; ++n) layer.W(n, dead) = 50.0f;  // would stretch its group's range
-    }
     gptq::hessian<float> h(32);
     h.add(layer.X.view());
     const auto check = [&]<class Order>() {
-        const auto q = gptq::quantize<gptq::scheme<4, gptq::group_size<16>, gptq::symmetric, Order>>(layer.W.view(), h);
+        using S = gptq::scheme<4, gptq::group_size<16>, gptq::symmetric, Order>;
+        const auto q = gptq::quantize<S>(layer.W.view(), h);
         const auto Wq = gptq::dequantize(q);
         CHECK(q.report.dead_inputs == 2);
-        for (std::size_t n = 0; n < 6; ++n) {
-            CHECK(Wq(n, 3) == 0.0f);
-            CHECK(Wq(n, 20) == 0.0f);
-            for (std::size_t g = 0; g < 2; ++g) CHECK(q.scales(n, g) < 0.2f);
-        }
+        for (std::size_t n = 0; n < 6; ++n)
+            for (const std::size_t k : {3u, 20u}) {
+                const auto g = static_cast<std::size_t>(q.g_idx(k));
+                const auto code = gptq::symmetric::encode<4>(layer.W(n, k), {q.scales(n, g), q.zeros(n, g)});
+                CHECK(q.codes(n, k) == code);
+                CHECK(std::fabs(Wq(n, k) - layer.W(n, k)) <= 0.51f * q.scales(n, g));
+            }
         CHECK(gptq::layer_error(layer.W.view(), q, h) <
               gptq::layer_error(layer.W.view(), gptq::round_to_nearest<w4>(layer.W.view()), h));
+        // the loss is that of the damped Hessian, dead inputs or not
+        const double damp = q.report.damp_percent * (gptq_test::mean_diagonal(h) + 2.0 / 32.0);
+        CHECK(q.report.loss == Approx(gptq_test::damped_error(layer.W.view(), Wq, h, damp)).epsilon(1e-3));
     };
     check.operator()<gptq::natural_order>();
     check.operator()<gptq::act_order>();
     check.operator()<gptq::act_order_static>();
     check.operator()<gptq::group_aware_order>();
+}
+
+TEST_CASE("a layer that no token reached is rounded to nearest and says so") {
+    const auto layer = gptq_test::make_layer(6, 32, 80, 1);
+    gptq::hessian<float> h(32);
+    h.add(gptq::matrix<float>(50, 32).view());
+    using act = gptq::scheme<4, gptq::group_size<16>, gptq::searched_by_loss<gptq::symmetric>, gptq::act_order>;
+    const auto q = gptq::quantize<act>(layer.W.view(), h, {.choose_damping = true, .candidates = 4});
+    CHECK(q.report.rounded_to_nearest);
+    CHECK(q.report.dead_inputs == 32);
+    CHECK(q.report.failed_factorizations == 0);
+    CHECK(rows_equal(q, gptq::round_to_nearest<act>(layer.W.view())));
+}
+
+TEST_CASE("weights whose errors overflow are rounded to nearest, and the loss is a number") {
+    auto layer = gptq_test::make_layer(6, 32, 80, 1);
+    for (std::size_t k = 0; k < 32; ++k) layer.W(2, k) = k % 2 == 0 ? 3e38f : -3e38f;
+    gptq::hessian<float> h(32);
+    h.add(layer.X.view());
+    for (const int rounds : {0, 1}) {
+        const auto q = gptq::quantize<w4>(layer.W.view(), h, {.refine = {.rounds = rounds}});
+        CHECK(std::isfinite(q.report.loss));
+        CHECK(q.report.rounded_to_nearest);
+        CHECK(rows_equal(q, gptq::round_to_nearest<w4>(layer.W.view())));
+    }
 }
 
 TEST_CASE("a singular Hessian: damping grows step by step and is reported") {
@@ -145,9 +175,9 @@ TEST_CASE("what quantize refuses, and what it says") {
     using gptq_test::message_of;
     CHECK(mentions(message_of([&] { gptq::quantize<w4>(layer.W.view(), empty); }), "no calibration inputs"));
     CHECK(mentions(message_of([&] { gptq::quantize<w4>(layer.W.view(), other); }), "[4, 32]"));
-    CHECK_THROWS_AS(gptq::quantize<w4>(layer.W.view(), h, {.damp_percent = -0.1}), gptq::shape_error);
-    CHECK_THROWS_AS(gptq::quantize<w4>(layer.W.view(), h, {.damp_percent = std::nan("")}), gptq::shape_error);
-    CHECK_THROWS_AS(gptq::quantize<w4>(layer.W.view(), h, {.block_size = 0}), gptq::shape_error);
+    CHECK_THROWS_AS(gptq::quantize<w4>(layer.W.view(), h, {.damp_percent = -0.1}), gptq::option_error);
+    CHECK_THROWS_AS(gptq::quantize<w4>(layer.W.view(), h, {.damp_percent = std::nan("")}), gptq::option_error);
+    CHECK_THROWS_AS(gptq::quantize<w4>(layer.W.view(), h, {.block_size = 0}), gptq::option_error);
     CHECK_THROWS_AS(gptq::layer_error(layer.W.view().block(0, 3, 0, 32), gptq::quantize<w4>(layer.W.view(), h), h),
                     gptq::shape_error);
     layer.W(2, 17) = std::numeric_limits<float>::quiet_NaN();

@@ -33,7 +33,7 @@ activations run_all(const gptq::io::model_folder& files, std::span<const std::in
     for (std::size_t i = 0; i < config.blocks; ++i) {
         block weights = load_block(config, files, i, cpu);
         run_block_by_stages(cpu, config, weights, i, hidden,
-                            [&](modules_here& modules, auto inputs) { on_stage(i, modules, inputs); });
+                            [&](modules_here& modules, const auto& x) { on_stage(i, modules, x.inputs); });
     }
     return hidden;
 }
@@ -74,13 +74,13 @@ TEST_CASE("the inputs of each stage are those that transformers' linear layers s
         run_all(files, ids, ids.size(), [&](std::size_t index, modules_here& modules, auto inputs) {
             if (index != golden.expected["stage_block"]) return;
             INFO(name << ": " << modules.names[0]);
-            REQUIRE(seen < expected.size());
+            if (seen == expected.size()) return;  // what comes to experts is not among the expected
             REQUIRE(inputs.rows == ids.size());
             CHECK(relative_difference(inputs.row(inputs.rows - 1), expected[seen].template get<std::vector<double>>()) <
                   2e-5);
             ++seen;
         });
-        CHECK(seen == 4);
+        CHECK(seen == expected.size());
     }
 }
 
@@ -152,24 +152,24 @@ TEST_CASE("a stage's outputs are computed with the weights that the stage left",
                 for (std::size_t k = 0; k < layer.in_features(); ++k)
                     layer.weight(n, k) *= 0.5f + 0.1f * static_cast<float>((n + k) % 7);
         };
-        for (const auto which : {stage::attention_in, stage::attention_out, stage::mlp_in, stage::mlp_out}) {
+        for (std::size_t which = 0; which < 4; ++which) {
             // Changed when the stage comes up ...
             block first = s.load();
             activations changed_on_the_way = s.start;
-            int stage_number = 0;
-            run_block_by_stages(cpu, s.config, first, 0, changed_on_the_way, [&](modules_here& modules, auto) {
-                if (stage_number++ == static_cast<int>(which))
+            std::size_t stage_number = 0;
+            run_block_by_stages(cpu, s.config, first, 0, changed_on_the_way, [&](modules_here& modules, const auto&) {
+                if (stage_number++ == which)
                     for (linear* layer : modules.modules) change(*layer);
             });
             // ... and before the block runs at all.
             block second = s.load();
-            for (linear* layer : modules_of(s.config, second, 0, which).modules) change(*layer);
+            for (linear* layer : modules_of(second, which).modules) change(*layer);
             activations changed_before = s.start;
-            run_block_by_stages(cpu, s.config, second, 0, changed_before, [](modules_here&, auto) {});
+            run_block_by_stages(cpu, s.config, second, 0, changed_before, [](modules_here&, const auto&) {});
             block third = s.load();
             activations unchanged = s.start;
-            run_block_by_stages(cpu, s.config, third, 0, unchanged, [](modules_here&, auto) {});
-            INFO(name << ", stage " << static_cast<int>(which));
+            run_block_by_stages(cpu, s.config, third, 0, unchanged, [](modules_here&, const auto&) {});
+            INFO(name << ", stage " << which);
             CHECK(values_of(changed_on_the_way) == values_of(changed_before));
             CHECK(values_of(changed_on_the_way) != values_of(unchanged));
         }
@@ -191,7 +191,8 @@ TEST_CASE("a block beside its float twin sees both inputs, and the states that o
         const block float_weights = weights;
         std::vector<std::vector<float>> float_inputs;
         block unchanged = weights;
-        run_block_by_stages(cpu, s.config, unchanged, 0, alone, [&](modules_here&, gptq::matrix_view<const float> x) {
+        run_block_by_stages(cpu, s.config, unchanged, 0, alone, [&](modules_here&, const paired_inputs<float>& paired) {
+            const auto x = paired.inputs;
             float_inputs.emplace_back(x.row(x.rows - 1).begin(), x.row(x.rows - 1).end());
         });
         std::size_t stage_number = 0;

@@ -19,8 +19,8 @@ enum class position_kind { rotary, learned };
 /// Which blocks look back only over a limited window (a list `layer_types` in config.json has precedence where the
 /// rule is not `every_block`):
 /// none; all, if sliding_window is set; those from max_window_layers on, if use_sliding_window is set; all but each
-/// sliding_window_pattern-th.
-enum class window_rule { none, every_block, after_max_window_layers, all_but_every_nth };
+/// sliding_window_pattern-th; none, and a model that sets use_sliding_window is refused.
+enum class window_rule { none, every_block, after_max_window_layers, all_but_every_nth, refused };
 
 /// A yes or no: the value of `key` in config.json, and `otherwise` where the key is absent or empty.
 struct config_flag {
@@ -43,9 +43,11 @@ struct tensor_names {
     std::string_view k = "self_attn.k_proj";
     std::string_view v = "self_attn.v_proj";
     std::string_view o = "self_attn.o_proj";
+    std::string_view qkv = "";  ///< q, k and v one below the other in one tensor, in place of the three
     std::string_view gate = "mlp.gate_proj";
     std::string_view up = "mlp.up_proj";
     std::string_view down = "mlp.down_proj";
+    std::string_view gate_up = "";  ///< gate and up likewise
 
     std::string_view attention_norm = "input_layernorm";
     std::string_view attention_out_norm = "";
@@ -53,6 +55,18 @@ struct tensor_names {
     std::string_view mlp_out_norm = "";
     std::string_view q_norm = "";
     std::string_view k_norm = "";
+};
+
+/// How an MLP is split into experts, of which a router chooses some for each token. Names are relative to the block.
+struct expert_rules {
+    std::string_view router = "";  ///< empty: the architecture has no experts
+    std::string_view prefix = "mlp.experts.";
+    std::string_view gate = "gate_proj", up = "up_proj", down = "down_proj";  ///< after the prefix and "<expert>."
+    std::string_view shared_prefix = "";                                      ///< of an expert that every token goes to
+    std::string_view shared_gate = "";  ///< its outputs are multiplied by the sigmoid of this layer's only output
+    std::string_view size_key = "moe_intermediate_size";
+    std::size_t default_count = 0, default_per_token = 0, default_size = 0, default_shared_size = 0;
+    config_flag renormalizes = {"norm_topk_prob"};  ///< the shares of a token's experts add up to 1
 };
 
 /// What tells one architecture from another. The defaults describe Llama; `default_` values hold where config.json
@@ -74,7 +88,7 @@ struct architecture {
     norm_kind norm = norm_kind::rms;
     position_kind positions = position_kind::rotary;
     window_rule windows = window_rule::none;
-    std::size_t default_window = 4096;
+    std::size_t default_window = 4096;  ///< 0: none
 
     double default_theta = 10000.0;
     double default_window_theta = 0.0;  ///< theta of blocks with a window; 0: the same as that of the others
@@ -90,6 +104,8 @@ struct architecture {
     config_flag norm_before = {"", true};      ///< norms read a branch's input (true) or the sum after it (false)
     config_flag norm_parameters = {"", true};  ///< norms have weights
     config_flag removes_final_norm = {"", false};
+    bool norms_all_heads = false;     ///< q_norm and k_norm take all heads of a token together, not each by itself
+    expert_rules experts = {};        ///< of MLPs that consist of experts
     std::size_t position_offset = 0;  ///< first row of the table of learned positions that is used
 };
 
@@ -117,7 +133,7 @@ inline constexpr tensor_names opt_names = {.embedding = "model.decoder.embed_tok
 }  // namespace detail
 
 /// Every architecture the library runs. SmolLM2 and all versions of Llama are "llama".
-inline constexpr std::array<architecture, 6> architectures = {{
+inline constexpr std::array<architecture, 11> architectures = {{
     {.model_type = "llama", .class_name = "LlamaForCausalLM"},
 
     {.model_type = "mistral",
@@ -161,6 +177,66 @@ inline constexpr std::array<architecture, 6> architectures = {{
      .default_query_scalar = 256.0,
      .scales_embedding = true,
      .needs_bos = true},
+
+    {.model_type = "phi3",
+     .class_name = "Phi3ForCausalLM",
+     .names = {.qkv = "self_attn.qkv_proj", .gate_up = "mlp.gate_up_proj"},
+     .default_norm_eps = 1e-5,
+     .windows = window_rule::every_block,
+     .default_window = 0,
+     .qkv_bias = {},
+     .o_bias = {},
+     .mlp_bias = {}},
+
+    {.model_type = "mixtral",
+     .class_name = "MixtralForCausalLM",
+     .default_norm_eps = 1e-5,
+     .default_kv_heads = 8,
+     .windows = window_rule::every_block,
+     .default_window = 0,
+     .default_theta = 1000000.0,
+     .qkv_bias = {},
+     .o_bias = {},
+     .experts = {.router = "block_sparse_moe.gate",
+                 .prefix = "block_sparse_moe.experts.",
+                 .gate = "w1",
+                 .up = "w3",
+                 .down = "w2",
+                 .size_key = "intermediate_size",
+                 .default_count = 8,
+                 .default_per_token = 2,
+                 .renormalizes = {"", true}}},
+
+    {.model_type = "qwen2_moe",
+     .class_name = "Qwen2MoeForCausalLM",
+     .default_kv_heads = 16,
+     .windows = window_rule::refused,
+     .qkv_bias = {"qkv_bias", true},
+     .o_bias = {},
+     .mlp_bias = {},
+     .experts = {.router = "mlp.gate",
+                 .shared_prefix = "mlp.shared_expert.",
+                 .shared_gate = "mlp.shared_expert_gate",
+                 .default_count = 60,
+                 .default_per_token = 4,
+                 .default_size = 1408,
+                 .default_shared_size = 5632}},
+
+    {.model_type = "qwen3_moe",
+     .class_name = "Qwen3MoeForCausalLM",
+     .names = {.q_norm = "self_attn.q_norm", .k_norm = "self_attn.k_norm"},
+     .default_kv_heads = 4,
+     .windows = window_rule::refused,
+     .mlp_bias = {},
+     .experts = {.router = "mlp.gate", .default_count = 128, .default_per_token = 8, .default_size = 768}},
+
+    {.model_type = "olmoe",
+     .class_name = "OlmoeForCausalLM",
+     .names = {.q_norm = "self_attn.q_norm", .k_norm = "self_attn.k_norm"},
+     .default_norm_eps = 1e-5,
+     .mlp_bias = {},
+     .norms_all_heads = true,
+     .experts = {.router = "mlp.gate", .size_key = "intermediate_size", .default_count = 64, .default_per_token = 8}},
 
     {.model_type = "opt",
      .class_name = "OPTForCausalLM",

@@ -50,11 +50,12 @@ using uploaded = decltype(std::declval<const B&>().upload(matrix_view<const floa
 //     a host matrix of float; read(mine, host) copies a matrix of float or B::activation out.
 //  4. hold(stored_layer), hold(norm_layer) and hold(table) make B::weights, B::norm and B::table of what the files have.
 //     B::weights is default-constructible as no layer, and converts to whether there is one.
-//  5. multiply(x, outputs): y = x W' + terms + bias for each output, all with the same x.   x [T, K]  W [N, K]  y [T, N]
+//  5. multiply(x, outputs): y = x W' + terms + bias for each output, of a span, all with the same x.
+//                                                                                     x [T, K]  W [N, K]  y [T, N]
 //     multiply(x, w, logits), w being weights or a table, likewise to float.
 //  6. add_product(x, w, norm, scratch, states): states += norm(x W' + terms + bias); norm may be null for none.
 //  7. normalize(norm, x, y): y = norm of each row of x, for float to float, float to activation, and activation to
-//     activation; y may be x where the numbers are alike. convert(x, y): float to activation.
+//     activation; y may be x where the numbers are alike. convert(x, y): float or activation to activation.
 //  8. rotate(cosines, sines, x): turns the pairs of features (i, i + head_dim / 2) of each head; row r by the angles of row
 //     r % cosines.rows.                                               cosines, sines [positions, head_dim / 2]
 //  9. attend(shape, q, k, v, scratch, out): out = softmax(scale q k', causal) v for each head.
@@ -69,15 +70,17 @@ using uploaded = decltype(std::declval<const B&>().upload(matrix_view<const floa
 // 15. branch_tokens is how many tokens' intermediate features are held at a time, attention_tokens how many tokens'
 //     queries, but for one window. B::scratch is memory that calls may use, default-constructible, for one thread.
 // 16. beside_host tells whether the host is free while calls compute, so that reading and writing go on beside them.
-// 17. A call's results are visible to the next call. Rows do not depend on the other rows of a call but for rounding.
+// 17. gather(x, rows, y): y(i, :) = x(rows[i], :), of activation. scatter_add(y, rows, shares, states):
+//     states(rows[i], :) += shares[i] y(i, :), no row twice. rows and shares are in host memory, rows in range.
+// 18. A call's results are visible to the next call. Rows do not depend on the other rows of a call but for rounding.
 // ---------------------------------------------------------------------------------------------------------------------
 template <class B>
 concept ModelBackend = Backend<solver_of<B>> &&
     requires(const B& b, std::size_t n, matrix_view<float> states, matrix_view<const float> floats,
              matrix_view<typename B::activation> y, matrix_view<const typename B::activation> x, typename B::weights w,
              const typename B::norm& norm, const typename B::table& tokens, typename B::scratch& scratch,
-             std::span<const std::int32_t> ids, attention_shape shape, mlp_activation f, stored_layer layer,
-             norm_layer stored_norm, table stored_table) {
+             std::span<const std::int32_t> ids, std::span<const float> shares, attention_shape shape, mlp_activation f,
+             stored_layer layer, norm_layer stored_norm, table stored_table) {
     { b.template room<float>(n, n).view() } -> std::same_as<matrix_view<float>>;
     { b.template room<typename B::activation>(n, n).view() } -> std::same_as<matrix_view<typename B::activation>>;
     { b.upload(floats).view() } -> std::convertible_to<matrix_view<const float>>;
@@ -86,7 +89,7 @@ concept ModelBackend = Backend<solver_of<B>> &&
     { b.hold(std::move(layer)) } -> std::same_as<typename B::weights>;
     { b.hold(std::move(stored_norm)) } -> std::same_as<typename B::norm>;
     { b.hold(std::move(stored_table)) } -> std::same_as<typename B::table>;
-    b.multiply(x, {output_of<B>{w, y}});
+    b.multiply(x, std::span<const output_of<B>>());
     b.multiply(x, w, states);
     b.multiply(x, tokens, states);
     b.add_product(x, w, &norm, scratch, states);
@@ -94,12 +97,15 @@ concept ModelBackend = Backend<solver_of<B>> &&
     b.normalize(norm, floats, y);
     b.normalize(norm, x, y);
     b.convert(floats, y);
+    b.convert(x, y);
     b.rotate(floats, floats, y);
     b.attend(shape, x, x, x, scratch, y);
     b.activate(f, y);
     b.gate(f, y, x);
     b.look_up(tokens, ids, 1.0f, states);
     b.add(states, floats);
+    b.gather(x, ids, y);
+    b.scatter_add(x, ids, shares, states);
     { b.negative_log_likelihoods(floats, ids) } -> std::same_as<std::vector<double>>;
     { b.floats(w).view() } -> std::convertible_to<matrix_view<const float>>;
     b.replace(w, floats);

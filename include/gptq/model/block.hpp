@@ -5,28 +5,35 @@
 #include <array>
 #include <cstddef>
 #include <functional>
+#include <initializer_list>
 #include <optional>
 #include <span>
-#include <string_view>
+#include <utility>
+#include <vector>
 
 #include <gptq/matrix_view.hpp>
 #include <gptq/model/adapter.hpp>
 #include <gptq/model/backend.hpp>
+#include <gptq/model/block_description.hpp>
 #include <gptq/model/buffers.hpp>
 #include <gptq/model/model_config.hpp>
 #include <gptq/model/rope.hpp>
+#include <gptq/model/routing.hpp>
+#include <gptq/model/stored_layer.hpp>
 #include <gptq/model/weights.hpp>
 
 namespace gptq::model {
 
-/// The weights of a block. What the architecture does not have is empty.
+/// The weights of a block as `what` describes it. Norms that the architecture does not have are empty.
 template <class Weights, class Norm>
 struct basic_block {
-    Weights q, k, v, o;
-    Weights gate, up, down;
-    std::optional<Norm> attention_norm, attention_out_norm;
-    std::optional<Norm> mlp_norm, mlp_out_norm;
-    std::optional<Norm> q_norm, k_norm;
+    block_description what;
+    std::vector<std::vector<Weights>> layers;  ///< one for each module of each site
+    std::array<std::optional<Norm>, norm_places> norms;
+    Weights router, shared_gate;  ///< of experts, or empty
+
+    std::optional<Norm>& norm(norm_place place) { return norms[static_cast<std::size_t>(place)]; }
+    const std::optional<Norm>& norm(norm_place place) const { return norms[static_cast<std::size_t>(place)]; }
 };
 
 /// As the files have it.
@@ -35,74 +42,6 @@ using stored_block = basic_block<stored_layer, norm_layer>;
 /// In the memory of a backend.
 template <class B>
 using block_of = basic_block<typename B::weights, typename B::norm>;
-
-/// The points where linear layers of a block read their input: q, k and v; o; gate and up; down.
-enum class stage { attention_in, attention_out, mlp_in, mlp_out };
-
-/// In the order in which they run.
-inline constexpr std::array<stage, 4> stages_in_order = {stage::attention_in, stage::attention_out, stage::mlp_in,
-                                                         stage::mlp_out};
-
-/// A linear layer's place in a block: which member, what its tensors are called, at which stage it runs, its shape.
-template <class Weights, class Norm>
-struct linear_slot {
-    Weights basic_block<Weights, Norm>::*where;
-    std::string_view tensor_names::*name;
-    model::stage stage;
-    std::size_t (*out_features)(const model_config&);
-    std::size_t (*in_features)(const model_config&);
-    bool model_config::*needs_bias;
-};
-
-/// A norm's place likewise.
-template <class Weights, class Norm>
-struct norm_slot {
-    std::optional<Norm> basic_block<Weights, Norm>::*where;
-    std::string_view tensor_names::*name;
-    bool per_head;  ///< has head_dim features, not hidden_size
-};
-
-namespace detail {
-
-std::size_t hidden_of(const model_config& c);
-std::size_t queries_of(const model_config& c);
-std::size_t keys_of(const model_config& c);
-std::size_t intermediate_of(const model_config& c);
-
-}  // namespace detail
-
-/// In the order in which they run.
-template <class W, class N>
-inline constexpr std::array<linear_slot<W, N>, 7> linear_slots = {{
-    {&basic_block<W, N>::q, &tensor_names::q, stage::attention_in, detail::queries_of, detail::hidden_of,
-     &model_config::qkv_bias},
-    {&basic_block<W, N>::k, &tensor_names::k, stage::attention_in, detail::keys_of, detail::hidden_of,
-     &model_config::qkv_bias},
-    {&basic_block<W, N>::v, &tensor_names::v, stage::attention_in, detail::keys_of, detail::hidden_of,
-     &model_config::qkv_bias},
-    {&basic_block<W, N>::o, &tensor_names::o, stage::attention_out, detail::hidden_of, detail::queries_of,
-     &model_config::o_bias},
-    {&basic_block<W, N>::gate, &tensor_names::gate, stage::mlp_in, detail::intermediate_of, detail::hidden_of,
-     &model_config::mlp_bias},
-    {&basic_block<W, N>::up, &tensor_names::up, stage::mlp_in, detail::intermediate_of, detail::hidden_of,
-     &model_config::mlp_bias},
-    {&basic_block<W, N>::down, &tensor_names::down, stage::mlp_out, detail::hidden_of, detail::intermediate_of,
-     &model_config::mlp_bias},
-}};
-
-template <class W, class N>
-inline constexpr std::array<norm_slot<W, N>, 6> norm_slots = {{
-    {&basic_block<W, N>::attention_norm, &tensor_names::attention_norm, false},
-    {&basic_block<W, N>::attention_out_norm, &tensor_names::attention_out_norm, false},
-    {&basic_block<W, N>::mlp_norm, &tensor_names::mlp_norm, false},
-    {&basic_block<W, N>::mlp_out_norm, &tensor_names::mlp_out_norm, false},
-    {&basic_block<W, N>::q_norm, &tensor_names::q_norm, true},
-    {&basic_block<W, N>::k_norm, &tensor_names::k_norm, true},
-}};
-
-/// The slots of stored blocks, for those that only ask for names and shapes.
-inline constexpr const auto& stored_slots = linear_slots<stored_layer, norm_layer>;
-inline constexpr const auto& stored_norms = norm_slots<stored_layer, norm_layer>;
 
 /// Reads block `index`, with the terms of adapters that check_adapters let through. Throws naming the tensor that is
 /// missing, or has another shape, type or a value that is not finite.
@@ -116,17 +55,19 @@ void check_adapters(const model_config& config, bool has_head, std::span<const a
 /// Puts a block into the memory of a backend.
 template <ModelBackend B>
 block_of<B> hold_block(const B& backend, stored_block&& stored) {
-    using weights = typename B::weights;
-    using norm = typename B::norm;
+    const auto held_layer = [&](stored_layer& layer) {
+        return layer.weights.index() != 0 ? backend.hold(std::move(layer)) : typename B::weights();
+    };
     block_of<B> held;
-    for (std::size_t i = 0; i < stored_slots.size(); ++i) {
-        stored_layer& layer = stored.*stored_slots[i].where;
-        if (layer.weights.index() != 0) held.*linear_slots<weights, norm>[i].where = backend.hold(std::move(layer));
+    for (auto& site : stored.layers) {
+        auto& layers = held.layers.emplace_back();
+        for (stored_layer& layer : site) layers.push_back(held_layer(layer));
     }
-    for (std::size_t i = 0; i < stored_norms.size(); ++i) {
-        auto& layer = stored.*stored_norms[i].where;
-        if (layer) (held.*norm_slots<weights, norm>[i].where).emplace(backend.hold(*std::move(layer)));
-    }
+    for (std::size_t i = 0; i < norm_places; ++i)
+        if (stored.norms[i]) held.norms[i].emplace(backend.hold(*std::move(stored.norms[i])));
+    held.router = held_layer(stored.router);
+    held.shared_gate = held_layer(stored.shared_gate);
+    held.what = std::move(stored.what);
     return held;
 }
 
@@ -144,13 +85,13 @@ struct kv_rows {
     matrix_view<T> v;
 };
 
-/// Runs one block. `hidden` is replaced by the block's output; its rows are windows of equal length, one after the
-/// other, that do not see each other.
+/// Runs one block, from site to site. The states are replaced by the block's output; their rows are windows of equal
+/// length, one after the other, that do not see each other.
 template <ModelBackend B>
 class block_run {
  public:
     using number = typename B::activation;
-    using inputs = matrix_view<const number>;
+    using inputs_view = matrix_view<const number>;
 
     /// Block `index` of the model. `ropes` covers the positions of a window of tokens. All arguments must outlive the
     /// run.
@@ -163,46 +104,65 @@ class block_run {
           span_(config.windows[index]),
           buffers_(buffers) {}
 
-    /// on_stage(stage, inputs [tokens, K]) is called once for each stage in order, before the outputs of the stage's
-    /// linear layers are computed from these inputs. `cache` is for a single window that continues earlier tokens.
-    void operator()(matrix_view<float> hidden, std::size_t window_length, const std::optional<kv_rows<number>>& cache,
-                    const std::function<void(stage, inputs)>& on_stage);
+    /// Stands before the first site. `cache` is for a single window that continues earlier tokens. A run with a leader,
+    /// which goes one site ahead of it, sends its tokens to the same experts with the same shares.
+    void begin(matrix_view<float> hidden, std::size_t window_length, const std::optional<kv_rows<number>>& cache,
+               const block_run* leader = nullptr);
 
-    /// The same in steps: begin, inputs_of for each of stages_in_order, finish. Whatever linear layers the block has
-    /// when the next step is called are those that its outputs are computed with.
-    void begin(matrix_view<float> hidden, std::size_t window_length, const std::optional<kv_rows<number>>& cache);
+    /// Goes on to the next site: computes what the layers of the last one make of its inputs, with whatever weights they
+    /// have by now. False after the last site, when the states are the block's output.
+    bool next();
 
-    /// The inputs of a stage's linear layers; valid until the next step.                                 [tokens, K]
-    inputs inputs_of(stage which);
+    /// Where the run stands, an index of the description's sites.
+    std::size_t site() const { return site_; }
 
-    /// The outputs of the last stage, added to hidden.
-    void finish();
+    /// What the layers of this site read; valid until the next step. Has no rows where no token goes to an expert.
+    inputs_view inputs() const { return inputs_; }  // [tokens, K]
+
+    /// The outputs of this site's layer are added to the states as they are.
+    bool adds_to_states() const;
+
+    /// What the layers of this site would read if every token came to their expert, some tokens at a time.
+    void for_all_tokens(const std::function<void(inputs_view)>& look);
 
  private:
     using norm = typename B::norm;
 
-    inputs start_attention();
+    const block_site& here() const { return weights_.what.sites[site_]; }
+    const block_step& step() const { return weights_.what.steps[step_]; }
 
-    /// A window's inputs are not needed once its q, k and v are there, so its result takes their place.
-    inputs attend_windows();
+    /// The inputs of a step's first site.
+    void enter_step();
 
-    void finish_attention();
+    /// What is left of a step after its last site.
+    void leave_step();
 
-    inputs start_mlp();
-
-    /// What a branch reads: the normalized states, or the states themselves where norms come after the sum.
-    inputs branch_inputs(const std::optional<norm>& layer) const;
+    void attend_windows();
 
     /// Some windows. out may lie where the inputs do.
-    void attend(inputs x, const std::optional<kv_rows<number>>& cache, matrix_view<number> out);
+    void attend(inputs_view x, const std::optional<kv_rows<number>>& cache, matrix_view<number> out);
 
-    /// Each head of each token by itself.
-    void normalize_heads(const std::optional<norm>& layer, matrix_view<number> x) const;
+    /// Each head of each token by itself, or all heads of it together.
+    void normalize_heads(norm_place place, matrix_view<number> x) const;
 
-    inputs compute_intermediate();
+    /// f(gate) up, or f(up), of the layers of mlp_in site `from`.                         x [tokens, hidden]  y [tokens, size]
+    void compute_intermediate(std::size_t from, inputs_view x, matrix_view<number> y);
 
-    /// hidden += norm(output of `layer`), the norm only where there is one.
-    void add_branch(const typename B::weights& layer, inputs x, const std::optional<norm>& after);
+    /// states += norm(outputs), the norm only where there is one.
+    void add_branch();
+
+    /// Where each token goes.
+    void route_tokens();
+
+    const expert_tokens& tokens_here() const;
+
+    void gather_tokens();
+
+    /// Rows of states += share * outputs.
+    void add_expert();
+
+    /// The outputs of the layers of a site for x, each part to a matrix of its own.               part [tokens, features]
+    void multiply(std::size_t site, inputs_view x, std::initializer_list<matrix_view<number>> parts);
 
     template <class F>
     static void for_chunks(std::size_t rows, std::size_t chunk, F&& f) {
@@ -218,9 +178,13 @@ class block_run {
     matrix_view<float> hidden_;  // [tokens, hidden]
     std::size_t window_length_ = 0;
     std::optional<kv_rows<number>> cache_;
-    matrix_view<number> buffer_;        // [tokens, features of the branch]
-    inputs inputs_;                     // of the current stage
-    matrix_view<number> intermediate_;  // [tokens, intermediate]
+    const block_run* leader_ = nullptr;
+    std::size_t site_ = 0, step_ = 0;
+    bool begun_ = false;
+    matrix_view<number> buffer_;         // [tokens, features of the branch]
+    inputs_view branch_;                 // what the step reads [tokens, hidden]
+    inputs_view inputs_;                 // of the current site
+    std::vector<expert_tokens> routed_;  // of each expert, then of the shared one
 };
 
 }  // namespace gptq::model

@@ -2,10 +2,10 @@
 // the weights contradict.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <string>
 #include <string_view>
+#include <unordered_set>
 #include <vector>
 
 #include <gptq/io/model_folder.hpp>
@@ -16,7 +16,7 @@ namespace gptq::model {
 /// Which tensors of a folder the model consists of.
 class tensor_use {
  public:
-    explicit tensor_use(const model_config& config) : config_(&config) {}
+    explicit tensor_use(const model_config& config);
 
     /// The model reads a tensor of that name, quantized or not. A head that is the embedding is not read.
     bool reads(std::string_view name) const;
@@ -25,19 +25,9 @@ class tensor_use {
     std::size_t block_of(std::string_view name) const;
 
  private:
-    static bool is_one_of(std::string_view name, std::string_view module, const auto& parts) {
-        if (module.empty() || name.size() <= module.size() + 1 || !name.starts_with(module)) return false;
-        if (name[module.size()] != '.') return false;
-        return std::find(std::begin(parts), std::end(parts), name.substr(module.size() + 1)) != std::end(parts);
-    }
-
-    static bool is_part(std::string_view name, std::string_view module);
-
-    bool is_norm_part(std::string_view name, std::string_view module) const;
-
-    bool reads_in_block(std::string_view name) const;
-
     const model_config* config_;
+    std::unordered_set<std::string> modules_;  // linear layers and tables
+    std::unordered_set<std::string> norms_;
 };
 
 /// One sentence each, the folder named. Throws as io::quantization_config::parse for files that are no JSON.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <type_traits>
 #include <utility>
 
@@ -48,7 +49,8 @@ room_of<B, typename B::activation> compute_head_inputs(const B& backend, const h
         backend.convert(hidden, normed.view());
     if (!layers.project_out) return normed;
     auto projected = backend.template room<number>(hidden.rows, c.embedding_size);
-    backend.multiply(std::as_const(normed).view(), {{layers.project_out, projected.view()}});
+    const output_of<B> only{layers.project_out, projected.view()};
+    backend.multiply(std::as_const(normed).view(), std::span<const output_of<B>>(&only, 1));
     return projected;
 }
 

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <cstddef>
-#include <initializer_list>
+#include <span>
 #include <type_traits>
 #include <utility>
 #include <variant>
@@ -87,9 +87,12 @@ struct linear {
 };
 
 /// Linear layers that read the same inputs X [T, K], side by side: see linear::apply.
-void apply_together(matrix_view<const float> x, std::initializer_list<linear_output<linear, float>> outputs);
+void apply_together(matrix_view<const float> x, std::span<const linear_output<linear, float>> outputs);
 
-inline void linear::apply(matrix_view<const float> x, matrix_view<float> y) const { apply_together(x, {{*this, y}}); }
+inline void linear::apply(matrix_view<const float> x, matrix_view<float> y) const {
+    const linear_output<linear, float> only{*this, y};
+    apply_together(x, {&only, 1});
+}
 
 }  // namespace gptq::model
 

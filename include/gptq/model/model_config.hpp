@@ -54,6 +54,13 @@ struct model_config {
     bool norm_parameters = true;
     bool final_norm = true;
 
+    std::size_t experts = 0;             ///< of an MLP that consists of experts; 0: none does
+    std::size_t experts_per_token = 0;   ///< from 1 to experts
+    std::size_t expert_size = 0;         ///< features inside an expert
+    std::size_t shared_expert_size = 0;  ///< features inside the expert of all tokens; 0: there is none
+    bool renormalizes_shares = false;
+    std::vector<bool> expert_blocks;  ///< for each block whether its MLP consists of experts; empty: none does
+
     std::vector<std::size_t> windows;  ///< for each block how many tokens it sees, itself included; 0: all before it
     rope_settings rope;                ///< of blocks that see everything
     rope_settings window_rope;         ///< of blocks with a window
@@ -61,7 +68,8 @@ struct model_config {
     std::size_t query_features() const { return heads * head_dim; }
     std::size_t kv_features() const { return kv_heads * head_dim; }
     bool rotary() const { return arch.positions == position_kind::rotary; }
-    bool gated() const { return !arch.names.gate.empty(); }
+    bool gated() const { return !arch.names.gate.empty() || !arch.names.gate_up.empty(); }
+    bool has_experts(std::size_t index) const { return !expert_blocks.empty() && expert_blocks[index]; }
 
     /// "model.layers.<index>.", what the names of a block's tensors begin with.
     std::string block_prefix(std::size_t index) const;

@@ -83,7 +83,9 @@ template <class S>
 factored_hessian<S, inverse_free_path> factorize_for(order_kind order, const basic_hessian<S>& h,
                                                      const quantize_options& options) {
     return visit_order(order, [&]<class Order>() {
-        return factorize<scheme<4, group_size<dynamic>, symmetric, Order>>(h, options, h.backend());
+        const std::size_t K = h.in_features();
+        return factor_hessian<Order>(h.backend(), h.upper(), group_size<dynamic>::features(K, options.group_size),
+                                     options);
     });
 }
 
@@ -154,6 +156,7 @@ class model_quantizer {
         block_reader blocks(config_, folder_, B::beside_host);
         for (std::size_t i = 0; i < config_.blocks; ++i) quantize_block(i, blocks.take(i), hidden, float_hidden);
         if (options_.config.lm_head) quantize_head(hidden);
+        warn_about_experts();
         writing_.finish();
         copy_other_tensors();
         if (quantized_weights_ > 0.0) result_.bits_per_weight = packed_bits_ / quantized_weights_;
@@ -176,8 +179,18 @@ class model_quantizer {
                                        " inputs; several times as many tokens as inputs are advisable");
     }
 
+    void warn_about_experts() {
+        if (experts_lacking_ != 0)
+            result_.warnings.push_back(
+                std::to_string(experts_lacking_) + " inputs of experts saw fewer than " +
+                std::to_string(enough_tokens_per_input) +
+                " tokens for each feature, and were filled up from all tokens of their blocks; " +
+                std::string(quant_log_name) + " has the tokens of each, under samples");
+    }
+
     void quantize_block(std::size_t index, stored_block&& stored, activations_of<B>& hidden,
                         activations_of<B>& float_hidden) {
+        common_.reset();
         const auto on_stage = [this](stage_modules<weights>& stage, const inputs& x) {
             quantize_stage(stage.modules, *stage_of_.at(stage.names.front()), x);
         };
@@ -187,10 +200,7 @@ class model_quantizer {
             run_block_beside_float(backend_, config_, layer, float_layer, index, hidden, float_hidden, on_stage);
         } else {
             block_of<B> layer = hold_block(backend_, std::move(stored));
-            run_block_by_stages(backend_, config_, layer, index, hidden,
-                                [&](stage_modules<weights>& stage, decltype(inputs::inputs) x) {
-                                    on_stage(stage, inputs{x, {}, {}, {}});
-                                });
+            run_block_by_stages(backend_, config_, layer, index, hidden, on_stage);
         }
     }
 
@@ -208,17 +218,18 @@ class model_quantizer {
         report_progress(plan.modules.front());
         if (plan.settings) {
             const stopwatch shared;
+            experts_lacking_ += lacks_tokens(x) ? 1 : 0;
             const stage_statistics<B> statistics = gather(plan, modules, x);
             const double shared_seconds = shared.seconds() / static_cast<double>(modules.size());
             for (std::size_t i = 0; i < modules.size(); ++i)
-                quantize_module(plan, plan.modules[i], *modules[i], statistics, shared_seconds);
+                quantize_module(plan, plan.modules[i], *modules[i], statistics, x.inputs.rows, shared_seconds);
         }
         weights_done_ += static_cast<double>(plan.weights());
     }
 
     /// Replaces the weights by what their codes stand for, so that later layers see what the quantized model gives them.
     void quantize_module(const stage_plan& plan, const module_plan& module, weights& layer,
-                         const stage_statistics<B>& statistics, double shared_seconds) {
+                         const stage_statistics<B>& statistics, std::size_t samples, double shared_seconds) {
         report_progress(module);
         const stopwatch own;
         module_record record;
@@ -241,7 +252,7 @@ class model_quantizer {
             const double energy = output_error(in_backend, W, statistics.H);
             record.error = result->error;
             record.relative_error = energy > 0.0 ? record.error / energy : 0.0;
-            record.samples = statistics.H.samples();
+            record.samples = samples;
             record.damp_percent = result->report.rounded_to_nearest ? 0.0 : result->report.damp_percent;
             backend_.replace(layer, std::as_const(result->values).view());
             write(plan, module, *result);
@@ -309,7 +320,7 @@ class model_quantizer {
 
     quantize_options options_for(const stage_settings& settings) const {
         const quality_options& quality = options_.quality;
-        return {.damp_percent = settings.damp_percent,
+        return {.damp_percent = quality.choose_damping ? quantize_options{}.damp_percent : settings.damp_percent,
                 .choose_damping = quality.choose_damping,
                 .group_size = settings.scheme.group_size,
                 .refine = {quality.refine_rounds, quality.refine_scales, quality.refine_codes},
@@ -323,7 +334,7 @@ class model_quantizer {
         return scheme;
     }
 
-    stage_statistics<B> gather(const stage_plan& plan, const std::vector<weights*>& modules, const inputs& x) const {
+    stage_statistics<B> gather(const stage_plan& plan, const std::vector<weights*>& modules, const inputs& x) {
         std::vector<decltype(backend_.floats(*modules.front()))> held;
         stage_weights shown;
         // Only the correction of drift asks for them.
@@ -337,14 +348,16 @@ class model_quantizer {
             return factorize_for(plan.settings->scheme.order, h, options);
         };
         try {
-            return gather_statistics(backend_, x, shown, options_.method == quantize_method::gptq, factorize);
+            return gather_statistics(backend_, x, shown, options_.method == quantize_method::gptq, factorize, common_);
         } catch (const non_finite_error& problem) {
             throw non_finite_error(plan.modules.front().name + ": " + problem.what());
         }
     }
 
     void warn_about_solver(const std::string& name, const solve_report& report) {
-        if (report.rounded_to_nearest)
+        if (report.rounded_to_nearest && report.dead_inputs > 0)
+            result_.warnings.push_back(name + ": rounded to nearest, no calibration token reached it");
+        else if (report.rounded_to_nearest)
             result_.warnings.push_back(name + ": rounded to nearest, no damping made its Hessian positive definite");
         else if (report.failed_factorizations > 0)
             result_.warnings.push_back(name + ": its Hessian needed a damping of " +
@@ -394,6 +407,8 @@ class model_quantizer {
     model_observer_ref observer_;
     std::unordered_map<std::string, const stage_plan*> stage_of_;  // by the name of its first module
     std::unordered_set<std::string> written_;                      // tensors of the source that were replaced
+    common_hessian<B> common_;                                     // of the block in hand
+    std::size_t experts_lacking_ = 0;
     quantize_result result_;
     double weights_total_ = 0.0;
     double weights_done_ = 0.0;

@@ -33,8 +33,22 @@ struct stage_statistics {
     std::optional<stage_drift<B>> drift;    ///< nothing without a float model
 };
 
+/// The Hessian of what every expert of a block would read if all tokens came to it: the same for all of them, and made
+/// when the first one asks for it.
+template <class B>
+using common_hessian = std::optional<basic_hessian<solver_of<B>>>;
+
+/// An expert that fewer tokens than this come to, for each of its inputs, is quantized with the help of the others.
+inline constexpr std::size_t enough_tokens_per_input = 4;
+
 /// The weights of a stage's layers, [N, K] each, in the backend's memory.
 using stage_weights = std::vector<matrix_view<const float>>;
+
+/// Whether these are the inputs of such an expert.
+template <class T>
+bool lacks_tokens(const paired_inputs<T>& tokens) {
+    return tokens.for_all_tokens && tokens.inputs.rows < enough_tokens_per_input * tokens.inputs.cols;
+}
 
 namespace detail {
 
@@ -42,14 +56,37 @@ namespace detail {
 template <class T>
 paired_inputs<T> token_range(const paired_inputs<T>& all, std::size_t first, std::size_t last) {
     const auto rows = [first, last](auto m) { return m.rows == 0 ? m : m.block(first, last - first, 0, m.cols); };
-    return {rows(all.inputs), rows(all.float_inputs), rows(all.states), rows(all.float_states)};
+    return {rows(all.inputs), rows(all.float_inputs), rows(all.states), rows(all.float_states), {}, false};
 }
 
 template <ModelBackend B, class T>
 basic_hessian<solver_of<B>> hessian_of(const B& backend, const paired_inputs<T>& tokens) {
     basic_hessian<solver_of<B>> h(tokens.inputs.cols, backend.solver());
-    backend.add_tokens(h, tokens.inputs);
+    if (tokens.inputs.rows != 0) backend.add_tokens(h, tokens.inputs);
     return h;
+}
+
+template <ModelBackend B, class T>
+basic_hessian<solver_of<B>> hessian_of_all_tokens(const B& backend, const paired_inputs<T>& tokens) {
+    basic_hessian<solver_of<B>> h(tokens.inputs.cols, backend.solver());
+    tokens.for_all_tokens([&](matrix_view<const T> some) { backend.add_tokens(h, some); });
+    return h;
+}
+
+/// The Hessian of an expert's own tokens, and of as many others as it lacks: all tokens of the calibration, counted as
+/// that many. The more evidence of its own an expert has, the less the others weigh.
+template <ModelBackend B, class T>
+basic_hessian<solver_of<B>> blended_hessian(const B& backend, const paired_inputs<T>& tokens,
+                                            common_hessian<B>& common) {
+    auto own = hessian_of(backend, tokens);
+    const std::size_t lacking = enough_tokens_per_input * tokens.inputs.cols - tokens.inputs.rows;
+    if (!tokens.same_for_experts) {
+        own.merge(hessian_of_all_tokens(backend, tokens), lacking);
+    } else {
+        if (!common) common.emplace(hessian_of_all_tokens(backend, tokens));
+        own.merge(*common, lacking);
+    }
+    return own;
 }
 
 /// Only a stage of one layer adds to states.
@@ -122,10 +159,18 @@ std::optional<stage_drift<B>> fit_drift(const B& backend, const paired_inputs<T>
 /// `factorize(H, damp_percent)` one with that damping; an empty one is not called. `tokens` has float inputs if drift is
 /// to be corrected; then their cross products with the inputs cost twice what the Hessian does, or less, and there are 3
 /// to 5 more factorizations, of the part of the tokens that the correction is fitted to: the one whose correction does
-/// most for the others is kept. Throws non_finite_error for inputs that are NaN or infinite.
+/// most for the others is kept. An expert with few tokens has its Hessian blended with that of all tokens, and no drift
+/// corrected; `common` is kept from expert to expert of a block. Throws non_finite_error for inputs that are NaN or
+/// infinite.
 template <ModelBackend B, class Factorize>
 stage_statistics<B> gather_statistics(const B& backend, const paired_inputs<typename B::activation>& tokens,
-                                      const stage_weights& weights, bool want_factor, const Factorize& factorize) {
+                                      const stage_weights& weights, bool want_factor, const Factorize& factorize,
+                                      common_hessian<B>& common) {
+    if (lacks_tokens(tokens)) {
+        stage_statistics<B> blended{detail::blended_hessian(backend, tokens, common), std::nullopt, std::nullopt};
+        if (want_factor) blended.factor.emplace(factorize(blended.H));
+        return blended;
+    }
     if (!want_factor) return {detail::hessian_of(backend, tokens), std::nullopt, std::nullopt};
     const std::size_t count = tokens.inputs.rows, cut = count - detail::held_out_tokens(count);
     if (tokens.float_inputs.rows == 0 || cut == count) {

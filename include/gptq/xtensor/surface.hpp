@@ -32,62 +32,107 @@ using hessian = basic_hessian<B>;
 
 /// Orders, damps and factors a Hessian for scheme S. The result serves every layer that shares the input: q/k/v, or
 /// gate and up. `backend` may differ from the one that accumulated `h`, whose matrix then goes through host memory.
-/// Throws shape_error for a Hessian without samples or options out of range, non_finite_error where its sums
-/// overflowed.
-template <Scheme S, Backend H, Backend B = cpu_backend, FactorPath<B> P = inverse_free_path>
-factored_hessian<B, P> factorize(const basic_hessian<H>& h, const quantize_options& options = {}, const B& backend = {},
-                                 const P& path = {}) {
-    using order = typename S::order;
+/// Throws shape_error for a Hessian without samples, option_error for options out of range, non_finite_error where the
+/// Hessian's sums overflowed, concept_error for an order or a group policy that breaks its promises.
+template <Scheme S, Backend H, Backend B = H, FactorPath<B> P = inverse_free_path>
+factored_hessian<B, P> factorize(const basic_hessian<H>& h, const quantize_options& options, const B& backend,
+                                 const P& path = {}, const typename S::order& order = {}) {
+    check_options(options);
     const std::size_t K = h.in_features();
-    const std::size_t group_features = S::group::features(K, options.group_size);
+    const std::size_t group_features = detail::features_of<typename S::group>(K, options.group_size);
     if (h.samples() == 0)
         throw shape_error(
             "hessian: no calibration inputs were added, so there is nothing to quantize by; add some, or use "
             "round_to_nearest");
     if constexpr (std::is_same_v<H, B>) {
-        return factor_hessian<order>(backend, h.upper(), group_features, options, path);
+        return factor_hessian(backend, h.upper(), group_features, options, path, order);
     } else {
         matrix<float> host(K, K);
         h.backend().download(h.upper(), host.view());
         const auto lent = backend.lend(std::as_const(host).view());
-        return factor_hessian<order>(backend, lent.view(), group_features, options, path);
+        return factor_hessian(backend, lent.view(), group_features, options, path, order);
     }
 }
 
+/// The same on the Hessian's own backend.
+template <Scheme S, Backend H>
+factored_hessian<H, inverse_free_path> factorize(const basic_hessian<H>& h, const quantize_options& options = {}) {
+    return factorize<S>(h, options, h.backend());
+}
+
+namespace detail {
+
+/// Throws option_error unless f was made for scheme S and for these options, as far as they say anything of it.
+template <Scheme S, Backend B, class P>
+void check_factor(const factored_hessian<B, P>& f, const quantize_options& options) {
+    check_options(options);
+    const auto refuse = [](const std::string& what) {
+        throw option_error(what + "; factorize for what you quantize with");
+    };
+    if (const std::string order = type_name<typename S::order>(); order != f.order_name)
+        refuse("order: the Hessian was factored for " + f.order_name + ", the scheme's order is " + order);
+    const bool says_size = !std::is_same_v<typename S::group, group_size<dynamic>> || options.group_size != dynamic;
+    if (says_size)
+        if (const auto size = features_of<typename S::group>(f.in_features(), options.group_size);
+            size != f.group_features)
+            refuse("group_size: the Hessian was factored for groups of " + std::to_string(f.group_features) +
+                   ", the scheme's are of " + std::to_string(size));
+    const bool same_damping =
+        options.damp_percent == f.options.damp_percent && options.choose_damping == f.options.choose_damping;
+    if (names_damping(options) && !same_damping)
+        refuse("damp_percent: the Hessian has been factored already, with another damping");
+}
+
+}  // namespace detail
+
 /// Quantizes W [out_features, in_features] by GPTQ with scheme S, from a Hessian that was factored for S.
 /// Deterministic for a given backend and number of threads. Throws shape_error where shapes do not fit,
-/// non_finite_error for weights that are NaN or infinite. (Frantar et al. 2023, algorithm 1)
+/// non_finite_error for weights that are NaN or infinite, option_error for options out of range or other than those of
+/// the factor, concept_error for a grid that breaks its promises, and what the grid and the observer throw. (Frantar et
+/// al. 2023, algorithm 1)
 template <Scheme S, ReadableMatrix M, Backend B, FactorPath<B> P, class O = no_observer>
 requires Observer<std::remove_reference_t<O>> quantized<S> quantize(const M& W, const factored_hessian<B, P>& f,
                                                                     const quantize_options& options = {},
-                                                                    O&& observer = {}) {
+                                                                    O&& observer = {},
+                                                                    const typename S::grid& grid = {}) {
+    detail::check_factor<S>(f, options);
     const readable_matrix<float, M> weights(W, "weights");
     quantized<S> q;
     allocate(q, S::bits, S::grid::sym, weights.view().rows, weights.view().cols, f.group_features);
     observer_ref watching(observer);
-    q.report = solve_and_refine<S::bits>(weights.view(), f, q.view(), options, watching, typename S::grid{});
+    q.report = solve_and_refine<S::bits>(weights.view(), f, q.view(), options, watching, grid);
     return q;
 }
 
-/// The same from the Hessian itself.
-template <Scheme S, ReadableMatrix M, Backend H, Backend B = cpu_backend, FactorPath<B> P = inverse_free_path,
+/// The same from the Hessian itself, on any backend; what of grid and order has no state may be left out.
+template <Scheme S, ReadableMatrix M, Backend H, Backend B = H, FactorPath<B> P = inverse_free_path,
           class O = no_observer>
 requires Observer<std::remove_reference_t<O>> quantized<S> quantize(const M& W, const basic_hessian<H>& h,
-                                                                    const quantize_options& options = {},
-                                                                    const B& backend = {}, const P& path = {},
-                                                                    O&& observer = {}) {
-    return quantize<S>(W, factorize<S>(h, options, backend, path), options, std::forward<O>(observer));
+                                                                    const quantize_options& options, const B& backend,
+                                                                    const P& path = {}, O&& observer = {},
+                                                                    const typename S::grid& grid = {},
+                                                                    const typename S::order& order = {}) {
+    return quantize<S>(W, factorize<S>(h, options, backend, path, order), options, std::forward<O>(observer), grid);
+}
+
+/// The same on the Hessian's own backend.
+template <Scheme S, ReadableMatrix M, Backend H>
+quantized<S> quantize(const M& W, const basic_hessian<H>& h, const quantize_options& options = {}) {
+    return quantize<S>(W, factorize<S>(h, options), options);
 }
 
 /// Rounds every weight to the nearest value of its group's grid; groups are runs of the original columns whatever S's
-/// order. Throws as quantize().
+/// order. Throws as quantize(), and option_error for options that rounding does not use.
 template <Scheme S, ReadableMatrix M, Backend B = cpu_backend>
-quantized<S> round_to_nearest(const M& W, const quantize_options& options = {}, const B& backend = {}) {
+quantized<S> round_to_nearest(const M& W, const quantize_options& options = {}, const B& backend = {},
+                              const typename S::grid& grid = {}) {
+    check_rounding_options(options);
     const readable_matrix<float, M> weights(W, "weights");
-    const std::size_t group_features = S::group::features(weights.view().cols, options.group_size);
+    const std::size_t K = weights.view().cols;
+    const std::size_t group_features = detail::features_of<typename S::group>(K, options.group_size);
     quantized<S> q;
-    allocate(q, S::bits, S::grid::sym, weights.view().rows, weights.view().cols, group_features);
-    round_to_nearest_into<S::bits>(backend, weights.view(), group_features, q.view(), typename S::grid{});
+    allocate(q, S::bits, S::grid::sym, weights.view().rows, K, group_features);
+    round_to_nearest_into<S::bits>(backend, weights.view(), group_features, q.view(), grid);
     return q;
 }
 

@@ -133,6 +133,14 @@ inline tensor2<float> read_factor(const io::safetensors_file& file, const io::te
     return numbers;
 }
 
+/// Whether the tensor is PEFT's copy of the frozen weights below an adapter, which it makes of a changed head. The base
+/// model has them.
+inline bool copies_base_layer(const io::safetensors_file& file, std::string_view name) {
+    static constexpr std::string_view base = ".base_layer.weight";
+    return name.ends_with(base) &&
+           file.find(std::string(name.substr(0, name.size() - base.size())) + ".lora_A.weight") != nullptr;
+}
+
 /// The other tensor of a layer.
 inline const io::tensor_info& partner(const io::safetensors_file& file, const io::tensor_info& tensor,
                                       const std::string& name) {
@@ -151,6 +159,7 @@ GPTQ_INLINE adapter adapter::load(const std::filesystem::path& folder, double we
     result.where_ = folder.string();
     for (const io::tensor_info& a : file.tensors()) {
         const std::string_view name = a.name;
+        if (detail::copies_base_layer(file, name)) continue;
         if (!name.starts_with(prefix) || !(name.ends_with(down) || name.ends_with(up)) ||
             name.size() <= prefix.size() + down.size())
             throw unsupported_error(detail::describe(file, a) + ": is no " + std::string(prefix) + "LAYER" +

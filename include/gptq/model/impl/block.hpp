@@ -5,7 +5,6 @@
 #include <map>
 #include <span>
 #include <string>
-#include <string_view>
 #include <utility>
 
 #include <gptq/compiled.hpp>
@@ -13,40 +12,32 @@
 #include <gptq/io/safetensors.hpp>
 #include <gptq/model/adapter.hpp>
 #include <gptq/model/block.hpp>
+#include <gptq/model/block_description.hpp>
 #include <gptq/model/model_config.hpp>
 #include <gptq/model/weights.hpp>
 #include <gptq/quote.hpp>
 
 namespace gptq::model {
-namespace detail {
-
-GPTQ_INLINE std::size_t hidden_of(const model_config& c) { return c.hidden_size; }
-
-GPTQ_INLINE std::size_t queries_of(const model_config& c) { return c.query_features(); }
-
-GPTQ_INLINE std::size_t keys_of(const model_config& c) { return c.kv_features(); }
-
-GPTQ_INLINE std::size_t intermediate_of(const model_config& c) { return c.intermediate_size; }
-
-}  // namespace detail
 
 GPTQ_INLINE stored_block read_block(const model_config& config, const weight_reader& weights, std::size_t index,
                                     std::span<const adapter> adapters) {
-    const std::string prefix = config.block_prefix(index);
     stored_block read;
-    for (const auto& slot : stored_slots) {
-        const std::string_view name = config.arch.names.*slot.name;
-        if (name.empty()) continue;
-        read.*slot.where = weights.read_linear(prefix + std::string(name), slot.out_features(config),
-                                               slot.in_features(config), config.*slot.needs_bias);
-        add_terms(read.*slot.where, prefix + std::string(name), adapters);
+    read.what = describe_block(config, index);
+    for (const block_site& site : read.what.sites) {
+        auto& layers = read.layers.emplace_back();
+        for (const block_module& m : site.modules) {
+            const std::string name = read.what.full_name(m);
+            layers.push_back(weights.read_linear(name, m.out_features, m.in_features, m.needs_bias));
+            add_terms(layers.back(), name, adapters);
+        }
     }
-    for (const auto& slot : stored_norms) {
-        const std::string_view name = config.arch.names.*slot.name;
-        if (name.empty()) continue;
-        read.*slot.where =
-            weights.read_norm(config, prefix + std::string(name), slot.per_head ? config.head_dim : config.hidden_size);
-    }
+    for (const block_norm& n : read.what.norms)
+        read.norm(n.place) = weights.read_norm(config, read.what.prefix + n.name, n.features);
+    if (!read.what.router) return read;
+    const auto& [router, shared_gate] = *read.what.router;
+    read.router = weights.read_linear(read.what.prefix + router, config.experts, config.hidden_size, false);
+    if (!shared_gate.empty())
+        read.shared_gate = weights.read_linear(read.what.prefix + shared_gate, 1, config.hidden_size, false);
     return read;
 }
 
@@ -56,11 +47,11 @@ using layer_shape = std::pair<std::size_t, std::size_t>;  // out_features, in_fe
 
 inline std::map<std::string, layer_shape> shapes_of_layers(const model_config& config, bool has_head) {
     std::map<std::string, layer_shape> shapes;
-    for (std::size_t i = 0; i < config.blocks; ++i)
-        for (const auto& slot : stored_slots)
-            if (const std::string_view name = config.arch.names.*slot.name; !name.empty())
-                shapes[config.block_prefix(i) + std::string(name)] = {slot.out_features(config),
-                                                                      slot.in_features(config)};
+    for (std::size_t i = 0; i < config.blocks; ++i) {
+        const block_description block = describe_block(config, i);
+        for (const block_site& site : block.sites)
+            for (const block_module& m : site.modules) shapes[block.full_name(m)] = {m.out_features, m.in_features};
+    }
     if (has_head) shapes[std::string(config.arch.names.head)] = {config.vocab_size, config.embedding_size};
     return shapes;
 }

@@ -4,8 +4,12 @@
 #include <algorithm>
 #include <cstddef>
 #include <functional>
+#include <initializer_list>
 #include <optional>
+#include <span>
 #include <type_traits>
+#include <utility>
+#include <vector>
 
 #include <gptq/matrix_view.hpp>
 #include <gptq/model/block.hpp>
@@ -13,83 +17,98 @@
 namespace gptq::model {
 
 template <ModelBackend B>
-void block_run<B>::operator()(matrix_view<float> hidden, std::size_t window_length,
-                              const std::optional<kv_rows<number>>& cache,
-                              const std::function<void(stage, inputs)>& on_stage) {
-    begin(hidden, window_length, cache);
-    for (const stage which : stages_in_order) on_stage(which, inputs_of(which));
-    finish();
-}
-
-template <ModelBackend B>
 void block_run<B>::begin(matrix_view<float> hidden, std::size_t window_length,
-                         const std::optional<kv_rows<number>>& cache) {
+                         const std::optional<kv_rows<number>>& cache, const block_run* leader) {
     hidden_ = hidden;
     window_length_ = window_length;
     cache_ = cache;
+    leader_ = leader;
+    site_ = step_ = 0;
+    begun_ = false;
 }
 
 template <ModelBackend B>
-auto block_run<B>::inputs_of(stage which) -> inputs {
-    switch (which) {
-        case stage::attention_in: return start_attention();
-        case stage::attention_out: return attend_windows();
-        case stage::mlp_in: finish_attention(); return start_mlp();
-        case stage::mlp_out: return compute_intermediate();
+bool block_run<B>::next() {
+    if (begun_) {
+        const bool of_expert = step().kind == step_kind::experts;
+        switch (here().kind) {
+            case site_kind::attention_in: attend_windows(); break;
+            case site_kind::mlp_in: {
+                const auto y = buffers_.intermediate.shaped(backend_, inputs_.rows, here().parts.front());
+                compute_intermediate(site_, inputs_, y);
+                inputs_ = y;
+                break;
+            }
+            case site_kind::attention_out:
+            case site_kind::mlp_out: of_expert ? add_expert() : add_branch(); break;
+        }
+        ++site_;
+        if (site_ == step().first_site + step().sites) {
+            leave_step();
+            ++step_;
+        }
     }
-    return {};
+    begun_ = true;
+    if (step_ == weights_.what.steps.size()) return false;
+    if (site_ == step().first_site) enter_step();
+    if (step().kind == step_kind::experts && here().kind == site_kind::mlp_in) gather_tokens();
+    return true;
 }
 
 template <ModelBackend B>
-void block_run<B>::finish() {
-    add_branch(weights_.down, intermediate_, weights_.mlp_out_norm);
-    if (!config_.norm_before) backend_.normalize(*weights_.mlp_norm, hidden_, hidden_);
+bool block_run<B>::adds_to_states() const {
+    const bool is_out = here().kind == site_kind::attention_out || here().kind == site_kind::mlp_out;
+    return is_out && config_.norm_before && step().kind != step_kind::experts && !weights_.norm(step().after);
 }
 
 template <ModelBackend B>
-auto block_run<B>::start_attention() -> inputs {
-    buffer_ =
-        buffers_.branch_input.shaped(backend_, hidden_.rows, std::max(config_.hidden_size, config_.query_features()));
-    return inputs_ = branch_inputs(weights_.attention_norm);
+void block_run<B>::for_all_tokens(const std::function<void(inputs_view)>& look) {
+    for_chunks(branch_.rows, B::branch_tokens, [&](std::size_t first, std::size_t count) {
+        const inputs_view x = branch_.block(first, count, 0, branch_.cols);
+        if (here().kind == site_kind::mlp_in) return look(x);
+        const auto y = buffers_.everyone.shaped(backend_, count, here().in_features());
+        compute_intermediate(site_ - 1, x, y);
+        look(y);
+    });
 }
 
 template <ModelBackend B>
-auto block_run<B>::attend_windows() -> inputs {
+void block_run<B>::enter_step() {
+    const bool attends = step().kind == step_kind::attention;
+    const std::size_t widest = attends ? std::max(config_.hidden_size, config_.query_features()) : config_.hidden_size;
+    buffer_ = buffers_.branch_input.shaped(backend_, hidden_.rows, widest);
+    const auto x = buffer_.columns(0, config_.hidden_size);
+    branch_ = x;
+    if (config_.norm_before) {
+        backend_.normalize(*weights_.norm(step().before), hidden_, x);
+    } else if constexpr (std::is_same_v<number, float>) {
+        branch_ = hidden_;  // experts are added to the states one by one, but no architecture has them and no norm here
+    } else {
+        backend_.convert(hidden_, x);
+    }
+    inputs_ = branch_;
+    if (step().kind == step_kind::experts) route_tokens();
+}
+
+template <ModelBackend B>
+void block_run<B>::leave_step() {
+    if (!config_.norm_before) backend_.normalize(*weights_.norm(step().before), hidden_, hidden_);
+}
+
+template <ModelBackend B>
+void block_run<B>::attend_windows() {
     const std::size_t features = config_.query_features();
     const std::size_t windows = std::max<std::size_t>(1, B::attention_tokens / window_length_);
+    // A window's inputs are not needed once its q, k and v are there, so its result takes their place.
     const auto attended = buffer_.columns(0, features);
     for_chunks(hidden_.rows, windows * window_length_, [&](std::size_t first, std::size_t count) {
         attend(inputs_.block(first, count, 0, inputs_.cols), cache_, attended.block(first, count, 0, features));
     });
-    return inputs_ = attended;
+    inputs_ = attended;
 }
 
 template <ModelBackend B>
-void block_run<B>::finish_attention() {
-    add_branch(weights_.o, inputs_, weights_.attention_out_norm);
-    if (!config_.norm_before) backend_.normalize(*weights_.attention_norm, hidden_, hidden_);
-}
-
-template <ModelBackend B>
-auto block_run<B>::start_mlp() -> inputs {
-    buffer_ = buffers_.branch_input.shaped(backend_, hidden_.rows, config_.hidden_size);
-    return inputs_ = branch_inputs(weights_.mlp_norm);
-}
-
-template <ModelBackend B>
-auto block_run<B>::branch_inputs(const std::optional<norm>& layer) const -> inputs {
-    const auto x = buffer_.columns(0, config_.hidden_size);
-    if (config_.norm_before)
-        backend_.normalize(*layer, hidden_, x);
-    else if constexpr (std::is_same_v<number, float>)
-        return hidden_;
-    else
-        backend_.convert(hidden_, x);
-    return x;
-}
-
-template <ModelBackend B>
-void block_run<B>::attend(inputs x, const std::optional<kv_rows<number>>& cache, matrix_view<number> out) {
+void block_run<B>::attend(inputs_view x, const std::optional<kv_rows<number>>& cache, matrix_view<number> out) {
     const std::size_t tokens = x.rows, features = config_.kv_features();
     const auto q = buffers_.q.shaped(backend_, tokens, config_.query_features());
     const kv_rows<number> rows = cache ? *cache
@@ -97,9 +116,9 @@ void block_run<B>::attend(inputs x, const std::optional<kv_rows<number>>& cache,
                                                          buffers_.v.shaped(backend_, tokens, features)};
     const auto k = rows.k.block(rows.k.rows - tokens, tokens, 0, features);
     const auto v = rows.v.block(rows.v.rows - tokens, tokens, 0, features);
-    backend_.multiply(x, {{weights_.q, q}, {weights_.k, k}, {weights_.v, v}});
-    normalize_heads(weights_.q_norm, q);
-    normalize_heads(weights_.k_norm, k);
+    multiply(site_, x, {q, k, v});
+    normalize_heads(norm_place::q, q);
+    normalize_heads(norm_place::k, k);
     if (config_.rotary()) {
         backend_.rotate(rope_.cosines.view(), rope_.sines.view(), q);
         backend_.rotate(rope_.cosines.view(), rope_.sines.view(), k);
@@ -115,35 +134,103 @@ void block_run<B>::attend(inputs x, const std::optional<kv_rows<number>>& cache,
 }
 
 template <ModelBackend B>
-void block_run<B>::normalize_heads(const std::optional<norm>& layer, matrix_view<number> x) const {
+void block_run<B>::normalize_heads(norm_place place, matrix_view<number> x) const {
+    const std::optional<norm>& layer = weights_.norm(place);
     if (!layer) return;
-    const matrix_view<number> heads(x.data, x.rows * x.cols / config_.head_dim, config_.head_dim);
+    const std::size_t features = config_.arch.norms_all_heads ? x.cols : config_.head_dim;
+    const matrix_view<number> heads(x.data, x.rows * x.cols / features, features);
     backend_.normalize(*layer, matrix_view<const number>(heads), heads);
 }
 
 template <ModelBackend B>
-auto block_run<B>::compute_intermediate() -> inputs {
-    intermediate_ = buffers_.intermediate.shaped(backend_, hidden_.rows, config_.intermediate_size);
+void block_run<B>::compute_intermediate(std::size_t from, inputs_view x, matrix_view<number> y) {
+    if (x.rows == 0) return;
     if (!config_.gated()) {
-        backend_.multiply(inputs_, {{weights_.up, intermediate_}});
-        backend_.activate(config_.activation, intermediate_);
-        return intermediate_;
+        multiply(from, x, {y});
+        backend_.activate(config_.activation, y);
+        return;
     }
-    for_chunks(inputs_.rows, B::branch_tokens, [&](std::size_t first, std::size_t count) {
-        const auto gate = intermediate_.block(first, count, 0, intermediate_.cols);
-        const auto up = buffers_.chunk.shaped(backend_, count, config_.intermediate_size);
-        backend_.multiply(inputs_.block(first, count, 0, inputs_.cols), {{weights_.gate, gate}, {weights_.up, up}});
+    for_chunks(x.rows, B::branch_tokens, [&](std::size_t first, std::size_t count) {
+        const auto gate = y.block(first, count, 0, y.cols);
+        const auto up = buffers_.chunk.shaped(backend_, count, y.cols);
+        multiply(from, x.block(first, count, 0, x.cols), {gate, up});
         backend_.gate(config_.activation, gate, matrix_view<const number>(up));
     });
-    return intermediate_;
 }
 
 template <ModelBackend B>
-void block_run<B>::add_branch(const typename B::weights& layer, inputs x, const std::optional<norm>& after) {
-    for_chunks(x.rows, B::branch_tokens, [&](std::size_t first, std::size_t count) {
-        backend_.add_product(x.block(first, count, 0, x.cols), layer, after ? &*after : nullptr, buffers_.scratch,
-                             hidden_.block(first, count, 0, hidden_.cols));
+void block_run<B>::add_branch() {
+    const typename B::weights& layer = weights_.layers[site_].front();
+    const std::optional<norm>& after = weights_.norm(step().after);
+    for_chunks(inputs_.rows, B::branch_tokens, [&](std::size_t first, std::size_t count) {
+        backend_.add_product(inputs_.block(first, count, 0, inputs_.cols), layer, after ? &*after : nullptr,
+                             buffers_.scratch, hidden_.block(first, count, 0, hidden_.cols));
     });
+}
+
+template <ModelBackend B>
+void block_run<B>::route_tokens() {
+    if (leader_ != nullptr) return;
+    const auto outputs_of = [&](const typename B::weights& layer, std::size_t features) {
+        auto outputs = backend_.template room<float>(branch_.rows, features);
+        backend_.multiply(branch_, layer, outputs.view());
+        matrix<float> host(branch_.rows, features);
+        backend_.read(std::as_const(outputs).view(), host.view());
+        return host;
+    };
+    const matrix<float> logits = outputs_of(weights_.router, config_.experts);
+    routed_ = route(logits.view(), config_.experts_per_token, config_.renormalizes_shares);
+    if (config_.shared_expert_size == 0) return;
+    matrix<float> gates;
+    if (weights_.shared_gate) gates = outputs_of(weights_.shared_gate, 1);
+    routed_.push_back(all_tokens(branch_.rows, {gates.data(), gates.rows()}));
+}
+
+template <ModelBackend B>
+const expert_tokens& block_run<B>::tokens_here() const {
+    const auto& routed = leader_ != nullptr ? leader_->routed_ : routed_;
+    return here().expert ? routed[*here().expert] : routed.back();
+}
+
+template <ModelBackend B>
+void block_run<B>::gather_tokens() {
+    inputs_ = branch_;
+    if (!here().expert) return;
+    const std::vector<std::int32_t>& rows = tokens_here().rows;
+    const auto x = buffers_.gathered.shaped(backend_, rows.size(), branch_.cols);
+    if (!rows.empty()) backend_.gather(branch_, std::span<const std::int32_t>(rows), x);
+    inputs_ = x;
+}
+
+template <ModelBackend B>
+void block_run<B>::add_expert() {
+    const std::span<const std::int32_t> rows = tokens_here().rows;
+    const std::span<const float> shares = tokens_here().shares;
+    for_chunks(inputs_.rows, B::branch_tokens, [&](std::size_t first, std::size_t count) {
+        const auto y = buffers_.chunk.shaped(backend_, count, hidden_.cols);
+        multiply(site_, inputs_.block(first, count, 0, inputs_.cols), {y});
+        backend_.scatter_add(matrix_view<const number>(y), rows.subspan(first, count), shares.subspan(first, count),
+                             hidden_);
+    });
+}
+
+template <ModelBackend B>
+void block_run<B>::multiply(std::size_t site, inputs_view x, std::initializer_list<matrix_view<number>> parts) {
+    const std::vector<block_module>& modules = weights_.what.sites[site].modules;
+    const auto& layers = weights_.layers[site];
+    const bool fused = modules.size() != parts.size();
+    std::vector<output_of<B>> outputs;
+    for (std::size_t i = 0; i < modules.size(); ++i)
+        outputs.push_back(
+            {layers[i], fused ? buffers_.fused.shaped(backend_, x.rows, modules[i].out_features) : parts.begin()[i]});
+    backend_.multiply(x, std::span<const output_of<B>>(outputs));
+    if (!fused) return;
+    std::size_t first = 0;
+    for (const matrix_view<number> part : parts) {
+        const matrix_view<const number> from = outputs.front().y.columns(first, first + part.cols);
+        backend_.convert(from, part);
+        first += part.cols;
+    }
 }
 
 }  // namespace gptq::model

@@ -73,7 +73,9 @@ auto basic_decoder<B>::run(std::span<const std::int32_t> tokens, basic_kv_cache<
         std::optional<kv_rows<number>> rows;
         if (cache != nullptr) rows = cache->rows(i, tokens.size());
         block_run<B> block_pass(backend_, config_, blocks_[i], i, ropes, buffers);
-        block_pass(hidden.view(), tokens.size(), rows, [](stage, matrix_view<const number>) {});
+        block_pass.begin(hidden.view(), tokens.size(), rows);
+        while (block_pass.next()) {
+        }
     }
     if (cache != nullptr) cache->advance(tokens.size());
     return compute_head_inputs(backend_, head_inputs_, config_, std::as_const(hidden).view());

@@ -5,7 +5,6 @@
 #include <array>
 #include <charconv>
 #include <cstddef>
-#include <iterator>
 #include <limits>
 #include <string>
 #include <string_view>
@@ -14,21 +13,41 @@
 #include <gptq/compiled.hpp>
 #include <gptq/io/model_folder.hpp>
 #include <gptq/io/quantization_config.hpp>
-#include <gptq/model/block.hpp>
+#include <gptq/model/block_description.hpp>
 #include <gptq/model/folder_warnings.hpp>
 #include <gptq/model/model_config.hpp>
 #include <gptq/quote.hpp>
 
 namespace gptq::model {
 
+GPTQ_INLINE tensor_use::tensor_use(const model_config& config) : config_(&config) {
+    const tensor_names& names = config.arch.names;
+    for (const std::string_view name :
+         {names.embedding, names.head, names.positions, names.project_in, names.project_out})
+        if (!name.empty()) modules_.emplace(name);
+    norms_.emplace(names.final_norm);
+    for (std::size_t i = 0; i < config.blocks; ++i) {
+        const block_description block = describe_block(config, i);
+        for (const block_site& site : block.sites)
+            for (const block_module& m : site.modules) modules_.insert(block.full_name(m));
+        for (const block_norm& norm : block.norms) norms_.insert(block.prefix + norm.name);
+        if (!block.router) continue;
+        modules_.insert(block.prefix + block.router->name);
+        if (!block.router->shared_gate.empty()) modules_.insert(block.prefix + block.router->shared_gate);
+    }
+}
+
 GPTQ_INLINE bool tensor_use::reads(std::string_view name) const {
-    const tensor_names& names = config_->arch.names;
-    if (is_part(name, names.embedding) || is_part(name, names.head)) return true;
-    if (is_part(name, names.positions) || is_part(name, names.project_in) || is_part(name, names.project_out))
-        return true;
-    if (is_norm_part(name, names.final_norm)) return true;
-    const std::size_t index = block_of(name);
-    return index < config_->blocks && reads_in_block(name.substr(config_->block_prefix(index).size()));
+    static constexpr std::array<std::string_view, 11> parts = {
+        "weight",        "bias",         "qweight",           "qzeros",       "scales",      "g_idx",
+        "weight_packed", "weight_scale", "weight_zero_point", "weight_g_idx", "weight_shape"};
+    const std::size_t dot = name.rfind('.');
+    if (dot == std::string_view::npos) return false;
+    const std::string module(name.substr(0, dot));
+    const std::string_view part = name.substr(dot + 1);
+    if (modules_.contains(module)) return std::find(parts.begin(), parts.end(), part) != parts.end();
+    const bool of_norm = part == "weight" || (part == "bias" && config_->arch.norm == norm_kind::layer);
+    return of_norm && norms_.contains(module);
 }
 
 GPTQ_INLINE std::size_t tensor_use::block_of(std::string_view name) const {
@@ -38,27 +57,6 @@ GPTQ_INLINE std::size_t tensor_use::block_of(std::string_view name) const {
     name.remove_prefix(config_->arch.names.blocks.size());
     const auto [end, problem] = std::from_chars(name.data(), name.data() + name.size(), index);
     return problem == std::errc() && end != name.data() + name.size() && *end == '.' ? index : none;
-}
-
-GPTQ_INLINE bool tensor_use::is_part(std::string_view name, std::string_view module) {
-    static constexpr std::array<std::string_view, 11> parts = {
-        "weight",        "bias",         "qweight",           "qzeros",       "scales",      "g_idx",
-        "weight_packed", "weight_scale", "weight_zero_point", "weight_g_idx", "weight_shape"};
-    return is_one_of(name, module, parts);
-}
-
-GPTQ_INLINE bool tensor_use::is_norm_part(std::string_view name, std::string_view module) const {
-    static constexpr std::array<std::string_view, 2> parts = {"weight", "bias"};
-    if (config_->arch.norm != norm_kind::layer && name.ends_with(".bias")) return false;
-    return is_one_of(name, module, parts);
-}
-
-GPTQ_INLINE bool tensor_use::reads_in_block(std::string_view name) const {
-    const tensor_names& names = config_->arch.names;
-    return std::any_of(stored_slots.begin(), stored_slots.end(),
-                       [&](const auto& slot) { return is_part(name, names.*slot.name); }) ||
-           std::any_of(stored_norms.begin(), stored_norms.end(),
-                       [&](const auto& slot) { return is_norm_part(name, names.*slot.name); });
 }
 
 }  // namespace gptq::model

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <cstddef>
-#include <initializer_list>
+#include <span>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -87,8 +87,7 @@ inline void add_term(const low_rank_term& term, matrix_view<const float> x, matr
 
 }  // namespace detail
 
-GPTQ_INLINE void apply_together(matrix_view<const float> x,
-                                std::initializer_list<linear_output<linear, float>> outputs) {
+GPTQ_INLINE void apply_together(matrix_view<const float> x, std::span<const linear_output<linear, float>> outputs) {
     std::vector<linear_job> jobs;
     std::size_t work = 0;
     for (const auto& [layer, y] : outputs) {

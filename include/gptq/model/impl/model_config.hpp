@@ -130,10 +130,13 @@ inline void parse_ropes(const config_values& values, model_config& c) {
 
 /// The window that blocks with a window have, or 0 where none has one.
 inline std::size_t parse_window(const config_values& values, const architecture& arch) {
-    if (arch.windows == window_rule::none) return 0;
+    if (arch.windows == window_rule::refused && values.flag("use_sliding_window", false))
+        values.unsupported("use_sliding_window", "is true; windows are not supported for this architecture");
+    if (arch.windows == window_rule::none || arch.windows == window_rule::refused) return 0;
     if (arch.windows == window_rule::after_max_window_layers && !values.flag("use_sliding_window", false)) return 0;
     if (values.has_key("sliding_window") && values.find("sliding_window") == nullptr) return 0;
-    return values.size("sliding_window", largest_position, arch.default_window);
+    if (!values.has_key("sliding_window")) return arch.default_window;
+    return values.size("sliding_window", largest_position);
 }
 
 /// Which blocks have a window, where config.json lists it block by block.
@@ -174,8 +177,33 @@ inline std::vector<std::size_t> parse_windows(const config_values& values, const
 inline void refuse_unsupported(const config_values& values) {
     for (const char* key : {"final_logit_softcapping", "attn_logit_softcapping"})
         if (values.find(key) != nullptr) values.unsupported(key, "is set; capped logits are not supported");
+    if (values.find("clip_qkv") != nullptr)
+        values.unsupported("clip_qkv", "is set; clipped queries, keys and values are not supported");
     if (values.flag("use_bidirectional_attention", false))
         values.unsupported("use_bidirectional_attention", "is true; only causal attention is supported");
+}
+
+/// Which blocks have experts (those of Qwen may alternate with plain ones), how many, and of what size.
+inline void parse_experts(const config_values& values, model_config& c) {
+    const expert_rules& rules = c.arch.experts;
+    if (rules.router.empty()) return;
+    const bool older = values.find("num_experts") != nullptr;
+    c.experts = values.size(older ? "num_experts" : "num_local_experts", largest_count, rules.default_count);
+    c.experts_per_token = values.size("num_experts_per_tok", largest_count, rules.default_per_token);
+    if (c.experts_per_token > c.experts)
+        values.fail("num_experts_per_tok", "is above the number of experts, " + std::to_string(c.experts));
+    c.expert_size = values.size(rules.size_key, largest_width, rules.default_size);
+    if (!rules.shared_prefix.empty())
+        c.shared_expert_size = values.size("shared_expert_intermediate_size", largest_width, rules.default_shared_size);
+    const std::size_t every = values.size("decoder_sparse_step", largest_count, 1);
+    for (std::size_t i = 0; i < c.blocks; ++i) c.expert_blocks.push_back((i + 1) % every == 0);
+    const nlohmann::json* plain = values.find("mlp_only_layers");
+    if (plain == nullptr) return;
+    if (!plain->is_array()) values.fail("mlp_only_layers", "is not a list");
+    for (const nlohmann::json& block : *plain) {
+        if (!block.is_number_unsigned()) values.fail("mlp_only_layers", "has an entry that is not a block's number");
+        if (const auto i = block.get<std::size_t>(); i < c.blocks) c.expert_blocks[i] = false;
+    }
 }
 
 inline void parse_sizes(const config_values& values, model_config& c) {
@@ -217,6 +245,9 @@ GPTQ_INLINE model_config parse_model_config(const nlohmann::json& json, const st
     };
     detail::refuse_unsupported(values);
     detail::parse_sizes(values, c);
+
+    detail::parse_experts(values, c);
+    c.renormalizes_shares = flag(c.arch.experts.renormalizes);
 
     c.activation = detail::parse_activation(values, c.arch);
     c.norm_eps = c.arch.norm_eps_key.empty() ? c.arch.default_norm_eps

@@ -162,19 +162,23 @@ GPTQ_INLINE double available_memory() {
 GPTQ_INLINE memory_estimate estimate_memory(const model_config& c, const quantization_plan& plan,
                                             bool beside_float_model) {
     const auto number = [](std::size_t n) { return static_cast<double>(n); };
-    double widest = 0.0, block = 0.0, head = 0.0;
-    for (const stage_plan& stage : plan.stages) {
-        if (stage.layer == 0) block += number(stage.weights());
-        if (stage.layer == c.blocks) head += number(stage.weights());
+    double widest = 0.0, block = 0.0, largest_block = 0.0, head = 0.0;
+    for (std::size_t i = 0; i < plan.stages.size(); ++i) {
+        const stage_plan& stage = plan.stages[i];
+        if (i != 0 && stage.layer != plan.stages[i - 1].layer) block = 0.0;
+        (stage.layer == c.blocks ? head : block) += number(stage.weights());
+        largest_block = std::max(largest_block, block);
         if (stage.settings) widest = std::max(widest, number(stage.modules.front().in_features));
     }
     const double copies = beside_float_model ? 2.0 : 1.0;
     memory_estimate estimate;
-    estimate.per_token =
-        sizeof(float) * copies *
-        (number(c.hidden_size) + number(std::max(c.hidden_size, c.query_features())) + number(c.intermediate_size));
-    estimate.fixed = sizeof(float) * (copies * std::max(block, head) + number(c.vocab_size) * number(c.embedding_size) +
-                                      (beside_float_model ? 6.0 : 3.0) * widest * widest);
+    // An expert may be the one that most tokens go to: then it reads a copy of their inputs.
+    const std::size_t inside = std::max({c.intermediate_size, c.expert_size, c.shared_expert_size});
+    const std::size_t read = std::max(c.hidden_size, c.query_features()) + (c.experts != 0 ? c.hidden_size : 0);
+    estimate.per_token = sizeof(float) * copies * (number(c.hidden_size) + number(read) + number(inside));
+    estimate.fixed =
+        sizeof(float) * (copies * std::max(largest_block, head) + number(c.vocab_size) * number(c.embedding_size) +
+                         (beside_float_model ? 6.0 : 3.0) * widest * widest);
     return estimate;
 }
 

@@ -16,7 +16,7 @@
 #include <gptq/groups.hpp>
 #include <gptq/io/model_folder.hpp>
 #include <gptq/io/quantization_config.hpp>
-#include <gptq/model/block.hpp>
+#include <gptq/model/block_description.hpp>
 #include <gptq/model/folder_warnings.hpp>
 #include <gptq/model/model_config.hpp>
 #include <gptq/model/quantize_plan.hpp>
@@ -44,17 +44,14 @@ GPTQ_INLINE std::size_t stage_plan::weights() const {
 namespace gptq::model {
 namespace detail {
 
-/// The linear layers of one block, in the order of run_block_by_stages.
+/// The sites of one block, in the order of run_block_by_stages.
 inline std::vector<stage_plan> block_stages(const model_config& c, std::size_t index) {
     std::vector<stage_plan> stages;
-    std::optional<stage> last;
-    for (const auto& slot : stored_slots) {
-        const std::string name(c.arch.names.*slot.name);
-        if (name.empty()) continue;
-        if (slot.stage != last) stages.push_back({index, {}, {}});
-        last = slot.stage;
-        stages.back().modules.push_back(
-            {c.block_prefix(index) + name, name, slot.out_features(c), slot.in_features(c)});
+    const block_description block = describe_block(c, index);
+    for (const block_site& site : block.sites) {
+        stages.push_back({index, {}, {}});
+        for (const block_module& m : site.modules)
+            stages.back().modules.push_back({block.full_name(m), m.name, m.out_features, m.in_features});
     }
     return stages;
 }

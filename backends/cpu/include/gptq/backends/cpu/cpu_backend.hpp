@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <type_traits>
 #include <utility>
 
 #include <gptq/backends/cpu/blas.hpp>
@@ -54,32 +53,19 @@ struct cpu_backend : host_memory {
         });
     }
 
-    /// The solver's loop over the columns of a block, vectorized for the machine at hand.
-    template <int Bits, AffineGrid Grid>
-    void for_each_row(std::size_t n, const detail::quantize_row<Bits, Grid>& block) const {
-        constexpr std::size_t lanes = kernels::tile_lanes;
+    /// Vectorized for the machine at hand where the grid is affine and nothing is searched; else plain loops, but for the
+    /// fits of grids that search by the loss.
+    template <int Bits, class Grid>
+    void quantize_block(const block_to_quantize<Bits, Grid>& block) const {
         const kernels::column_kernels kernel = kernels::find_column_kernels(best_isa());
-        detail::on_row_threads(n, [&](std::size_t first, std::size_t last) {
-            detail::row_tile<Bits, Grid> tile(block, kernel);
-            for (std::size_t r = first; r < last; r += lanes) tile.quantize(r, std::min(lanes, last - r));
-        });
+        if constexpr (AffineGrid<Grid>)
+            if (block.candidates == 1) return quantize_tiles(block, kernel);
+        quantize_rows(*this, detail::with_kernels(block, kernel));
     }
 
-    /// The same with more than one candidate: plain loops, but for the fits of grids that search.
     template <int Bits, class Grid>
-    void for_each_row(
-        std::size_t n,
-        const detail::k_best_row<Bits, detail::quantize_row<Bits, searched_by_loss<Grid>>>& search) const {
-        const auto loop = detail::with_kernels(search.loop, kernels::find_column_kernels(best_isa()));
-        for_each_row(n, detail::k_best_row<Bits, std::remove_const_t<decltype(loop)>>{loop, search.candidates});
-    }
-
-    /// The grids of groups that are fitted outside that loop.
-    template <int Bits, class Grid>
-    void for_each_row(std::size_t n, const detail::fit_row<Bits, searched_by_loss<Grid>>& fit) const {
-        const auto grid = detail::with_kernels(fit.grid, kernels::find_column_kernels(best_isa()));
-        for_each_row(n, detail::fit_row<Bits, detail::searched_by_kernel<Grid>>{
-                            fit.W, fit.costs, fit.groups, fit.first_group, fit.group_features, grid});
+    void fit_groups(const groups_to_fit<Bits, Grid>& fit) const {
+        for_each_row(fit.W.rows, detail::with_kernels(fit, kernels::find_column_kernels(best_isa())));
     }
 
     void gram_update(matrix_view<float> H, matrix_view<const float> X, float alpha, float beta) const {
@@ -111,6 +97,15 @@ struct cpu_backend : host_memory {
     void solve_upper_right(matrix_view<float> B, matrix_view<const float> A) const { blas::trsm_right_upper(A, B); }
 
  private:
+    template <int Bits, AffineGrid Grid>
+    static void quantize_tiles(const block_to_quantize<Bits, Grid>& block, const kernels::column_kernels& kernel) {
+        constexpr std::size_t lanes = kernels::tile_lanes;
+        detail::on_row_threads(block.T.rows, [&](std::size_t first, std::size_t last) {
+            detail::row_tile<Bits, Grid> tile(block, kernel);
+            for (std::size_t r = first; r < last; r += lanes) tile.quantize(r, std::min(lanes, last - r));
+        });
+    }
+
     static void reverse_diagonal(matrix_view<float> H) {
         for (std::size_t i = 0; 2 * i < H.rows; ++i) std::swap(H(i, i), H(H.rows - 1 - i, H.rows - 1 - i));
     }

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <initializer_list>
 #include <memory>
 #include <span>
 #include <utility>
@@ -71,7 +70,7 @@ class cpu_model_backend {
     norm_layer hold(norm_layer&& stored) const { return std::move(stored); }
     model::table hold(model::table&& stored) const { return std::move(stored); }
 
-    void multiply(matrix_view<const float> x, std::initializer_list<linear_output<linear, float>> outputs) const {
+    void multiply(matrix_view<const float> x, std::span<const linear_output<linear, float>> outputs) const {
         apply_together(x, outputs);
     }
     void multiply(matrix_view<const float> x, const linear& w, matrix_view<float> y) const { w.apply(x, y); }
@@ -114,6 +113,17 @@ class cpu_model_backend {
     void add(matrix_view<float> states, matrix_view<const float> terms) const {
         for (std::size_t first = 0; first < states.rows; first += terms.rows)
             model::add(states.block(first, std::min(terms.rows, states.rows - first), 0, states.cols), terms);
+    }
+    void gather(matrix_view<const float> x, std::span<const std::int32_t> rows, matrix_view<float> y) const {
+        for (std::size_t i = 0; i < rows.size(); ++i)
+            std::ranges::copy(x.row(static_cast<std::size_t>(rows[i])), y.row(i).begin());
+    }
+    void scatter_add(matrix_view<const float> y, std::span<const std::int32_t> rows, std::span<const float> shares,
+                     matrix_view<float> states) const {
+        for (std::size_t i = 0; i < rows.size(); ++i) {
+            const std::span<float> state = states.row(static_cast<std::size_t>(rows[i]));
+            for (std::size_t c = 0; c < state.size(); ++c) state[c] += shares[i] * y(i, c);
+        }
     }
     std::vector<double> negative_log_likelihoods(matrix_view<const float> logits,
                                                  std::span<const std::int32_t> targets) const {

@@ -1,5 +1,5 @@
 // The solver's loop over the columns of a block on the CPU: 16 rows at a time, by kernels for the machine at hand. What
-// it computes is detail::quantize_row, up to rounding.
+// it computes is quantize_row, up to rounding.
 #pragma once
 
 #include <algorithm>
@@ -14,8 +14,7 @@
 #include <gptq/concepts.hpp>
 #include <gptq/grids/affine.hpp>
 #include <gptq/kernels/dispatch.hpp>
-#include <gptq/quantize.hpp>
-#include <gptq/round_to_nearest.hpp>
+#include <gptq/round_to_grid.hpp>
 
 namespace gptq::detail {
 
@@ -43,30 +42,35 @@ struct searched_by_kernel : Grid {
     }
 };
 
-/// The grid as the CPU backend fits it.
+/// The grid as the CPU backend fits it. The kernel's losses are those of affine grids.
 template <class Grid>
 Grid with_kernels(const Grid& grid, const kernels::column_kernels&) {
     return grid;
 }
-template <class Grid>
+template <AffineGrid Grid>
 searched_by_kernel<Grid> with_kernels(const searched_by_loss<Grid>& grid, const kernels::column_kernels& kernel) {
     return {grid, kernel};
 }
 
-/// The loop as the CPU backend searches it: grids fitted by kernels.
+/// The same work with such grids.
 template <int Bits, class Grid>
-auto with_kernels(const quantize_row<Bits, Grid>& loop, const kernels::column_kernels& kernel) {
-    const auto grid = with_kernels(loop.grid, kernel);
-    return quantize_row<Bits, std::remove_const_t<decltype(grid)>>{
-        loop.T,    loop.W,        loop.U,     loop.costs,      loop.groups, loop.codes,
-        loop.loss, loop.group_at, loop.first, loop.fit_groups, grid};
+auto with_kernels(const block_to_quantize<Bits, Grid>& b, const kernels::column_kernels& kernel) {
+    using fitted_by_kernel = decltype(with_kernels(b.grid, kernel));
+    return block_to_quantize<Bits, fitted_by_kernel>{
+        {b}, b.groups, b.codes, b.group_at, b.fits_groups, b.candidates, with_kernels(b.grid, kernel)};
+}
+template <int Bits, class Grid>
+auto with_kernels(const groups_to_fit<Bits, Grid>& fit, const kernels::column_kernels& kernel) {
+    using fitted_by_kernel = decltype(with_kernels(fit.grid, kernel));
+    return groups_to_fit<Bits, fitted_by_kernel>{fit.W,           fit.costs,          fit.groups,
+                                                 fit.first_group, fit.group_features, with_kernels(fit.grid, kernel)};
 }
 
 /// Up to 16 rows of a block on their way through the loop; its memory serves one tile after the other.
 template <int Bits, AffineGrid Grid>
 class row_tile {
  public:
-    row_tile(const quantize_row<Bits, Grid>& block, const kernels::column_kernels& kernel)
+    row_tile(const block_to_quantize<Bits, Grid>& block, const kernels::column_kernels& kernel)
         : block_(block),
           kernel_(kernel),
           weights_(block.T.cols),
@@ -81,7 +85,7 @@ class row_tile {
         losses_.fill(0.0f);
         load();
         for (std::size_t i = 0, n = 0; i < columns; i += n) {
-            n = block_.group_length(block_.first + i, columns - i);
+            n = block_.group_length(i);
             enter_group(i, n);
             kernel_.quantize({weights_[0].data(), values_[0].data(), codes_[0].data(), losses_.data(), block_.U.data,
                               block_.U.ld, i, i + n, columns, scales_.data(), zeros_.data(), (1 << Bits) - 1});
@@ -104,7 +108,7 @@ class row_tile {
             [&](std::size_t lane, std::size_t i) { weights_[i][lane] = block_.T(rows_.first + lane, i); });
         for (std::size_t lane = 0; lane < rows_.count; ++lane) {
             const std::size_t r = rows_.first + lane;
-            ask_for(block_.W.row(r).subspan(block_.first, block_.T.cols));
+            ask_for(block_.W.row(r));
             if (r + kernels::tile_lanes < block_.T.rows) ask_for(block_.T.row(r + kernels::tile_lanes));
         }
     }
@@ -117,10 +121,10 @@ class row_tile {
 
     /// Fits the grids of the group whose columns [i, i + n) come next, if that is to be done, and loads them.
     void enter_group(std::size_t i, std::size_t n) {
-        const std::size_t g = block_.group_at(0, block_.first + i);
+        const std::size_t g = block_.group_at(0, i);
         for (std::size_t lane = 0; lane < rows_.count; ++lane) {
             const std::size_t r = rows_.first + lane;
-            if (block_.fit_groups) block_.groups.set(r, g, fit(lane, i, n));
+            if (block_.fits_groups) block_.groups.set(r, g, fit(lane, i, n));
             const grid_params params = block_.groups.get(r, g);
             scales_[lane] = params.scale;
             zeros_[lane] = params.zero;
@@ -137,19 +141,19 @@ class row_tile {
             rows_.count, block_.T.cols, [&](std::size_t lane, std::size_t i) { store_square(lane, i); },
             [&](std::size_t lane, std::size_t i) {
                 block_.T(rows_.first + lane, i) = weights_[i][lane];
-                block_.W(rows_.first + lane, block_.first + i) -= values_[i][lane];
+                block_.W(rows_.first + lane, i) -= values_[i][lane];
             });
         for (std::size_t lane = 0; lane < rows_.count; ++lane) {
             const std::size_t r = rows_.first + lane;
             // By spans of their own: to compilers, a byte that is stored may be part of any member.
-            const std::span<std::uint8_t> codes = block_.codes.row(r).subspan(block_.first, block_.T.cols);
+            const std::span<std::uint8_t> codes = block_.codes.row(r);
             const std::span<const lanes<std::uint32_t>> found = codes_;
             for (std::size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<std::uint8_t>(found[i][lane]);
             block_.loss(r, 0) += double{losses_[lane]};
         }
     }
     void store_square(std::size_t lane, std::size_t i) {
-        const auto w = [&](std::size_t r) { return &block_.W(rows_.first + lane + r, block_.first + i); };
+        const auto w = [&](std::size_t r) { return &block_.W(rows_.first + lane + r, i); };
         square::load([&](std::size_t c) { return &weights_[i + c][lane]; }).turned().store([&](std::size_t r) {
             return &block_.T(rows_.first + lane + r, i);
         });
@@ -159,7 +163,7 @@ class row_tile {
         left.store(w);
     }
 
-    const quantize_row<Bits, Grid>& block_;
+    const block_to_quantize<Bits, Grid>& block_;
     const kernels::column_kernels& kernel_;
     struct {
         std::size_t first = 0, count = 0;

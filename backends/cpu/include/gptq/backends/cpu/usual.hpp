@@ -28,9 +28,10 @@
     GPTQ_USUAL_SOLVER(what, bits, searched_by_loss<symmetric>)  \
     GPTQ_USUAL_SOLVER(what, bits, searched_by_loss<asymmetric>) \
     GPTQ_USUAL_SOLVER(what, bits, searched_by_loss<asymmetric_from_one>)
-#define GPTQ_USUAL_FACTOR(what, order)                                           \
-    what factored_hessian<cpu_backend, inverse_free_path> factor_hessian<order>( \
-        const cpu_backend&, matrix_view<const float>, std::size_t, const quantize_options&, const inverse_free_path&);
+#define GPTQ_USUAL_FACTOR(what, order)                                                                                \
+    what factored_hessian<cpu_backend, inverse_free_path> factor_hessian<order>(                                      \
+        const cpu_backend&, matrix_view<const float>, std::size_t, const quantize_options&, const inverse_free_path&, \
+        const order&);
 #define GPTQ_USUAL_SOLVERS(what)              \
     GPTQ_USUAL_SOLVERS_OF(what, 2)            \
     GPTQ_USUAL_SOLVERS_OF(what, 3)            \

@@ -16,10 +16,10 @@
 #include <gptq/concepts.hpp>
 #include <gptq/drift.hpp>
 #include <gptq/factor.hpp>
+#include <gptq/fit_groups.hpp>
 #include <gptq/layer_error.hpp>
 #include <gptq/matrix_view.hpp>
-#include <gptq/quantize.hpp>
-#include <gptq/round_to_nearest.hpp>
+#include <gptq/round_to_grid.hpp>
 
 namespace gptq::cuda {
 
@@ -85,22 +85,22 @@ class basic_backend {
     }
     /// The solver's loop has a kernel of its own, for blocks of up to 6336 columns.
     template <int Bits, class Grid>
-    void for_each_row(std::size_t n, const gptq::detail::quantize_row<Bits, Grid>& f) const {
-        if (solve_kernel<Bits, Grid>::holds(f.T.cols))
-            launch(solve_kernel<Bits, Grid>{n, f});
+    void quantize_block(const block_to_quantize<Bits, Grid>& block) const {
+        if (block.candidates == 1 && solve_kernel<Bits, Grid>::holds(block.T.cols))
+            launch(solve_kernel<Bits, Grid>{block.T.rows, block});
         else
-            launch(row_kernel<gptq::detail::quantize_row<Bits, Grid>>{n, f});
+            quantize_rows(*this, block);
     }
 
-    /// Grids that are fitted outside that loop: a warp a group.
+    /// A warp a group.
     template <int Bits, class Grid>
-    void for_each_row(std::size_t n, const gptq::detail::fit_row<Bits, Grid>& f) const {
-        launch(fit_kernel<Bits, Grid>{n, f});
+    void fit_groups(const groups_to_fit<Bits, Grid>& fit) const {
+        launch(fit_kernel<Bits, Grid>{fit.W.rows, fit});
     }
 
-    /// A CPU takes some features together, and `n` counts those runs; here every element has a thread.
-    void for_each_row(std::size_t /*n*/, const gptq::detail::permute_hessian& f) const {
-        for_each_row(f.H.rows, permute_feature{f, 0, f.F.cols});
+    /// A thread for every few elements.
+    void permute_hessian(const hessian_permutation& permutation) const {
+        for_each_row(permutation.H.rows, permute_feature{permutation, 0, permutation.F.cols});
     }
 
     /// What asks for its column's number, or goes over half of the columns, is taken apart as well.

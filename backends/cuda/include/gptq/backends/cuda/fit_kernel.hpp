@@ -16,10 +16,10 @@
 #include <gptq/backends/cuda/context.hpp>
 #include <gptq/backends/cuda/warp_sum.hpp>
 #include <gptq/concepts.hpp>
+#include <gptq/fit_groups.hpp>
 #include <gptq/fold.hpp>
 #include <gptq/grids/affine.hpp>
 #include <gptq/groups.hpp>
-#include <gptq/round_to_nearest.hpp>
 
 namespace gptq::cuda {
 
@@ -166,20 +166,19 @@ constexpr grid_params fit_by_lanes(Context& ctx, const Grid& grid, const Weights
     } else {
         // Other grids are plain functions of a span.
         grid_params params{};
-        if (ctx.lane() == 0)
-            params = gptq::detail::fit_group<Bits>(grid, std::span<const float>(&weights[0], n), costs);
+        if (ctx.lane() == 0) params = gptq::fit_group<Bits>(grid, std::span<const float>(&weights[0], n), costs);
         return {ctx.shuffle(params.scale, 0), static_cast<std::uint8_t>(ctx.shuffle(std::uint32_t{params.zero}, 0))};
     }
 }
 
-/// Runs fit_row for the rows [0, rows), a warp a group.
+/// Runs groups_to_fit for the rows [0, rows), a warp a group.
 template <int Bits, class Grid>
 struct fit_kernel {
     static constexpr std::size_t warps = 4;
     static constexpr std::size_t block_threads = warps * warp_size;
 
     std::size_t rows;
-    gptq::detail::fit_row<Bits, Grid> fit;
+    groups_to_fit<Bits, Grid> fit;
 
     constexpr std::size_t groups_in_row() const { return group_count(fit.W.cols, fit.group_features); }
     constexpr launch_shape launch() const { return {(rows * groups_in_row() + warps - 1) / warps, block_threads, 0}; }

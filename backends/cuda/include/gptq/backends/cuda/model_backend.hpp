@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <span>
@@ -126,7 +125,7 @@ class basic_model_backend {
     }
     table hold(model::table&& stored) const { return numbers_of(stored); }
 
-    void multiply(matrix_view<const T> x, std::initializer_list<model::linear_output<weights, T>> outputs) const {
+    void multiply(matrix_view<const T> x, std::span<const model::linear_output<weights, T>> outputs) const {
         for (const auto& [layer, y] : outputs) {
             product(x, layer, y);
             add_terms_and_bias(layer, x, y);
@@ -168,8 +167,9 @@ class basic_model_backend {
         using source = std::remove_const_t<From>;
         launch(normalize_kernel<source, To>{x, y, row_norm_of(layer)});
     }
-    void convert(matrix_view<const float> x, matrix_view<T> y) const {
-        each(x.rows, x.cols, convert_element<float, T>{x, y});
+    template <class From>
+    void convert(matrix_view<From> x, matrix_view<T> y) const {
+        each(x.rows, x.cols, convert_element<std::remove_const_t<From>, T>{x, y});
     }
     void rotate(matrix_view<const float> cosines, matrix_view<const float> sines, matrix_view<T> x) const {
         each(x.rows, x.cols / 2, rotate_pair<T>{x, cosines, sines});
@@ -190,6 +190,16 @@ class basic_model_backend {
     }
     void add(matrix_view<float> states, matrix_view<const float> terms) const {
         each(states.rows, states.cols, add_repeated_element{states, terms});
+    }
+    void gather(matrix_view<const T> x, std::span<const std::int32_t> rows, matrix_view<T> y) const {
+        const auto lent = machine().lend(matrix_view<const std::int32_t>(rows.data(), 1, rows.size()));
+        each(y.rows, y.cols, gather_element<T>{x, lent.view(), y});
+    }
+    void scatter_add(matrix_view<const T> y, std::span<const std::int32_t> rows, std::span<const float> shares,
+                     matrix_view<float> states) const {
+        const auto lent_rows = machine().lend(matrix_view<const std::int32_t>(rows.data(), 1, rows.size()));
+        const auto lent_shares = machine().lend(matrix_view<const float>(shares.data(), 1, shares.size()));
+        each(y.rows, y.cols, scatter_add_element<T>{y, lent_rows.view(), lent_shares.view(), states});
     }
     std::vector<double> negative_log_likelihoods(matrix_view<const float> logits,
                                                  std::span<const std::int32_t> targets) const {

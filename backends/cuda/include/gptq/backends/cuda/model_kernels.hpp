@@ -279,6 +279,31 @@ struct look_up_element {
     }
 };
 
+/// y(i, :) = x(rows[i], :)                                        x [tokens, features]  y [of the expert, features]
+template <class T>
+struct gather_element {
+    matrix_view<const T> x;
+    matrix_view<const std::int32_t> rows;  // [1, of the expert]
+    matrix_view<T> y;
+    template <class Context>
+    constexpr void operator()(Context&, std::size_t r, std::size_t c) const {
+        y(r, c) = x(static_cast<std::size_t>(rows(0, r)), c);
+    }
+};
+
+/// states(rows[i], :) += shares[i] y(i, :), no row twice.    y [of the expert, features]  states [tokens, features]
+template <class T>
+struct scatter_add_element {
+    matrix_view<const T> y;
+    matrix_view<const std::int32_t> rows;  // [1, of the expert]
+    matrix_view<const float> shares;       // likewise
+    matrix_view<float> states;
+    template <class Context>
+    constexpr void operator()(Context& ctx, std::size_t r, std::size_t c) const {
+        states(static_cast<std::size_t>(rows(0, r)), c) += shares(0, r) * detail::widened(ctx, y(r, c));
+    }
+};
+
 /// Turns pair i of each head of x, the features i and i + head_dim / 2, by the angles of row r % cosines.rows; an
 /// element is a pair.                                 x [tokens, heads head_dim]  cosines, sines [positions, head_dim / 2]
 template <class T>

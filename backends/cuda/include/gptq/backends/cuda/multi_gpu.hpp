@@ -177,7 +177,9 @@ quantized<S> quantize(const M& W, const split_hessian<B>& h, const quantize_opti
     const readable_matrix<float, M> readable(W, "weights");
     const matrix_view<const float> weights = readable.view();
     if (h.samples() == 0) throw shape_error("hessian: no calibration inputs were added");
-    const std::size_t group_features = S::group::features(h.in_features(), options.group_size);
+    check_options(options);
+    const std::size_t group_features =
+        gptq::detail::features_of<typename S::group>(h.in_features(), options.group_size);
     quantized<S> q;
     allocate(q, S::bits, S::grid::sym, weights.rows, weights.cols, group_features);
     gptq::detail::check_layer(weights, h.in_features(), group_features, q.view());

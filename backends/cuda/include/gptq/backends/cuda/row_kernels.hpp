@@ -47,15 +47,11 @@ struct reverse_row_pair {
     }
 };
 
-/// What permute_hessian does for input feature i, at the positions [first, last).
+/// Input feature i of a permutation, at the positions [first, last).
 struct permute_feature {
-    gptq::detail::permute_hessian f;
+    hessian_permutation permutation;
     std::size_t first, last;
-    constexpr void operator()(std::size_t i) const noexcept {
-        const std::size_t p = f.position(0, i);
-        f.permute(i, first, last);
-        if (first <= p && p < last) f.damp_diagonal(i);
-    }
+    constexpr void operator()(std::size_t i) const noexcept { permutation.place(i, first, last); }
 };
 
 /// What identity_row does, in the columns [first, last).
@@ -133,7 +129,7 @@ constexpr auto on_column(const gptq::detail::mix_row& f, std::size_t c) {
 
 constexpr std::size_t columns_of(const gptq::detail::gather_row& f) { return f.to.cols; }
 constexpr auto on_column(const gptq::detail::gather_row& f, std::size_t c) {
-    return gptq::detail::gather_row{f.W, at(f.to, c), at(f.order, c), at(f.dead, c)};
+    return gptq::detail::gather_row{f.W, at(f.to, c), at(f.order, c)};
 }
 
 template <bool Inverted>

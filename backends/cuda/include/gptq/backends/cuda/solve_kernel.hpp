@@ -13,7 +13,7 @@
 #include <gptq/backends/cuda/context.hpp>
 #include <gptq/backends/cuda/fit_kernel.hpp>
 #include <gptq/backends/cuda/warp_sum.hpp>
-#include <gptq/quantize.hpp>
+#include <gptq/round_to_grid.hpp>
 
 namespace gptq::cuda {
 
@@ -24,7 +24,7 @@ struct solve_kernel {
     static constexpr std::size_t block_threads = warps * warp_size;
 
     std::size_t rows;
-    gptq::detail::quantize_row<Bits, Grid> block;
+    block_to_quantize<Bits, Grid> block;
 
     /// Whether the shared memory of a device holds rows of so many columns.
     static constexpr bool holds(std::size_t columns) {
@@ -38,7 +38,7 @@ struct solve_kernel {
     constexpr void operator()(Context& ctx) const {
         const std::size_t r = ctx.block() * warps + ctx.warp(), b = block.T.cols;
         if (r >= rows) return;
-        const auto w = ctx.template shared<float>(ctx.warp() * b * sizeof(float), b);  // [b], as T in quantize_row
+        const auto w = ctx.template shared<float>(ctx.warp() * b * sizeof(float), b);  // [b], as block.T
         for (std::size_t i = ctx.lane(); i < b; i += warp_size) w[i] = block.T(r, i);
         ctx.warp_barrier();
         double loss = 0.0;
@@ -72,17 +72,17 @@ struct solve_kernel {
     /// A tile ends where a group ends whose successor has to be fitted to weights that know of all errors.
     /// warp_size as a value: nvcc has no address for a constant of the host, and traps where the device asks for one.
     constexpr std::size_t tile_width(std::size_t i) const {
-        const std::size_t k = block.first + i, width = std::min(std::size_t{warp_size}, block.T.cols - i);
-        if (!block.fit_groups || block.group_at(0, k) == block.group_at(0, k + width - 1)) return width;
-        return block.group_length(k, width);
+        const std::size_t width = std::min(std::size_t{warp_size}, block.T.cols - i);
+        if (!block.fits_groups || block.group_at(0, i) == block.group_at(0, i + width - 1)) return width;
+        return block.group_length(i);
     }
 
     /// Step (3).
     template <class Context, class Weights>
     constexpr void fit(Context& ctx, std::size_t r, std::size_t i, const Weights& w) const {
-        const std::size_t k = block.first + i, n = block.group_length(k, block.T.cols - i);
+        const std::size_t n = block.group_length(i);
         const grid_params params = fit_by_lanes<Bits>(ctx, block.grid, w + i, block.costs.row(0).subspan(i, n), n);
-        if (ctx.lane() == 0) block.groups.set(r, block.group_at(0, k), params);
+        if (ctx.lane() == 0) block.groups.set(r, block.group_at(0, i), params);
         ctx.warp_barrier();
     }
 
@@ -93,8 +93,8 @@ struct solve_kernel {
                                    const Weights& w) const {
         // The other lanes follow column `first` with a weight of their own: its own lane writes to it.
         const bool used = ctx.lane() < width;
-        const std::size_t i = first + (used ? ctx.lane() : 0), k = block.first + i;
-        const grid_params params = block.groups.get(r, block.group_at(0, k));
+        const std::size_t i = first + (used ? ctx.lane() : 0);
+        const grid_params params = block.params(r, i);
         const float pivot = block.U(i, i);
         float weight = used ? w[i] : 0.0f;
         rounded mine = round(weight, params, pivot);
@@ -105,8 +105,8 @@ struct solve_kernel {
             mine = round(weight, params, pivot);
         }
         if (!used) return 0.0;
-        block.codes(r, k) = mine.code;
-        block.W(r, k) -= mine.value;
+        block.codes(r, i) = mine.code;
+        block.W(r, i) -= mine.value;
         w[i] = mine.error;
         return double{mine.error} * double{mine.error};
     }
