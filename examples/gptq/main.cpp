@@ -12,11 +12,14 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include <CLI/CLI.hpp>
 
+#include <gptq/error.hpp>
 #include <gptq/options.hpp>
+#include <gptq/quote.hpp>
 #include <gptq/settings.hpp>
 #include <gptq/version.hpp>
 
@@ -41,7 +44,7 @@ CLI::App* add_command(CLI::App& app, const std::string& name, const std::string&
         ->check(CLI::Range(1, 4096));
     command->callback([&arguments, &chosen, run] {
         chosen = [&arguments, run] {
-            use_threads(arguments.threads);
+            use_threads(arguments.threads, std::is_base_of_v<compute_arguments, Arguments>);
             run(arguments);
         };
     });
@@ -262,7 +265,7 @@ void add_bench(CLI::App& app, bench_arguments& a, std::function<void()>& chosen)
 int fail(const char* what) {
     std::string line = what;
     std::replace(line.begin(), line.end(), '\n', ' ');
-    std::fprintf(stderr, "gptq: %s\n", line.c_str());
+    std::fprintf(stderr, "gptq: %s\n", gptq::printable(line, gptq::max_message_bytes).c_str());
     return 1;
 }
 

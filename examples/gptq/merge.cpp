@@ -14,6 +14,7 @@
 #include <gptq/matrix_view.hpp>
 #include <gptq/model/adapter.hpp>
 #include <gptq/model/block.hpp>
+#include <gptq/model/folder_warnings.hpp>
 #include <gptq/model/model_config.hpp>
 #include <gptq/xtensor/adapt.hpp>
 
@@ -76,7 +77,7 @@ void write_tensors(const gptq::io::model_folder& folder, const gptq::model::adap
         const auto term = name.ends_with(suffix) ? adapter.terms().find(name.substr(0, name.size() - suffix.size()))
                                                  : adapter.terms().end();
         if (term == adapter.terms().end()) {
-            writer.add_tensor(name, tensor.dtype, tensor.shape, tensor.bytes);
+            writer.add_tensor(name, tensor.dtype, tensor.shape, tensor.bytes.read());
             continue;
         }
         tensor2<float> W = folder.read_matrix(name);
@@ -100,6 +101,7 @@ void require_weights(const gptq::io::model_folder& folder, const gptq::model::ad
 void merge(const merge_arguments& arguments) {
     const gptq::io::model_folder folder(arguments.model);
     const auto adapter = checked_adapter(folder, arguments.adapter);
+    if (const std::string left = gptq::model::left_files_warning(folder); !left.empty()) warn(left);
     require_weights(folder, adapter);
     gptq::io::folder_writer writer(arguments.out);
     write_tensors(folder, adapter, writer);
