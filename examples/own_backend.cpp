@@ -2,8 +2,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <future>
 #include <iostream>
-#include <thread>
 #include <vector>
 
 #include <gptq/gptq.hpp>
@@ -26,11 +26,12 @@ struct threaded_backend : gptq::host_memory {  // its matrices lie in host memor
     template <class F>
     void for_each_row(std::size_t n, const F& f) const {
         constexpr std::size_t threads = 2;
-        std::vector<std::jthread> workers;
+        std::vector<std::future<void>> workers;  // get() throws what a worker threw
         for (std::size_t first = 0; first < std::min(threads, n); ++first)
-            workers.emplace_back([=, &f] {
+            workers.push_back(std::async(std::launch::async, [=, &f] {
                 for (std::size_t r = first; r < n; r += threads) f(r);
-            });
+            }));
+        for (std::future<void>& worker : workers) worker.get();
     }
     void gram_update(floats H, const_floats X, float alpha, float beta) const {
         for_each_row(H.rows, [=](std::size_t i) {
