@@ -84,13 +84,13 @@ static_assert(gptq::Backend<threaded_backend>);
 int main() {
     check_conforms(gptq::testing::check_backend(threaded_backend{}));
 
-    // A backend is an argument; here it does everything, from the Hessian on.
+    // A layer is quantized on the backend of its Hessian, or on any other that is named.
     using w3 = gptq::scheme<3, gptq::group_size<32>, gptq::asymmetric>;
     const auto W = random_matrix(32, 128, 1), X = random_inputs(512, 128, 2);
     gptq::basic_hessian<threaded_backend> h(128);
     h.add(X);
-    const double error = gptq::layer_error(W, gptq::quantize<w3>(W, h, {}, threaded_backend{}), h);
-    const double usual = gptq::layer_error(W, gptq::quantize<w3>(W, h), h);
+    const double error = gptq::layer_error(W, gptq::quantize<w3>(W, h), h);
+    const double usual = gptq::layer_error(W, gptq::quantize<w3>(W, h, {}, gptq::cpu_backend{}), h);
     std::cout << "error of the outputs: " << error << ", on the library's backend: " << usual << '\n';
     check(std::fabs(error - usual) <= 0.02 * usual, "both backends quantize alike");
 }
