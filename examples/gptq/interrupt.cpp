@@ -22,6 +22,9 @@ void catch_interrupts() {
     action.sa_flags = static_cast<int>(SA_RESETHAND);  // the second signal takes its usual course
     sigaction(SIGINT, &action, nullptr);
     sigaction(SIGTERM, &action, nullptr);
+    struct sigaction hangup = {};
+    // nohup has it ignored, and means it.
+    if (sigaction(SIGHUP, nullptr, &hangup) == 0 && hangup.sa_handler != SIG_IGN) sigaction(SIGHUP, &action, nullptr);
     // A file that outgrows the limit of the shell is then an error of the write like any other.
     std::signal(SIGXFSZ, SIG_IGN);
 }
