@@ -27,6 +27,7 @@
 #include <gptq/model/impl/quantized_folder.hpp>
 #include <gptq/model/impl/report.hpp>
 #include <gptq/model/impl/rope.hpp>
+#include <gptq/model/impl/router_rules.hpp>
 #include <gptq/model/impl/routing.hpp>
 #include <gptq/model/impl/run_record.hpp>
 #include <gptq/model/impl/sampling.hpp>

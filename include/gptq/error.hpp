@@ -4,6 +4,8 @@
 #include <stdexcept>
 #include <string>
 
+#include <gptq/compiler.hpp>
+
 namespace gptq {
 
 /// Base of everything the library throws on its own account.

@@ -627,7 +627,12 @@ TEST_CASE("what a format cannot hold is refused, naming the module", "[quantized
     zero.zeros(3, 1) = 0;
     const auto six = random_layer(6, true, 32, 64, 32, false, 1, 1),
                three = random_layer(3, true, 32, 64, 32, false, 1, 1);
+    auto book = random_layer(4, false, 32, 64, 32, false, 1, 1);
+    book.levels.assign(gptq::nf4_table::values.begin(), gptq::nf4_table::values.end());
     using io::checkpoint_format;
+    for (const auto format :
+         {checkpoint_format::gptq, checkpoint_format::gptq_v2, checkpoint_format::compressed_tensors})
+        CHECK(contains(message_of<gptq::unsupported_error>(write(format, book)), "module a.b"));
     CHECK(contains(message_of<gptq::shape_error>(write(checkpoint_format::gptq, odd)), "module a.b"));
     CHECK(contains(message_of<gptq::format_error>(write(checkpoint_format::gptq, zero)), "module a.b"));
     CHECK(contains(message_of<gptq::unsupported_error>(write(checkpoint_format::gptq_v2, six)), "module a.b"));

@@ -96,9 +96,9 @@ TEST_CASE("weights whose errors overflow are rounded to nearest, and the loss is
 }
 
 TEST_CASE("a singular Hessian: damping grows step by step and is reported") {
-    const auto layer = gptq_test::make_layer(4, 64, 8, 2);  // 8 tokens for 64 features
+    const auto layer = gptq_test::make_layer(4, 64, 8, 2);
     gptq::hessian<float> h(64);
-    h.add(layer.X.view());
+    for (int i = 0; i < 8; ++i) h.add(layer.X.view());  // 64 tokens for 64 features, of which 8 are different
     const auto plain = gptq::quantize<w4>(layer.W.view(), h, {.damp_percent = 0.0});
     CHECK(plain.report.failed_factorizations > 0);
     CHECK(plain.report.damp_percent > 0.0);

@@ -53,7 +53,7 @@ factored_hessian<S, inverse_free_path> factorize_for(order_kind order, const bas
     return visit_order(order, [&]<class Order>() {
         const std::size_t K = h.in_features();
         return factor_hessian<Order>(h.backend(), h.upper(), group_size<dynamic>::features(K, options.group_size),
-                                     options);
+                                     options, {}, {}, h.samples());
     });
 }
 

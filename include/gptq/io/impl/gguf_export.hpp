@@ -114,6 +114,9 @@ decltype(auto) visit_ggml(gguf_type type, F&& f) {
 
 /// The smallest type that holds every level code - zero of the layer, each block in one group.
 inline gguf_type gguf_type_of(const quantized_layer& q, const std::string& where) {
+    if (!q.levels.empty())
+        throw unsupported_error(where + ": has levels of its own, and blocks of these types hold affine layers; "
+                                        "quantize by an affine grid");
     if (q.in_features() % layout::ggml_block != 0)
         throw unsupported_error(where + ": has " + std::to_string(q.in_features()) +
                                 " inputs, and rows of GGUF's blocks are multiples of 32");

@@ -230,7 +230,8 @@ GPTQ_INLINE memory_estimate estimate_memory(const model_config& c, const quantiz
     memory_estimate estimate;
     // An expert may be the one that most tokens go to: then it reads a copy of their inputs.
     const std::size_t inside = std::max({c.intermediate_size, c.expert_size, c.shared_expert_size});
-    const std::size_t read = std::max(c.hidden_size, c.query_features()) + (c.experts != 0 ? c.hidden_size : 0);
+    const std::size_t read =
+        std::max(c.hidden_size, c.query_features()) + (c.experts != 0 || c.arch.parallel ? c.hidden_size : 0);
     estimate.per_token = sizeof(float) * copies * (number(c.hidden_size) + number(read) + number(inside));
     estimate.fixed =
         sizeof(float) * (copies * std::max(largest_block, head) + number(c.vocab_size) * number(c.embedding_size) +
