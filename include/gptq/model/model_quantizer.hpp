@@ -28,7 +28,6 @@
 #include <gptq/model/router_rules.hpp>
 #include <gptq/model/run_record.hpp>
 #include <gptq/model/stage_solver.hpp>
-#include <gptq/model/stage_statistics.hpp>
 #include <gptq/model/stages.hpp>
 #include <gptq/model/stopwatch.hpp>
 #include <gptq/model/weights.hpp>
