@@ -36,7 +36,8 @@ std::vector<std::byte> stored_as(matrix_view<float> W, const std::string& where)
 }  // namespace detail
 
 /// W [N, K] in the numbers of a tensor, F32, F16 or BF16, row by row; W becomes what they stand for. `where` names the
-/// tensor in messages. Throws non_finite_error for numbers that the type cannot hold, unsupported_error for other types.
+/// tensor in messages. Throws non_finite_error for numbers that the type cannot hold, unsupported_error for other
+/// types.
 inline std::vector<std::byte> stored_as(dtype type, matrix_view<float> W, const std::string& where) {
     switch (type) {
         case dtype::f32: return detail::stored_as<float>(W, where);

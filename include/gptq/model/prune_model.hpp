@@ -1,5 +1,5 @@
-// Prunes a whole model, block by block, from a folder to a folder: see <gptq/prune.hpp> for how, <gptq/model/stages.hpp>
-// for what a block shows of its inputs.
+// Prunes a whole model, block by block, from a folder to a folder: see <gptq/prune.hpp> for how,
+// <gptq/model/stages.hpp> for what a block shows of its inputs.
 #pragma once
 
 #include <cstddef>
@@ -31,12 +31,13 @@ struct prune_result {
 };
 
 /// Prunes the linear layers of the model in `folder` into the new folder `out`, a float checkpoint in the dtypes of the
-/// source, and carries everything else along. Each layer's inputs come from the pruned layers before it, on `windows` of
-/// calibration text. `out` appears when all of it is on the disk, or not at all.
+/// source, and carries everything else along. Each layer's inputs come from the pruned layers before it, on `windows`
+/// of calibration text. `out` appears when all of it is on the disk, or not at all.
 ///
 /// Throws option_error for a pattern that is none or that a layer's inputs are no multiple of, shape_error for unusable
-/// windows, unsupported_error for a model that is quantized or whose dtypes are no floats, non_finite_error for weights or
-/// activations that are NaN or infinite, io_error where `out` exists or cannot be written, and what the observer throws.
+/// windows, unsupported_error for a model that is quantized or whose dtypes are no floats, non_finite_error for weights
+/// or activations that are NaN or infinite, io_error where `out` exists or cannot be written, and what the observer
+/// throws.
 prune_result prune_model(const io::model_folder& folder, const std::filesystem::path& out, const token_windows& windows,
                          const prune_model_options& options, model_observer_ref observer = {});
 
