@@ -150,10 +150,10 @@ concept Backend = requires(const B& b, std::size_t n, matrix_view<float> m, matr
 //  1. factor(b, H): prepares H in place; false where it is not positive definite.
 //  2. enter(b, F, W, first, S): called before the first block of the super-block; S is the path's to fill.
 //  3. current(b, F, W, first, S, begin, end): columns [begin, end) of the super-block, a block, get their up-to-date
-//     weights in S: all errors before `begin` fed back. The blocks of the super-block before `begin` are quantized, and S holds
-//     their errors, Err = (w - q)/U[k,k].
+//     weights in S: all errors before `begin` fed back. The blocks before `begin` in it are quantized, and S
+//     holds their errors, Err = (w - q)/U[k,k].
 //  4. diagonal_block(b, F, begin, end, U): U [end-begin, end-begin] = the diagonal block of U.
-//  5. leave(b, F, W, first, Err): called once the whole super-block is quantized.                                Err [N, s]
+//  5. leave(b, F, W, first, Err): called once the whole super-block is quantized.                          Err [N, s]
 //  6. column_costs(b, F, c): c(0, k) = 1/U[k,k]^2.                                                             c [1, K]
 //  7. hessian_factor(b, F, A): A = the upper triangular matrix with H = A A'.                                  A [K, K]
 // ---------------------------------------------------------------------------------------------------------------------
