@@ -50,6 +50,7 @@ struct solve_report {
     bool rounded_to_nearest =
         false;                    ///< whether it was rounded to nearest, or pruned by magnitude, for want of a factor
     std::size_t dead_inputs = 0;  ///< input features that were 0 in every sample; their weights are rounded to nearest
+    double shrinkage = 0.0;       ///< the share that H lost beside its diagonal, for want of tokens
     double loss = 0.0;            ///< sum of squared errors fed back = tr(D H_damped D') exactly; 0 if rounded
 };
 

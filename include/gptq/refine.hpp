@@ -24,6 +24,7 @@
 #include <vector>
 
 #include <gptq/concepts.hpp>
+#include <gptq/evidence.hpp>
 #include <gptq/factor.hpp>
 #include <gptq/layer_error.hpp>
 #include <gptq/matrix_view.hpp>
@@ -328,6 +329,7 @@ requires QuantGrid<Grid, Bits> solve_report solve_and_refine(in_backend_t, matri
     solve_report report = solve<Bits>(in_backend, W, f, out, options, observer, grid);
     if (options.refine.rounds > 0 && !report.rounded_to_nearest)
         report.loss = refine<Bits>(in_backend, W, f, out, options, grid);
+    if (f.measured && !report.rounded_to_nearest) detail::keep_better<Bits>(f, W, out, report, grid);
     return report;
 }
 

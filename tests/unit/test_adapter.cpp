@@ -128,7 +128,7 @@ void write_merged(const std::filesystem::path& source, const std::filesystem::pa
         const io::tensor_info& tensor = floats.tensor(name);
         const std::string layer = name.substr(0, name.rfind('.'));
         if (!layer.ends_with("_proj") && layer != head) {
-            writer.add_tensor(name, tensor.dtype, tensor.shape, tensor.bytes);
+            writer.add_tensor(name, tensor.dtype, tensor.shape, tensor.bytes.read());
             continue;
         }
         std::vector<double> W = weight_of(weights, layer, tensor);
@@ -237,8 +237,8 @@ TEST_CASE("an adapter runs on codes", "[adapter]") {
     folders f;
     const changes layers = some_changes(3);
     model::quantize_model_options options;
-    options.method = model::quantize_method::round_to_nearest;
-    options.config.group_size = 32;
+    options.config.settings = gptq::settings::nearest();
+    options.config.settings.group_size = 32;
     const auto quantized = f.dir.path() / "quantized";
     model::quantize_model(io::model_folder(f.base), quantized, {some_tokens(64), 64}, options);
     write_adapter(f.adapter, layers);

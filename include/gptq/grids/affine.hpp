@@ -10,6 +10,7 @@
 #include <span>
 #include <type_traits>
 
+#include <gptq/compiler.hpp>
 #include <gptq/fold.hpp>
 #include <gptq/grids/half_scale.hpp>
 #include <gptq/grids/params.hpp>
@@ -22,9 +23,6 @@ namespace detail {
 /// fraction; unlike std::nearbyint, compilers turn it into vector instructions on every target.
 constexpr float round_small(float x) {
     constexpr float shift = 0x1.8p23f;
-#ifdef __FAST_MATH__
-    if (!std::is_constant_evaluated()) return std::nearbyint(x);  // the sum and the difference would cancel
-#endif
     return (x + shift) - shift;
 }
 

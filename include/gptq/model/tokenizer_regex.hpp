@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -23,6 +24,20 @@ struct byte_range {
     bool empty() const { return begin == end; }
 };
 
+/// What one walk over the matches in a subject may cost: `free_steps` for each match, and beyond that `steps_per_byte` of
+/// the subject for all of them together, so that the time grows with the subject's length whatever the pattern is.
+/// Steps are PCRE2's: tokenizers in use need a few for a match.
+inline constexpr std::uint32_t free_steps = 200, steps_per_byte = 100;
+
+/// Longer patterns are refused.
+inline constexpr std::size_t max_pattern_bytes = std::size_t{64} << 10;
+
+/// A text that a file makes of another may be so many times as long, and so many bytes longer.
+inline constexpr std::size_t max_growth = 32, max_growth_bytes = 4096;
+
+/// Throws unsupported_error for a text of `size` bytes that came of one of `original` and is longer than that.
+void check_growth(std::size_t size, std::size_t original);
+
 /// A compiled PCRE2 pattern; cheap to copy, safe to match with from several threads at once.
 class regex {
  public:
@@ -33,13 +48,11 @@ class regex {
     /// `subject` is valid UTF-8. Throws unsupported_error if the pattern needs more steps or memory than is sensible.
     template <class Visit>
     void for_each_match(std::string_view subject, Visit&& visit) const {
-        const std::unique_ptr<pcre2_match_data, decltype(&pcre2_match_data_free)> data(
-            pcre2_match_data_create(1, nullptr), &pcre2_match_data_free);
-        if (!data) throw std::bad_alloc();
-        const PCRE2_SIZE* range = pcre2_get_ovector_pointer(data.get());
+        search state(subject);
+        const PCRE2_SIZE* range = pcre2_get_ovector_pointer(state.data.get());
         std::size_t previous_end = std::string_view::npos;
         for (std::size_t from = 0; from <= subject.size();) {
-            if (!match(subject, from, data.get())) return;
+            if (!match(state, from)) return;
             const byte_range found{range[0], range[1]};
             if (found.empty() && found.begin == previous_end) {
                 if (found.end == subject.size()) return;
@@ -52,7 +65,20 @@ class regex {
     }
 
  private:
-    bool match(std::string_view subject, std::size_t from, pcre2_match_data* data) const;
+    /// A walk over the matches in one subject.
+    struct search {
+        explicit search(std::string_view text);
+
+        std::string_view subject;
+        std::unique_ptr<pcre2_match_data, decltype(&pcre2_match_data_free)> data;
+        std::unique_ptr<pcre2_match_context, decltype(&pcre2_match_context_free)> context;
+        std::uint64_t steps_left;
+    };
+
+    bool match(search& state, std::size_t from) const;
+
+    /// PCRE2's answer within so many steps.
+    int try_match(search& state, std::size_t from, std::uint32_t steps) const;
 
     static std::string message(int code);
 
@@ -85,7 +111,7 @@ class pattern {
         }
     }
 
-    /// The subject with every match replaced by `content`, taken as it is.
+    /// The subject with every match replaced by `content`, taken as it is. Throws as check_growth.
     std::string replace(std::string_view subject, std::string_view content) const;
 
  private:

@@ -45,12 +45,12 @@ factored_hessian<B, P> factorize(const basic_hessian<H>& h, const quantize_optio
             "hessian: no calibration inputs were added, so there is nothing to quantize by; add some, or use "
             "round_to_nearest");
     if constexpr (std::is_same_v<H, B>) {
-        return factor_hessian(backend, h.upper(), group_features, options, path, order);
+        return factor_hessian(backend, h.upper(), group_features, options, path, order, h.samples());
     } else {
         matrix<float> host(K, K);
         h.backend().download(h.upper(), host.view());
         const auto lent = backend.lend(std::as_const(host).view());
-        return factor_hessian(backend, lent.view(), group_features, options, path, order);
+        return factor_hessian(backend, lent.view(), group_features, options, path, order, h.samples());
     }
 }
 

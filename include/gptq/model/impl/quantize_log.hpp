@@ -6,7 +6,6 @@
 #include <charconv>
 #include <cstddef>
 #include <filesystem>
-#include <fstream>
 #include <map>
 #include <sstream>
 #include <string>
@@ -15,7 +14,9 @@
 
 #include <gptq/compiled.hpp>
 #include <gptq/error.hpp>
+#include <gptq/io/file.hpp>
 #include <gptq/model/quantize_log.hpp>
+#include <gptq/quote.hpp>
 
 namespace gptq::model {
 namespace detail {
@@ -26,12 +27,15 @@ GPTQ_INLINE std::string number_string(double value) {
     return std::string(text.data(), end);
 }
 
+/// Larger logs are refused; a model of a hundred blocks has one of a hundred kilobytes.
+inline constexpr std::size_t max_log_bytes = std::size_t{64} << 20;
+
 template <class Number>
 Number parse_number(const std::string& text, const std::string& where) {
     Number value{};
     const char* last = text.data() + text.size();
     const auto [end, problem] = std::from_chars(text.data(), last, value);
-    if (problem != std::errc{} || end != last) throw format_error(where + ": '" + text + "' is not a number");
+    if (problem != std::errc{} || end != last) throw format_error(where + ": " + in_quotes(text) + " is not a number");
     return value;
 }
 
@@ -61,9 +65,13 @@ GPTQ_INLINE std::string quant_log(const std::vector<module_record>& records) {
 }
 
 GPTQ_INLINE std::vector<module_record> read_quant_log(const std::filesystem::path& path) {
-    std::ifstream file(path);
+    return parse_quant_log(io::read_text_file(path, detail::max_log_bytes), path.string());
+}
+
+GPTQ_INLINE std::vector<module_record> parse_quant_log(const std::string& text, const std::string& where) {
+    std::istringstream file(text);
     std::string line;
-    if (!std::getline(file, line)) throw io_error(path.string() + ": cannot be read");
+    std::getline(file, line);
     std::map<std::string, std::size_t, std::less<>> column;
     for (const std::string& name : detail::split_line(line)) column.emplace(name, column.size());
 
@@ -73,15 +81,11 @@ GPTQ_INLINE std::vector<module_record> read_quant_log(const std::filesystem::pat
         const auto field = [&](std::string_view name) {
             const auto at = column.find(name);
             if (at == column.end() || at->second >= fields.size())
-                throw format_error(path.string() + ": no column " + std::string(name));
+                throw format_error(where + ": no column " + std::string(name));
             return fields[at->second];
         };
-        const auto real = [&](std::string_view name) {
-            return detail::parse_number<double>(field(name), path.string());
-        };
-        const auto count = [&](std::string_view name) {
-            return detail::parse_number<std::size_t>(field(name), path.string());
-        };
+        const auto real = [&](std::string_view name) { return detail::parse_number<double>(field(name), where); };
+        const auto count = [&](std::string_view name) { return detail::parse_number<std::size_t>(field(name), where); };
         records.push_back({count("layer"), field("module"), real("error"), real("rtn_error"), count("samples"),
                            real("damp_percent"), real("seconds"), real("relative_error"), real("drift_share")});
     }
