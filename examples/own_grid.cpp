@@ -12,7 +12,9 @@
 #include "random_layer.hpp"
 
 struct power_of_two {
-    static constexpr bool sym = true;  // every zero point is the code in the middle
+    static constexpr bool sym = true;     // every zero point is the code in the middle
+    static constexpr bool affine = true;  // decode is scale * (code - zero): products, files and fast rounding may know
+    static constexpr int min_zero = 0;
 
     /// The smallest power of two that a half holds and with which no weight is clipped.
     template <int Bits>

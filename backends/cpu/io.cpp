@@ -13,5 +13,7 @@
 #include <gptq/io/impl/model_folder.hpp>
 #include <gptq/io/impl/quantization_config.hpp>
 #include <gptq/io/impl/quantized_tensors.hpp>
+#include <gptq/io/impl/run_folder.hpp>
 #include <gptq/io/impl/safetensors.hpp>
+#include <gptq/io/impl/settings_json.hpp>
 #include <gptq/io/impl/text.hpp>

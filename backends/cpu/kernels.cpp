@@ -10,10 +10,10 @@
 
 namespace gptq {
 
-// All kernels: each way of holding inputs, each number of bits.
-template kernels::kernel_family kernels::find_family<kernels::held_as::floats>(int);
-template kernels::kernel_family kernels::find_family<kernels::held_as::int16>(int);
-template kernels::kernel_family kernels::find_family<kernels::held_as::int8>(int);
+// All kernels: each way of holding inputs, each number of bits, each kind of levels.
+template kernels::kernel_family kernels::find_family<kernels::held_as::floats>(int, kernels::levels_as);
+template kernels::kernel_family kernels::find_family<kernels::held_as::int16>(int, kernels::levels_as);
+template kernels::kernel_family kernels::find_family<kernels::held_as::int8>(int, kernels::levels_as);
 
 GPTQ_USUAL_PRODUCTS(template)
 

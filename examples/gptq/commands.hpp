@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <gptq/model/sampling.hpp>
+#include <gptq/settings.hpp>
 
 namespace program {
 
@@ -28,27 +29,29 @@ struct compute_arguments : common_arguments {
 
 struct quantize_arguments : compute_arguments {
     std::string out;
-    int bits = 4;
-    int group_size = 128;
-    bool asym = false;
+    gptq::quantize_settings settings;
+    bool best = false;  ///< settings::best() for those that are not given
     bool lm_head = false;
-    std::string order = "natural";
-    std::string method = "gptq";
-    std::string format;  ///< empty: gptq for symmetric grids, gptq_v2 for asymmetric ones
+    bool restart = false;  ///< discard what an unfinished run has left
+    std::string format;    ///< empty: gptq for symmetric grids, gptq_v2 for asymmetric ones
     std::string calib;
     std::string sampling = "spread";  ///< of the windows: spread or first
     bool special_tokens = true;       ///< those that the tokenizer adds to a text
     std::size_t nsamples = 128;
-    std::size_t seqlen = 0;             ///< 0: 2048, or what the model was made for if less
-    std::string damp_percent = "auto";  ///< or a number
-    bool best = false;
-    bool search = true;  ///< range search by the loss: better codes for some per cent of the time
-    bool correct_drift = false;
-    int refine_rounds = 0;
-    std::size_t candidates = 1;  ///< of each row's codes, in the loop
-    std::string dynamic_rules;   ///< path of a JSON file, or empty
+    std::size_t seqlen = 0;     ///< 0: 2048, or what the model was made for if less
+    std::string dynamic_rules;  ///< path of a JSON file, or empty
 };
 void quantize(const quantize_arguments& arguments);
+
+struct prune_arguments : common_arguments {
+    std::string out;
+    std::string sparsity;              ///< a share of the weights, or "2:4"
+    std::string method = "sparsegpt";  ///< or magnitude
+    std::string calib;
+    std::size_t nsamples = 128;
+    std::size_t seqlen = 0;  ///< 0: 2048, or what the model was made for if less
+};
+void prune(const prune_arguments& arguments);
 
 /// What those that run a model have.
 struct run_arguments : compute_arguments {

@@ -71,7 +71,7 @@ void convert_folder(const convert_arguments& arguments, const io::model_folder& 
             const io::tensor_info& tensor = folder.tensor(name);
             writer.add_tensor(name, tensor.dtype, tensor.shape, tensor.bytes.read());
         } else if (written.insert(module).second) {
-            io::write_quantized(writer, config.format, module, io::read_quantized(folder, *source, module));
+            io::write_quantized(writer.sink(), config.format, module, io::read_quantized(folder, *source, module));
         }
     }
     const std::size_t bytes = writer.tensor_bytes();

@@ -144,6 +144,24 @@ nlohmann::ordered_json json_of(const model_summary& s) {
             {"layers", layers}};
 }
 
+/// What the files say of the order: desc_act where groups follow it or columns were quantized by it.
+bool has_desc_act(gptq::order_kind order) {
+    return order == gptq::order_kind::act || order == gptq::order_kind::act_static;
+}
+
+std::string text_of(const io::quantization_config& q) {
+    std::string text =
+        format("format %s, %s%s%s\n", io::format_name(q.format).c_str(), q.settings.sym ? "symmetric" : "asymmetric",
+               has_desc_act(q.settings.order) ? ", desc_act" : "", q.dynamic.empty() ? "" : ", with dynamic rules");
+    if (!q.calibration) return text;
+    text += "made with " + describe(q.settings) + "\n";
+    text += format("calibrated with %zu windows of %zu tokens", q.calibration->windows, q.calibration->seqlen);
+    if (!q.calibration->sampling.empty()) text += ", sampling " + q.calibration->sampling;
+    if (q.calibration->special_tokens)
+        text += *q.calibration->special_tokens ? ", special tokens" : ", no special tokens";
+    return text + "\n";
+}
+
 std::string text_of(const model_summary& s) {
     const auto& c = s.config;
     std::string text = format(
@@ -153,10 +171,7 @@ std::string text_of(const model_summary& s) {
     text += format("%zu tensors, %s, %.2f million parameters, %.2f bits a parameter\n", s.tensors,
                    bytes_string(s.bytes).c_str(), static_cast<double>(s.parameters) / 1e6,
                    8.0 * static_cast<double>(s.bytes) / static_cast<double>(std::max<std::uint64_t>(s.parameters, 1)));
-    if (s.quantization)
-        text += format("format %s, %s%s%s\n", io::format_name(s.quantization->format).c_str(),
-                       s.quantization->sym ? "symmetric" : "asymmetric", s.quantization->desc_act ? ", desc_act" : "",
-                       s.quantization->dynamic.empty() ? "" : ", with dynamic rules");
+    if (s.quantization) text += text_of(*s.quantization);
     for (const layer_summary& layer : s.layers)
         text += format("  %3zu x %-22s [%zu, %zu]  %s  %s\n", layer.count, layer.name.c_str(), layer.out_features,
                        layer.in_features, layer.form.c_str(), bytes_string(layer.bytes).c_str());

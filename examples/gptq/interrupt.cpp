@@ -26,6 +26,9 @@ void catch_interrupts() {
     action.sa_handler = on_signal;
     sigaction(SIGINT, &action, nullptr);
     sigaction(SIGTERM, &action, nullptr);
+    struct sigaction hangup = {};
+    // nohup has it ignored, and means it.
+    if (sigaction(SIGHUP, nullptr, &hangup) == 0 && hangup.sa_handler != SIG_IGN) sigaction(SIGHUP, &action, nullptr);
     // A file that outgrows the limit of the shell is then an error of the write like any other.
     std::signal(SIGXFSZ, SIG_IGN);
 }

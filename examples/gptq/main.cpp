@@ -9,6 +9,7 @@
 #include <functional>
 #include <iostream>
 #include <new>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
@@ -17,8 +18,9 @@
 #include <CLI/CLI.hpp>
 
 #include <gptq/error.hpp>
-#include <gptq/k_best.hpp>
+#include <gptq/options.hpp>
 #include <gptq/quote.hpp>
+#include <gptq/settings.hpp>
 #include <gptq/version.hpp>
 
 #include "commands.hpp"
@@ -68,27 +70,73 @@ void add_special_tokens(CLI::App& command, bool& special_tokens) {
         "--no-special-tokens");
 }
 
+/// The options that the settings of a quantization come from.
+void add_settings(CLI::App& command, gptq::quantize_settings& s) {
+    command.add_option("--bits", s.bits, "bits a weight: 2, 3, 4 or 8")->capture_default_str();
+    command.add_option("--group-size", s.group_size, "input features that share a scale; -1: all of a row")
+        ->capture_default_str();
+    command.add_flag_callback(
+        "--asym", [&s] { s.sym = false; }, "asymmetric grid");
+    const auto take_order = [&s](const std::string& name) { s.order = gptq::order_of_name(name).value(); };
+    CLI::Option* order =
+        command.add_option_function<std::string>("--order", take_order, "in which order columns are quantized")
+            ->check(CLI::IsMember(gptq::order_names))
+            ->default_str(gptq::order_name(s.order));
+    command
+        .add_flag_callback(
+            "--desc-act", [&s] { s.order = gptq::order_kind::act; }, "the same as --order act")
+        ->excludes(order);
+    const auto take_damping = [&s](const std::string& given) {
+        s.damp_percent = given == "auto" ? std::nullopt : std::optional(std::stod(given));
+    };
+    command
+        .add_option_function<std::string>(
+            "--damp-percent", take_damping,
+            "added to the Hessian's diagonal, as a fraction of its mean; auto: by each layer's own diagonal")
+        ->check(CLI::IsMember({"auto"}) | CLI::Range(0.0, 1.0))
+        ->default_str("auto");
+    command.add_flag("--search,!--no-search", s.search,
+                     "search each group's range, and its scale's sign if symmetric, by the loss that the solver sees; "
+                     "on unless --no-search");
+    command.add_flag("--correct-drift", s.correct_drift, "aim at the float model's outputs; runs that model beside");
+    command
+        .add_option("--candidates", s.candidates, "partial sequences of codes to keep; 1: round to the nearest value")
+        ->check(CLI::Range(std::size_t{1}, gptq::max_candidates))
+        ->capture_default_str();
+    command.add_option("--refine", s.refine_rounds, "rounds of refitting scales and codes after the loop")
+        ->check(CLI::Range(0, gptq::max_refine_rounds))
+        ->capture_default_str();
+}
+
+/// Puts the settings of `preset` in the place of those that no option names.
+void take_preset(const CLI::App& command, const gptq::quantize_settings& preset, gptq::quantize_settings& s) {
+    const auto given = [&](const char* option) { return command.count(option) != 0; };
+    if (!given("--order") && !given("--desc-act")) s.order = preset.order;
+    if (!given("--search")) s.search = preset.search;
+    if (!given("--correct-drift")) s.correct_drift = preset.correct_drift;
+    if (!given("--candidates")) s.candidates = preset.candidates;
+    if (!given("--refine")) s.refine_rounds = preset.refine_rounds;
+}
+
 void add_quantize(CLI::App& app, quantize_arguments& a, std::function<void()>& chosen) {
     CLI::App* command = add_command(app, "quantize", "write a quantized copy of MODEL", a, quantize, chosen);
     add_device_options(*command, a);
     command->add_option("OUT", a.out, "folder to write; must not exist yet")->required();
-    command->add_option("--bits", a.bits, "bits a weight: 2, 3, 4 or 8")->capture_default_str();
-    command->add_option("--group-size", a.group_size, "input features that share a scale; -1: all of a row")
-        ->capture_default_str();
-    command->add_flag("--asym", a.asym, "asymmetric grid");
-    CLI::Option* order = command->add_option("--order", a.order, "in which order columns are quantized")
-                             ->check(CLI::IsMember({"natural", "act", "static", "gar"}))
-                             ->capture_default_str();
-    command
-        ->add_flag_callback(
-            "--desc-act", [&a] { a.order = "act"; }, "the same as --order act")
-        ->excludes(order);
-    command->add_option("--method", a.method, "gptq, or rtn: round to nearest, the baseline")
+    add_settings(*command, a.settings);
+    command->add_flag("--best", a.best,
+                      "what does best in the format: --correct-drift, and up to 3 bits --refine 1 --candidates 8");
+    const auto take_method = [&a](const std::string& name) {
+        a.settings.method = name == "rtn" ? gptq::quantize_method::round_to_nearest : gptq::quantize_method::gptq;
+    };
+    command->add_option_function<std::string>("--method", take_method, "gptq, or rtn: round to nearest, the baseline")
         ->check(CLI::IsMember({"gptq", "rtn"}))
-        ->capture_default_str();
+        ->default_str("gptq");
     command->add_option("--calib", a.calib, "text file to calibrate with; -: standard input; rtn needs none");
-    command->parse_complete_callback([&a] {
-        if (a.calib.empty() && a.method != "rtn") throw CLI::RequiredError("--calib");
+    command->parse_complete_callback([&a, command] {
+        const bool rounds = a.settings.method == gptq::quantize_method::round_to_nearest;
+        if (a.calib.empty() && !rounds) throw CLI::RequiredError("--calib");
+        if (rounds) take_preset(*command, gptq::settings::nearest(), a.settings);
+        if (a.best) take_preset(*command, gptq::settings::best(a.settings.bits), a.settings);
     });
     command
         ->add_option("--sampling", a.sampling,
@@ -101,28 +149,30 @@ void add_quantize(CLI::App& app, quantize_arguments& a, std::function<void()>& c
         ->capture_default_str();
     command->add_option("--seqlen", a.seqlen, "tokens a window; default: 2048, or what the model was made for if less")
         ->check(CLI::Range(2, 1 << 20));
-    command
-        ->add_option("--damp-percent", a.damp_percent,
-                     "added to the Hessian's diagonal, as a fraction of its mean; auto: by each layer's own diagonal")
-        ->check(CLI::IsMember({"auto"}) | CLI::Range(0.0, 1.0))
-        ->capture_default_str();
-    command->add_flag("--best", a.best,
-                      "what does best in the format: --correct-drift, and up to 3 bits --refine 1 --candidates 8");
-    command->add_flag("--search,!--no-search", a.search,
-                      "search each group's range, and its scale's sign if symmetric, by the loss that the solver sees; "
-                      "on unless --no-search");
-    command->add_flag("--correct-drift", a.correct_drift, "aim at the float model's outputs; runs that model beside");
-    command
-        ->add_option("--candidates", a.candidates, "partial sequences of codes to keep; 1: round to the nearest value")
-        ->check(CLI::Range(std::size_t{1}, gptq::max_candidates))
-        ->capture_default_str();
-    command->add_option("--refine", a.refine_rounds, "rounds of refitting scales and codes after the loop")
-        ->check(CLI::Range(0, 100))
-        ->capture_default_str();
     command->add_option("--format", a.format, "layout of OUT; default: gptq, with --asym gptq_v2")
         ->check(CLI::IsMember({"gptq", "gptq_v2", "compressed-tensors"}));
     command->add_option("--dynamic", a.dynamic_rules, "JSON file: regular expression of module names -> settings");
     command->add_flag("--lm-head", a.lm_head, "quantize the output layer too");
+    command->add_flag("--restart", a.restart, "begin anew where an unfinished run has left finished blocks");
+}
+
+void add_prune(CLI::App& app, prune_arguments& a, std::function<void()>& chosen) {
+    CLI::App* command =
+        add_command(app, "prune", "write a copy of the float MODEL with many weights 0", a, prune, chosen);
+    command->add_option("OUT", a.out, "folder to write; must not exist yet")->required();
+    command
+        ->add_option("--sparsity", a.sparsity,
+                     "share of the weights that become 0, such as 0.5, or how many of how many neighbours stay: 2:4")
+        ->required();
+    command->add_option("--calib", a.calib, "text file to calibrate with; -: standard input")->required();
+    command->add_option("--method", a.method, "sparsegpt, or magnitude: by the weights' size alone, the baseline")
+        ->check(CLI::IsMember({"sparsegpt", "magnitude"}))
+        ->capture_default_str();
+    command->add_option("--nsamples", a.nsamples, "windows of calibration text")
+        ->check(at_least_one())
+        ->capture_default_str();
+    command->add_option("--seqlen", a.seqlen, "tokens a window; default: 2048, or what the model was made for if less")
+        ->check(CLI::Range(2, 1 << 20));
 }
 
 /// An option that may be given several times, with a text each time that is taken as it is.
@@ -255,6 +305,7 @@ int main(int argc, char** argv) {
 
     std::function<void()> chosen;
     quantize_arguments quantize_args;
+    prune_arguments prune_args;
     eval_arguments eval_args;
     generate_arguments generate_args;
     common_arguments inspect_args;
@@ -263,6 +314,7 @@ int main(int argc, char** argv) {
     convert_arguments convert_args;
     bench_arguments bench_args;
     add_quantize(app, quantize_args, chosen);
+    add_prune(app, prune_args, chosen);
     add_eval(app, eval_args, chosen);
     add_generate(app, generate_args, chosen);
     add_command(app, "inspect", "what MODEL is made of", inspect_args, inspect, chosen);

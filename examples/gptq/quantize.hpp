@@ -7,6 +7,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -47,6 +48,9 @@ class watcher {
                           r.layer, r.module.c_str(), r.error, r.rtn_error, r.seconds));
     }
     void on_columns(std::size_t /*done*/, std::size_t /*total*/) const { throw_if_interrupted(); }
+    void on_resumed(std::size_t done, std::size_t all) {
+        bar_->note(format("%zu of %zu blocks are finished by an earlier run; this one goes on with them", done, all));
+    }
     /// The progress bar goes.
     void finish() { bar_.reset(); }
     /// Each once, whether it comes before the work or with the result.
@@ -62,43 +66,19 @@ class watcher {
     std::vector<std::string> said_;
 };
 
-/// The value of --damp-percent that leaves it to the layers.
-inline constexpr const char* automatic = "auto";
-
-inline model::quality_options quality_of(const quantize_arguments& arguments) {
-    model::quality_options quality;
-    if (arguments.best) quality = model::quality_options::best(arguments.bits);
-    quality.search_by_loss = arguments.search;
-    quality.choose_damping = arguments.damp_percent == automatic;
-    quality.correct_drift = quality.correct_drift || arguments.correct_drift;
-    quality.refine_rounds = std::max(quality.refine_rounds, arguments.refine_rounds);
-    quality.candidates = std::max(quality.candidates, arguments.candidates);
-    return quality;
-}
-
 /// `arguments` holds only names that main.cpp let through.
 inline model::quantize_model_options options_of(const quantize_arguments& arguments) {
-    static const std::map<std::string, gptq::order_kind> orders = {{"natural", gptq::order_kind::natural},
-                                                                   {"act", gptq::order_kind::act},
-                                                                   {"static", gptq::order_kind::act_static},
-                                                                   {"gar", gptq::order_kind::group_aware}};
     static const std::map<std::string, io::checkpoint_format> formats = {
         {"gptq", io::checkpoint_format::gptq},
         {"gptq_v2", io::checkpoint_format::gptq_v2},
         {"compressed-tensors", io::checkpoint_format::compressed_tensors}};
-    const std::string format = !arguments.format.empty() ? arguments.format : arguments.asym ? "gptq_v2" : "gptq";
+    const std::string usual = arguments.settings.sym ? "gptq" : "gptq_v2";
     model::quantize_model_options options;
-    options.method =
-        arguments.method == "rtn" ? model::quantize_method::round_to_nearest : model::quantize_method::gptq;
+    options.restart = arguments.restart;
     io::quantization_config& config = options.config;
-    config.format = formats.at(format);
-    config.bits = arguments.bits;
-    config.group_size = arguments.group_size;
-    config.sym = !arguments.asym;
-    config.set_order(orders.at(arguments.order));
-    if (arguments.damp_percent != automatic) config.damp_percent = std::stod(arguments.damp_percent);
+    config.format = formats.at(arguments.format.empty() ? usual : arguments.format);
+    config.settings = arguments.settings;
     config.lm_head = arguments.lm_head;
-    options.quality = quality_of(arguments);
     const std::string& rules = arguments.dynamic_rules;
     if (!rules.empty()) config.dynamic = io::dynamic_rules(io::read_json<nlohmann::ordered_json>(rules), rules);
     return options;
@@ -119,7 +99,8 @@ inline model::token_windows stand_in_windows(const model::model_config& config) 
 }
 
 inline model::token_windows read_windows(const io::model_folder& folder, const quantize_arguments& arguments) {
-    if (arguments.calib.empty() && arguments.method == "rtn") return stand_in_windows(model::read_model_config(folder));
+    if (arguments.calib.empty() && arguments.settings.method == gptq::quantize_method::round_to_nearest)
+        return stand_in_windows(model::read_model_config(folder));
     const std::string text = read_text(arguments.calib);
     const auto tokens = model::tokenizer::load(arguments.model);
     const model::model_config config = model::read_model_config(folder);
@@ -155,6 +136,20 @@ inline void print_result(const quantize_arguments& arguments, const model::quant
 
 }  // namespace quantizing
 
+/// Calls work(). An interrupt says where the finished blocks are, if there are any.
+template <class Work>
+auto telling_of_blocks(const std::string& out, const Work& work) {
+    try {
+        return work();
+    } catch (const gptq::cancelled& problem) {
+        const std::string partial = std::filesystem::path(out).lexically_normal().string() + ".partial";
+        std::error_code ignored;
+        if (!std::filesystem::exists(partial, ignored)) throw;
+        throw gptq::cancelled(std::string(problem.what()) + "; the same command goes on with what is finished in " +
+                              partial);
+    }
+}
+
 /// run(folder, windows, options, observer) is quantize_model on some backend.
 template <class Run>
 void quantize_with(const Run& run, const quantize_arguments& arguments) {
@@ -164,7 +159,8 @@ void quantize_with(const Run& run, const quantize_arguments& arguments) {
     const io::model_folder folder(arguments.model);
     const model::token_windows windows = read_windows(folder, arguments);
     watcher observer;
-    model::quantize_result result = run(folder, windows, options, model::model_observer_ref(observer));
+    model::quantize_result result = telling_of_blocks(
+        arguments.out, [&] { return run(folder, windows, options, model::model_observer_ref(observer)); });
     if (arguments.calib.empty())
         result.warnings.emplace_back("without --calib, errors are those on 64 tokens from all over the vocabulary");
     observer.finish();

@@ -6,6 +6,7 @@
 // models, is in <gptq/model/backend.hpp>; docs/backends.md says what both concepts of backends mean in practice.
 #pragma once
 
+#include <array>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -26,9 +27,15 @@ namespace gptq {
 //  5. G::sym tells whether every zero point is 2^(Bits-1), as symmetric kernels and files assume.
 //  6. A grid may offer fit<Bits>(w, costs) as well, costs[k] > 0 being the loss that a squared error of 1 in w[k] means
 //     to the solver, which then calls this one (CostAwareGrid).
-//  7. A grid whose decode(c, p) is p.scale * (c - p.zero), for any scale and zero, may say so: G::affine. Its scales
-//     can be refitted when the codes are known, and backends may round by themselves (AffineGrid); zero points are at
-//     least G::min_zero, and encode returns each code in [0, 2^Bits) for some x.
+//  7. A grid whose decode(c, p) is p.scale * (c - p.zero), for any scale and zero, may say so: G::affine. Backends may
+//     round by themselves (AffineGrid); zero points are at least G::min_zero, and encode returns each code in
+//     [0, 2^Bits) for some x.
+//  8. A grid whose decode(c, p) is p.scale * (level - p.zero), for any scale and zero, with a level for each code, may
+//     give the levels: levels<Bits>() returns these 2^Bits finite numbers (LevelGrid). Those of an affine grid are
+//     0, 1, 2, ... and need not be given. What holds a layer apart from its grid (quantized_layer, prepare, pack) takes
+//     a LevelGrid only.
+//  9. A LevelGrid may offer storable(scale), the nearest scale that it may have. Its scales are then refitted when the
+//     codes are known (RefittableGrid).
 // Cost: fit once a group, encode and decode once a weight.
 // ---------------------------------------------------------------------------------------------------------------------
 template <class G, int Bits>
@@ -48,6 +55,19 @@ template <class G>
 concept AffineGrid = requires {
     requires G::affine;
     { G::min_zero } -> std::convertible_to<int>;
+};
+
+template <class G, int Bits>
+concept GridWithLevels = requires(const G& grid) {
+    { grid.template levels<Bits>() } -> std::same_as<std::array<float, std::size_t{1} << Bits>>;
+};
+
+template <class G, int Bits>
+concept LevelGrid = QuantGrid<G, Bits> &&(AffineGrid<G> || GridWithLevels<G, Bits>);
+
+template <class G, int Bits>
+concept RefittableGrid = LevelGrid<G, Bits> && requires(float scale) {
+    { G::storable(scale) } -> std::same_as<float>;
 };
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -8,6 +8,8 @@
 
 #include <gptq/quote.hpp>
 
+#include <gptq/compiler.hpp>
+
 namespace gptq {
 
 /// No message is longer.

@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <numeric>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -181,8 +183,10 @@ struct factored_hessian {
     std::string order_name;                  ///< the type of the order
     quantize_options options = {};           ///< what it was made with
     bool positive_definite = false;  ///< false: no damping helped, or all inputs are dead; round to nearest instead
-    double damp_percent = 0.0;       ///< the damping that it was factored with
-    int failed_factorizations = 0;   ///< the smaller dampings that did not do
+    double shrinkage = 0.0;          ///< the share that elements beside H's diagonal lost, see <gptq/evidence.hpp>
+    std::optional<memory> measured = {};  ///< [K, K], H as it was measured, where shrinkage is not 0
+    double damp_percent = 0.0;            ///< the damping that it was factored with
+    int failed_factorizations = 0;        ///< the smaller dampings that did not do
 
     std::size_t in_features() const { return order.size(); }
 };
@@ -195,6 +199,7 @@ struct hessian_permutation {
     matrix_view<const std::size_t> order;     // [1, K], position -> feature
     matrix_view<const std::size_t> position;  // [1, K], feature -> position
     float damp;                               // 0 or more
+    float coupling = 1.0f;                    // what the elements beside the diagonal are multiplied by
 
     /// The elements of feature i in the columns [begin, end) of F.
     constexpr void place(std::size_t i, std::size_t begin, std::size_t end) const {
@@ -202,7 +207,7 @@ struct hessian_permutation {
         if (begin <= p && p < end) F(p, p) = damped(H(i, i));
         for (std::size_t s = std::max(begin, p + 1); s < end; ++s) {
             const std::size_t j = order(0, s);
-            F(p, s) = i < j ? H(i, j) : H(j, i);
+            F(p, s) = coupling * (i < j ? H(i, j) : H(j, i));
         }
     }
 
@@ -282,6 +287,15 @@ std::vector<float> finite_diagonal(const B& backend, matrix_view<const float> H)
     return diag;
 }
 
+/// position -> group, for columns in this order.                                                                 [K]
+template <class Order>
+std::vector<std::size_t> groups_at(const column_order& order, std::size_t group_features) {
+    std::vector<std::size_t> groups(order.size());
+    for (std::size_t p = 0; p < order.size(); ++p)
+        groups[p] = (Order::groups_follow_order ? p : order[p]) / group_features;
+    return groups;
+}
+
 /// f.order and f.group_at, as `order` has them for a Hessian of this diagonal. Throws concept_error where it breaks its
 /// promises.
 template <class Order, class Factored>
@@ -289,9 +303,7 @@ void order_columns(Factored& f, const Order& order, std::span<const float> diag)
     const std::size_t K = diag.size();
     f.order = order(diag, f.group_features);
     check_permutation(f.order, K);
-    f.group_at.resize(K);
-    for (std::size_t p = 0; p < K; ++p)
-        f.group_at[p] = (Order::groups_follow_order ? p : f.order[p]) / f.group_features;
+    f.group_at = groups_at<Order>(f.order, f.group_features);
     if (!Order::static_groups) check_neighbours(f.group_at, f.group_features);
 }
 
@@ -306,8 +318,9 @@ void factor_damped(factored_hessian<B, P>& f, matrix_view<const float> H, double
     const auto lent_position = backend.lend(matrix_view<const std::size_t>(position.data(), 1, K));
     for (; damp <= 1.0; damp = std::max(damp, 1e-4) * growth) {
         f.damp_percent = damp;
-        permute_hessian(backend, hessian_permutation{H, f.factor.view(), lent_order.view(), lent_position.view(),
-                                                     static_cast<float>(damp * mean)});
+        permute_hessian(backend,
+                        hessian_permutation{H, f.factor.view(), lent_order.view(), lent_position.view(),
+                                            static_cast<float>(damp * mean), static_cast<float>(1.0 - f.shrinkage)});
         f.positive_definite = f.path.factor(backend, f.factor.view());
         if (f.positive_definite) return f.path.column_costs(backend, f.factor.view(), f.costs.view());
         ++f.failed_factorizations;
@@ -316,16 +329,33 @@ void factor_damped(factored_hessian<B, P>& f, matrix_view<const float> H, double
 
 }  // namespace detail
 
+/// For factor_hessian: as many tokens as there need be.
+inline constexpr std::size_t enough_tokens = std::numeric_limits<std::size_t>::max();
+
+namespace detail {
+
+/// Keeps what fewer tokens than inputs say of H from being believed: see <gptq/evidence.hpp>.
+template <Backend B, class P>
+void shrink(factored_hessian<B, P>& f, matrix_view<const float> H, std::size_t tokens) {
+    const std::size_t K = H.rows;
+    if (tokens >= K) return;
+    f.shrinkage = 0.5 * static_cast<double>(K) / static_cast<double>(K + tokens);
+    f.measured.emplace(f.backend.template make_matrix<float>(K, K));
+    f.backend.for_each_row(K, copy_row{H, f.measured->view()});
+}
+
+}  // namespace detail
+
 /// Orders the columns of H, damps (see damping.hpp) and factors it. Where it is not positive definite, damping grows by
 /// options.damp_growth up to 1; the result says what it took, and whether nothing helped. Where all inputs were always 0
 /// there is nothing to factor, and layers are rounded to nearest. `group_features` is the size of a full group. H: [K, K]
-/// in the backend's memory, upper triangle. Of the options it reads those of damping, of which 1 is the largest. Throws
+/// in the backend's memory, upper triangle, the mean over `tokens` tokens. Of the options it reads those of damping, of which 1 is the largest. Throws
 /// option_error for options out of range, non_finite_error where the Hessian's sums overflowed, concept_error for an order
 /// that is none.
 template <OrderingPolicy Order, Backend B, FactorPath<B> P = inverse_free_path>
 factored_hessian<B, P> factor_hessian(const B& backend, matrix_view<const float> H, std::size_t group_features,
-                                      const quantize_options& options = {}, const P& path = {},
-                                      const Order& order = {}) {
+                                      const quantize_options& options = {}, const P& path = {}, const Order& order = {},
+                                      std::size_t tokens = enough_tokens) {
     const std::size_t K = H.rows;
     if (!(options.damp_percent >= 0.0 && options.damp_percent <= 1.0 && options.damp_growth > 1.0))
         throw option_error("damp_percent: not between 0 and 1, or a damp_growth that is not more than 1");
@@ -347,6 +377,7 @@ factored_hessian<B, P> factor_hessian(const B& backend, matrix_view<const float>
     std::replace(diag.begin(), diag.end(), 0.0f, 1.0f);
     detail::order_columns(f, order, diag);
     const double mean = std::accumulate(diag.begin(), diag.end(), 0.0) / static_cast<double>(K);
+    detail::shrink(f, H, tokens);
     if (f.dead_inputs < K) detail::factor_damped(f, H, damp, options.damp_growth, mean);
     return f;
 }

@@ -7,6 +7,9 @@
 #include <gptq/error.hpp>
 #include <gptq/factor.hpp>
 #include <gptq/grids/affine.hpp>
+#include <gptq/grids/codebook.hpp>
+#include <gptq/grids/fp4.hpp>
+#include <gptq/grids/nf4.hpp>
 #include <gptq/groups.hpp>
 #include <gptq/half.hpp>
 #include <gptq/hessian.hpp>

@@ -10,7 +10,6 @@
 
 #include <gptq/concepts.hpp>
 #include <gptq/error.hpp>
-#include <gptq/grids/affine.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/quantized.hpp>
 
@@ -50,15 +49,18 @@ struct scatter_codes {
     }
 };
 
-/// The weights that the codes of row r stand for. Every affine grid decodes alike, whatever its bits.
+/// The weights that the codes of row r stand for: scale * (level - zero).
 struct dequantize_row {
     matrix_view<const std::uint8_t> codes;  // [N, K]
     group_parameters groups;                // [N, G]
     matrix_view<const std::int32_t> g_idx;  // [1, K]
+    matrix_view<const float> levels;        // [1, 256], of level_table
     matrix_view<float> to;                  // [N, K]
     constexpr void operator()(std::size_t r) const noexcept {
-        for (std::size_t k = 0; k < to.cols; ++k)
-            to(r, k) = asymmetric::decode<8>(codes(r, k), groups.get(r, static_cast<std::size_t>(g_idx(0, k))));
+        for (std::size_t k = 0; k < to.cols; ++k) {
+            const grid_params p = groups.get(r, static_cast<std::size_t>(g_idx(0, k)));
+            to(r, k) = p.scale * (levels(0, codes(r, k)) - static_cast<float>(p.zero));
+        }
     }
 };
 
@@ -90,19 +92,37 @@ class held_layer {
         codes_ = std::move(restored);
     }
 
-    /// What the codes of an affine grid stand for, W [N, K] in the backend's memory.
+    /// To be called when `grid` has made the codes: they stand for its values from then on, until then for those of an
+    /// affine grid.
+    template <int Bits, class Grid>
+    requires QuantGrid<Grid, Bits>
+    void made_by([[maybe_unused]] const Grid& grid) {
+        has_levels_ = LevelGrid<Grid, Bits>;
+        if constexpr (LevelGrid<Grid, Bits>) levels_ = levels_of<Bits>(grid);
+    }
+
+    /// What the codes stand for, W [N, K] in the backend's memory. Throws unsupported_error where they are of a grid that
+    /// has no levels.
     void dequantize(matrix_view<float> W) {
+        if (!has_levels_)
+            throw unsupported_error(
+                "dequantize: the grid of these codes is no LevelGrid, so only the grid itself knows their values; "
+                "give it levels<Bits>(), or download the codes and use the grid's decode");
+        const auto table = level_table(levels_);
+        const auto levels = backend_.lend(matrix_view<const float>(table.data(), 1, table.size()));
         const auto lent = backend_.lend(matrix_view<const std::int32_t>(g_idx_.data(), 1, g_idx_.size()));
-        backend_.for_each_row(W.rows, detail::dequantize_row{codes(), groups(), lent.view(), W});
+        backend_.for_each_row(W.rows, detail::dequantize_row{codes(), groups(), lent.view(), levels.view(), W});
     }
 
     void upload(const_quantized_view from) {
+        levels_.assign(from.levels.begin(), from.levels.end());
+        has_levels_ = true;
         copy_in(from.codes, codes());
         copy_in(from.scales, groups().scales);
         copy_in(from.zeros, groups().zeros);
         std::copy(from.g_idx.begin(), from.g_idx.end(), g_idx_.begin());
     }
-    /// Throws shape_error where the shapes differ.
+    /// All but the levels, which are the grid's. Throws shape_error where the shapes differ.
     void download(quantized_view out) {
         backend_.download(codes_.view(), out.codes);
         backend_.download(scales_.view(), out.scales);
@@ -123,6 +143,8 @@ class held_layer {
     detail::backend_matrix<B, float> scales_;
     detail::backend_matrix<B, std::uint8_t> zeros_;
     std::vector<std::int32_t> g_idx_;
+    std::vector<float> levels_;  // [2^bits], or empty: 0, 1, 2, ...
+    bool has_levels_ = true;
 };
 
 }  // namespace gptq

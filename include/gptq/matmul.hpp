@@ -21,6 +21,7 @@
 #include <gptq/kernels/dispatch.hpp>
 #include <gptq/kernels/isa.hpp>
 #include <gptq/kernels/kernel.hpp>
+#include <gptq/kernels/leveled_layer.hpp>
 #include <gptq/kernels/panels.hpp>
 #include <gptq/kernels/threads.hpp>
 #include <gptq/matrix_view.hpp>
@@ -209,28 +210,36 @@ class begun_product {
     Epilogue epilogue_;
 };
 
+/// What the compiler knows of a layer's grid: its number of bits, and whether it is affine.
+template <int Bits, bool Affine>
+struct known_grid {};
+
 /// A quantized layer made ready for multiplication by inputs that are held as A.
 template <Activation A>
 class prepared {
  public:
-    /// q: a layer with an affine grid and codes below 2^bits, 2 <= bits <= 8, its g_idx in any order. Layers that are
-    /// used one after the other had better lie side by side in one `memory`; without it, the layer has its own. Throws
-    /// shape_error where g_idx names a group that has no scale or the shapes of q do not fit together,
-    /// unsupported_error for other numbers of bits.
+    /// q: a layer of codes below 2^bits, 2 <= bits <= 8, and any levels, its g_idx in any order. Levels that are no whole
+    /// numbers are multiplied as floats, also by inputs that A rounds. Layers that are used one after the other had
+    /// better lie side by side in one `memory`; without it, the layer has its own. Throws shape_error where g_idx names a
+    /// group that has no scale or the parts of q do not fit together, unsupported_error for other numbers of bits.
     prepared(const_quantized_view q, int bits, weight_memory* memory = nullptr)
-        : prepared(q, kernels::find_family<held>(bits), memory) {}
+        : prepared(
+              layer(checked(q), bits, integers),
+              [](const layer& of) { return kernels::find_family<held>(of.bits(), of.levels()); }, memory) {}
 
-    /// The same for a number of bits that the compiler knows, which compiles the kernels for no other.
-    template <int Bits>
-    prepared(const_quantized_view q, std::integral_constant<int, Bits>, weight_memory* memory = nullptr)
-        : prepared(q, kernels::family_of<held, Bits>(), memory) {}
+    /// The same for a grid that the compiler knows, which compiles the kernels for no other. Throws unsupported_error
+    /// where q has levels although the grid is affine.
+    template <int Bits, bool Affine>
+    prepared(const_quantized_view q, known_grid<Bits, Affine>, weight_memory* memory = nullptr)
+        : prepared(layer(checked(q), Bits, integers), family_for<Bits, Affine>, memory) {}
 
-    /// The same with codes that are unpacked a few output features at a time: see kernels::panels for codes_of. scales
-    /// and zeros are [N, G], g_idx [K].
+    /// The same for an affine layer with codes that are unpacked a few output features at a time: see kernels::panels for
+    /// codes_of. scales and zeros are [N, G], g_idx [K].
     template <class CodesOf>
     prepared(int bits, matrix_view<const float> scales, matrix_view<const std::uint8_t> zeros,
              std::span<const std::int32_t> g_idx, const CodesOf& codes_of, weight_memory* memory = nullptr)
-        : prepared(kernels::find_family<held>(bits), scales, zeros, g_idx, codes_of, memory) {}
+        : prepared(kernels::find_family<held>(bits, kernels::levels_as::codes), nullptr, scales, zeros, g_idx, codes_of,
+                   memory) {}
 
     std::size_t out_features() const { return out_features_; }
     std::size_t in_features() const { return features_.size(); }
@@ -268,23 +277,35 @@ class prepared {
     static constexpr kernels::held_as held = A::levels == 0    ? kernels::held_as::floats
                                              : A::levels < 128 ? kernels::held_as::int8
                                                                : kernels::held_as::int16;
+    static constexpr bool integers = held != kernels::held_as::floats;
+    using layer = kernels::leveled_layer;
+    using table_pointer = std::shared_ptr<const kernels::level_table>;
 
-    prepared(const_quantized_view q, kernels::kernel_family family, weight_memory* memory);
+    template <int Bits, bool Affine>
+    static kernels::kernel_family family_for(const layer& of) {
+        if constexpr (!Affine) return kernels::family_of<held, Bits>(of.levels());
+        if (of.levels() != kernels::levels_as::codes)
+            throw unsupported_error("prepare: the layer has levels of its own, though its grid is said to be affine");
+        return kernels::family_of<held, Bits>();
+    }
+
+    prepared(const layer& q, kernels::kernel_family (*family_of)(const layer&), weight_memory* memory);
 
     template <class CodesOf>
-    prepared(kernels::kernel_family family, matrix_view<const float> scales, matrix_view<const std::uint8_t> zeros,
-             std::span<const std::int32_t> g_idx, const CodesOf& codes_of, weight_memory* memory)
+    prepared(kernels::kernel_family family, table_pointer levels, matrix_view<const float> scales,
+             matrix_view<const std::uint8_t> zeros, std::span<const std::int32_t> g_idx, const CodesOf& codes_of,
+             weight_memory* memory)
         : out_features_(scales.rows),
           groups_(scales.cols),
           family_(family),
           features_(g_idx, scales.cols),
-          panels_(make_panels(scales, zeros, codes_of, memory)) {}
+          panels_(make_panels(scales, zeros, std::move(levels), codes_of, memory)) {}
 
     template <class CodesOf>
     kernels::panels make_panels(matrix_view<const float> scales, matrix_view<const std::uint8_t> zeros,
-                                const CodesOf& codes_of, weight_memory* memory) const {
+                                table_pointer levels, const CodesOf& codes_of, weight_memory* memory) const {
         weight_memory own(0);
-        return {family_.bits, features_, scales, zeros, memory != nullptr ? *memory : own, codes_of};
+        return {family_.bits, features_, scales, zeros, std::move(levels), memory != nullptr ? *memory : own, codes_of};
     }
 
     static const_quantized_view checked(const_quantized_view q) {
@@ -306,13 +327,10 @@ class prepared {
 // Apart from the class, and so not inline: what gptq::compiled holds is not compiled again where it is called.
 
 template <Activation A>
-prepared<A>::prepared(const_quantized_view q, kernels::kernel_family family, weight_memory* memory)
+prepared<A>::prepared(const layer& q, kernels::kernel_family (*family_of)(const layer&), weight_memory* memory)
     : prepared(
-          family, checked(q).scales, q.zeros, q.g_idx,
-          [&](std::size_t first, matrix_view<std::uint8_t> room) {
-              return q.codes.block(first, room.rows, 0, q.codes.cols);
-          },
-          memory) {}
+          family_of(q), q.table(), q.scales(), q.zeros(), q.g_idx(),
+          [&](std::size_t first, matrix_view<std::uint8_t> room) { return q.codes(first, room); }, memory) {}
 
 template <Activation A>
 template <class T, class U, class Epilogue>

@@ -307,6 +307,7 @@ solve_report prune_and_quantize(in_backend_t, matrix_view<const float> weights, 
         throw option_error("group_size: " + std::to_string(f.group_features) + " is no multiple of the " +
                            std::to_string(pattern.of) + " neighbours of the sparsity");
     options.block_size = detail::block_of(pattern, options.block_size, weights.cols);
+    result.template made_by<Bits>(grid);
     if (f.positive_definite) {
         auto W = detail::ordered_copy(f, weights);  // [N, K], columns in their order
         if (f.static_groups) detail::fit_static_groups<Bits>(f, weights, result.groups(), grid);

@@ -94,6 +94,7 @@ requires QuantGrid<Grid, Bits> solve_report solve(in_backend_t, matrix_view<cons
                                                   const factored_hessian<B, P>& f, held_layer<B>& result,
                                                   const quantize_options& options, O& observer, const Grid& grid = {}) {
     solve_report report = detail::begin_report(f, options);
+    result.template made_by<Bits>(grid);
     if (f.positive_definite) {
         auto W = detail::ordered_copy(f, weights);  // [N, K], columns in their order
         if (f.static_groups) detail::fit_static_groups<Bits>(f, weights, result.groups(), grid);

@@ -45,12 +45,13 @@ void hold_inputs(std::span<float> x, std::span<const std::int32_t> g_idx, std::s
 
 }  // namespace detail
 
-/// Y(t, n) = sum over k of x(k) scale(n, g) (code(n, k) - zero(n, g)), with g = g_idx[k] and x the inputs of token t as
-/// A holds them; summed in double. Inputs must be finite and shapes fit together.             X [T, K]  q [N, K]  Y [T,
-/// N]
+/// Y(t, n) = sum over k of x(k) scale(n, g) (level(code(n, k)) - zero(n, g)), with g = g_idx[k] and x the inputs of token
+/// t as A holds them; summed in double. Inputs must be finite and shapes fit together.
+///                                                                                  X [T, K]  q [N, K]  Y [T, N]
 template <Activation A>
 void reference_matmul(const_quantized_view q, matrix_view<const float> X, matrix_view<double> Y) {
     matrix<float> held(1, X.cols);
+    const auto levels = level_table(q.levels);
     const auto x = held.view().row(0);
     for (std::size_t t = 0; t < X.rows; ++t) {
         std::copy_n(X.row(t).data(), X.cols, x.data());
@@ -59,8 +60,8 @@ void reference_matmul(const_quantized_view q, matrix_view<const float> X, matrix
             double sum = 0.0;
             for (std::size_t k = 0; k < X.cols; ++k) {
                 const auto g = static_cast<std::size_t>(q.g_idx[k]);
-                const int code = q.codes(n, k) - q.zeros(n, g);
-                sum += double{x[k]} * double{q.scales(n, g)} * code;
+                const double steps = double{levels[q.codes(n, k)]} - q.zeros(n, g);
+                sum += double{x[k]} * double{q.scales(n, g)} * steps;
             }
             Y(t, n) = sum;
         }

@@ -5,7 +5,7 @@
 // descent, as in QuantEase, Behdin et al. 2023, and CDQuant, Nair et al. 2024). Both work on E = D A, where H = A A' is
 // the factorization that the loop has used already, so that the loss is just the sum of squares of E:
 //
-//   for each group g of columns, with S = A[g,:] and codes C[:,g]:                            in code:
+//   for each group g of columns, with S = A[g,:] and levels C[:,g] of the codes:              in code:
 //     (1) the scale and zero point of row r, from  min |E[r,:] + dq[r,:] S|^2 over both          refit_row
 //     (2) for each column k of g: the code nearest to  q + (E A')[:,k] / H[k,k]                  descend_row
 //     (3) E = E - (Q' - Q)[:,g] S
@@ -24,6 +24,7 @@
 #include <vector>
 
 #include <gptq/concepts.hpp>
+#include <gptq/evidence.hpp>
 #include <gptq/factor.hpp>
 #include <gptq/layer_error.hpp>
 #include <gptq/matrix_view.hpp>
@@ -64,21 +65,22 @@ struct difference_row {
     }
 };
 
-/// Row r of some columns' codes as floats.
-struct codes_row {
+/// Row r of the levels of some columns' codes.
+struct levels_row {
+    matrix_view<const float> levels;           // [1, 256], of level_table
     matrix_view<const std::uint8_t> codes;     // [N, K], original order
     matrix_view<const std::size_t> order;      // [1, K]
     matrix_view<const std::size_t> positions;  // [1, m]
     matrix_view<float> C;                      // [N, m]
     constexpr void operator()(std::size_t r) const noexcept {
-        for (std::size_t i = 0; i < C.cols; ++i) C(r, i) = codes(r, order(0, positions(0, i)));
+        for (std::size_t i = 0; i < C.cols; ++i) C(r, i) = levels(0, codes(r, order(0, positions(0, i))));
     }
 };
 
 /// What a change of a group's scale and zero point does to one row's loss. With q = s c - u (u = s zero), E changes by
 /// -ds (C S) + du (1 S), so the loss changes by  ds^2 cc - 2 ds du co + du^2 oo - 2 ds ec + 2 du eo.
 struct group_fit {
-    double cc = 0.0, co = 0.0, oo = 0.0;  // products of C S, the codes' share, and 1 S, the ones' share
+    double cc = 0.0, co = 0.0, oo = 0.0;  // products of C S, the levels' share, and 1 S, the ones' share
     double ec = 0.0, eo = 0.0;            // their products with E
 
     constexpr double change(double ds, double du) const {
@@ -102,11 +104,12 @@ struct group_fit {
     }
 };
 
-/// Step (1) for row r: new parameters for group g, where they lower the loss, and E that goes with them.
+/// Step (1) for row r: new parameters for group g, where they lower the loss, and E that goes with them. Zero points are
+/// chosen anew only where they are codes.
 template <class Grid>
 struct refit_row {
     matrix_view<float> E;         // [N, L]
-    matrix_view<const float> CS;  // [N, L], codes times S
+    matrix_view<const float> CS;  // [N, L], levels times S
     matrix_view<const float> OS;  // [1, L], column sums of S
     group_parameters groups;      // [N, G]
     std::size_t g;
@@ -128,7 +131,7 @@ struct refit_row {
             }
         };
         consider(now.scale + fit.scale_step(now.zero), now.zero);
-        if constexpr (!Grid::sym) {
+        if constexpr (AffineGrid<Grid> && !Grid::sym) {
             const double wanted = fit.best_zero(now.scale, now.zero);
             if (std::isfinite(wanted)) {
                 const double zero = std::clamp(std::nearbyint(wanted), double{Grid::min_zero}, double(max_code));
@@ -220,7 +223,7 @@ class refinement {
     void sweep(const refine_options& options, std::size_t block) {
         const auto groups = positions_by_group(f_.group_at);
         for (std::size_t g = 0; g < groups.size(); ++g) {
-            if constexpr (AffineGrid<Grid>)
+            if constexpr (RefittableGrid<Grid, Bits>)
                 if (options.scales) refit(g, groups[g]);
             if (!options.codes) continue;
             for (std::size_t i = 0; i < groups[g].size(); i += block)
@@ -253,13 +256,15 @@ class refinement {
     void refit(std::size_t g, const std::vector<std::size_t>& positions) {
         const auto lent = backend_.lend(row_of(positions));
         const auto order = backend_.lend(row_of(f_.order));
+        const auto table = level_table(levels_of<Bits>(grid_));
+        const auto levels = backend_.lend(matrix_view<const float>(table.data(), 1, table.size()));
         const slab s = slab_of(positions, lent.view());
         const auto E = E_.view().columns(s.first, f_.in_features());
         auto C = backend_.template make_matrix<float>(E.rows, positions.size());
         auto CS = backend_.template make_matrix<float>(E.rows, E.cols);
         auto ones = backend_.template make_matrix<float>(1, positions.size());
         auto OS = backend_.template make_matrix<float>(1, E.cols);
-        backend_.for_each_row(E.rows, codes_row{result_.codes(), order.view(), lent.view(), C.view()});
+        backend_.for_each_row(E.rows, levels_row{levels.view(), result_.codes(), order.view(), lent.view(), C.view()});
         backend_.for_each_row(1, fill_row{ones.view(), 1.0f});
         backend_.multiply(CS.view(), C.view(), s.S.view(), 1.0f, 0.0f);
         backend_.multiply(OS.view(), ones.view(), s.S.view(), 1.0f, 0.0f);
@@ -292,7 +297,7 @@ class refinement {
 
 /// Lowers the loss of a quantized layer q in place: W [N, K] are the weights it stands for, f the factored Hessian that
 /// it was quantized with, all in the backend's memory. Works after quantize() and after round_to_nearest(), for every
-/// order and grid; scales are refitted where the grid is affine. The loss tr(D H_damped D'), which it returns, never rises
+/// order and grid; scales are refitted where the grid is a RefittableGrid. The loss tr(D H_damped D'), which it returns, never rises
 /// but for the last bits of floats. Cost: up to 6 N K^2 flops a round; memory: 2 N K + K^2 floats.
 template <int Bits, class Grid, Backend B, FactorPath<B> P>
 requires QuantGrid<Grid, Bits>
@@ -324,6 +329,7 @@ requires QuantGrid<Grid, Bits> solve_report solve_and_refine(in_backend_t, matri
     solve_report report = solve<Bits>(in_backend, W, f, out, options, observer, grid);
     if (options.refine.rounds > 0 && !report.rounded_to_nearest)
         report.loss = refine<Bits>(in_backend, W, f, out, options, grid);
+    if (f.measured && !report.rounded_to_nearest) detail::keep_better<Bits>(f, W, out, report, grid);
     return report;
 }
 

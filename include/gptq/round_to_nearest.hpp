@@ -83,6 +83,7 @@ void round_to_nearest_into(in_backend_t, const B& backend, matrix_view<const flo
     fit_groups(backend, groups_to_fit<Bits, Grid>{W, {}, out.groups(), 0, group_features, grid});
     detail::check_scales(backend, out.groups());
     backend.for_each_row(W.rows, detail::round_row<Bits, Grid>{W, out.groups(), out.codes(), group_features, grid});
+    out.template made_by<Bits>(grid);
     for (std::size_t k = 0; k < W.cols; ++k) out.g_idx()[k] = static_cast<std::int32_t>(k / group_features);
 }
 

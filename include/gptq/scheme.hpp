@@ -10,6 +10,7 @@
 #include <gptq/grids/affine.hpp>
 #include <gptq/groups.hpp>
 #include <gptq/orders.hpp>
+#include <gptq/settings.hpp>
 
 namespace gptq {
 
@@ -35,40 +36,6 @@ concept Scheme = requires {
 }
 &&QuantGrid<typename S::grid, S::bits>&& GroupPolicy<typename S::group>&& OrderingPolicy<typename S::order>;
 
-/// The orders by their names in programs and files.
-enum class order_kind { natural, act, act_static, group_aware };
-
-/// The grids by name; `asym_from_one` keeps every zero point >= 1, as the "gptq" (v1) file format needs; `_by_loss` are
-/// the same with their ranges searched in the solver's metric.
-enum class grid_kind {
-    sym,
-    asym,
-    asym_from_one,
-    searched_sym,
-    searched_asym,
-    sym_by_loss,
-    asym_by_loss,
-    asym_from_one_by_loss
-};
-
-/// The same grid with its range searched by the loss. Throws unsupported_error for grids that search otherwise.
-inline grid_kind searching_by_loss(grid_kind grid) {
-    switch (grid) {
-        case grid_kind::sym: return grid_kind::sym_by_loss;
-        case grid_kind::asym: return grid_kind::asym_by_loss;
-        case grid_kind::asym_from_one: return grid_kind::asym_from_one_by_loss;
-        default: throw unsupported_error("grid: its range is searched already");
-    }
-}
-
-/// A scheme chosen at run time. `group_size` -1 means one group per row.
-struct scheme_config {
-    int bits = 4;
-    int group_size = 128;
-    grid_kind grid = grid_kind::sym;
-    order_kind order = order_kind::natural;
-};
-
 /// Calls `f.template operator()<B>()` with the number of bits as a constant.
 /// Throws unsupported_error for anything but 2 to 8.
 template <class F>
@@ -85,20 +52,18 @@ decltype(auto) visit_bits(int bits, F&& f) {
     }
 }
 
-/// Calls `f.template operator()<Grid>()`.
+/// The zero points that an asymmetric grid may have; the "gptq" (v1) file format cannot hold a zero point of 0.
+enum class zero_points { from_zero, from_one };
+
+/// Calls `f.template operator()<Grid>()` with the grid of `settings`, its range searched by the loss where they say so.
 template <class F>
-decltype(auto) visit_grid(grid_kind grid, F&& f) {
-    switch (grid) {
-        case grid_kind::sym: return f.template operator()<symmetric>();
-        case grid_kind::asym: return f.template operator()<asymmetric>();
-        case grid_kind::asym_from_one: return f.template operator()<asymmetric_from_one>();
-        case grid_kind::searched_sym: return f.template operator()<searched<symmetric>>();
-        case grid_kind::searched_asym: return f.template operator()<searched<asymmetric>>();
-        case grid_kind::sym_by_loss: return f.template operator()<searched_by_loss<symmetric>>();
-        case grid_kind::asym_by_loss: return f.template operator()<searched_by_loss<asymmetric>>();
-        case grid_kind::asym_from_one_by_loss: return f.template operator()<searched_by_loss<asymmetric_from_one>>();
-    }
-    throw unsupported_error("grid: unknown kind");
+decltype(auto) visit_grid(const quantize_settings& settings, zero_points zeros, F&& f) {
+    const auto searched_or_not = [&]<class Grid>() -> decltype(auto) {
+        return settings.search ? f.template operator()<searched_by_loss<Grid>>() : f.template operator()<Grid>();
+    };
+    if (settings.sym) return searched_or_not.template operator()<symmetric>();
+    if (zeros == zero_points::from_one) return searched_or_not.template operator()<asymmetric_from_one>();
+    return searched_or_not.template operator()<asymmetric>();
 }
 
 /// Calls `f.template operator()<Order>()`.
@@ -111,19 +76,6 @@ decltype(auto) visit_order(order_kind order, F&& f) {
         case order_kind::group_aware: return f.template operator()<group_aware_order>();
     }
     throw unsupported_error("order: unknown kind");
-}
-
-/// Calls `f.template operator()<S>()` where S is the scheme that `config` describes, its group size left dynamic (pass
-/// config.group_size in the options). Throws unsupported_error for a number of bits outside 2 to 8.
-template <class F>
-decltype(auto) visit_scheme(const scheme_config& config, F&& f) {
-    return visit_bits(config.bits, [&]<int Bits>() -> decltype(auto) {
-        return visit_grid(config.grid, [&]<class Grid>() -> decltype(auto) {
-            return visit_order(config.order, [&]<class Order>() -> decltype(auto) {
-                return f.template operator()<scheme<Bits, group_size<dynamic>, Grid, Order>>();
-            });
-        });
-    });
 }
 
 }  // namespace gptq

@@ -78,7 +78,8 @@ solve_report begin_report(const factored_hessian<B, P>& f, const quantize_option
     return {.damp_percent = f.damp_percent,
             .failed_factorizations = f.failed_factorizations,
             .rounded_to_nearest = !f.positive_definite,
-            .dead_inputs = f.dead_inputs};
+            .dead_inputs = f.dead_inputs,
+            .shrinkage = f.shrinkage};
 }
 
 /// Rounds W [N, K] to nearest where the solver has nothing to show, and returns a report that says so.

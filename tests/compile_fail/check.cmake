@@ -5,6 +5,12 @@ if(NOT first_line MATCHES "^// expect: (.+)$")
 endif()
 set(expected "${CMAKE_MATCH_1}")
 
+set(wrong "")
+file(STRINGS ${SOURCE} flag_line REGEX "^// flags: " LIMIT_COUNT 1)
+if(flag_line MATCHES "^// flags: (.+)$")
+    separate_arguments(wrong UNIX_COMMAND "${CMAKE_MATCH_1}")
+endif()
+
 list(TRANSFORM INCLUDES PREPEND -I)
 set(compile ${CXX} -std=c++20 -fsyntax-only ${INCLUDES} ${SOURCE})
 
@@ -13,7 +19,7 @@ if(NOT status EQUAL 0)
     message(FATAL_ERROR "With -DCORRECT it must compile, but:\n${messages}")
 endif()
 
-execute_process(COMMAND ${compile} RESULT_VARIABLE status ERROR_VARIABLE messages)
+execute_process(COMMAND ${compile} ${wrong} RESULT_VARIABLE status ERROR_VARIABLE messages)
 if(status EQUAL 0)
     message(FATAL_ERROR "It compiled, but must not")
 endif()

@@ -1,10 +1,14 @@
 // Every grid of the library conforms, and the check finds grids that do not.
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <span>
 #include <string>
 
 #include <gptq/grids/affine.hpp>
+#include <gptq/grids/codebook.hpp>
+#include <gptq/grids/fp4.hpp>
+#include <gptq/grids/nf4.hpp>
 #include <gptq/testing/conformance.hpp>
 
 #include "support/catch.hpp"
@@ -93,6 +97,39 @@ struct hides_that_it_is_symmetric : gptq::symmetric {
     static constexpr bool sym = false;
 };
 
+struct says_it_is_affine : gptq::nf4 {
+    static constexpr bool affine = true;
+    static constexpr int min_zero = 0;
+};
+
+struct gives_the_levels_of_another : gptq::nf4 {
+    template <int Bits>
+    static constexpr std::array<float, 16> levels() {
+        return gptq::fp4_table::values;
+    }
+};
+
+/// Its levels are right where the zero point is 0, as its own always is.
+struct forgets_the_zero_point : gptq::nf4 {
+    template <int Bits>
+    static constexpr float decode(std::uint8_t code, gptq::grid_params p) {
+        return gptq::nf4::decode<Bits>(code, {p.scale, 0});
+    }
+};
+
+/// As many levels as a byte has codes, further apart below 0 than above.
+struct lopsided_table {
+    static constexpr auto values = [] {
+        std::array<float, 256> levels{};
+        for (int c = 0; c < 256; ++c)
+            levels[static_cast<std::size_t>(c)] = static_cast<float>(c < 100 ? 3 * (c - 100) : c - 100);
+        return levels;
+    }();
+};
+struct four_level_table {
+    static constexpr std::array<float, 4> values = {-2.0f, 0.5f, 1.0f, 1.0f};
+};
+
 }  // namespace
 
 TEST_CASE("the library's grids conform") {
@@ -105,7 +142,21 @@ TEST_CASE("the library's grids conform") {
     require_conforming<gptq::searched_by_loss<gptq::asymmetric_from_one>>();
 }
 
+TEST_CASE("codebooks conform, of any size, searched or not") {
+    const gptq::testing::violations none;
+    CHECK(check_grid<4, gptq::nf4>() == none);
+    CHECK(check_grid<4, gptq::fp4>() == none);
+    CHECK(check_grid<4, gptq::searched<gptq::fp4>>() == none);
+    CHECK(check_grid<4, gptq::searched_by_loss<gptq::nf4>>() == none);
+    CHECK(check_grid<8, gptq::codebook<lopsided_table>>() == none);
+    CHECK(check_grid<2, gptq::searched_by_loss<gptq::codebook<four_level_table>>>() == none);
+    STATIC_REQUIRE(!gptq::QuantGrid<gptq::nf4, 3> && !gptq::QuantGrid<gptq::nf4, 8>);
+}
+
 TEST_CASE("the check finds broken grids") {
+    CHECK(violates(check_grid<4, says_it_is_affine>(), "QuantGrid 7"));
+    CHECK(violates(check_grid<4, gives_the_levels_of_another>(), "QuantGrid 8"));
+    CHECK(violates(check_grid<4, forgets_the_zero_point>(), "QuantGrid 8"));
     CHECK(violates(check_grid<4, scale_is_no_half>(), "QuantGrid 1"));
     CHECK(violates(check_grid<4, scale_may_be_zero>(), "QuantGrid 1"));
     CHECK(violates(check_grid<4, rounds_down>(), "QuantGrid 2"));

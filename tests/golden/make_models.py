@@ -16,8 +16,9 @@ import sys
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import (AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig, MistralConfig, MixtralConfig, OlmoeConfig,
-                          OPTConfig, Phi3Config, Qwen2Config, Qwen2MoeConfig, Qwen3Config, Qwen3MoeConfig)
+from transformers import (AutoModelForCausalLM, Gemma3TextConfig, GraniteConfig, LlamaConfig, MistralConfig, MixtralConfig,
+                          Olmo2Config, OlmoeConfig, OPTConfig, Phi3Config, PhiConfig, Qwen2Config, Qwen2MoeConfig, Qwen3Config,
+                          Qwen3MoeConfig, SmolLM3Config)
 
 OUT = pathlib.Path(__file__).parent / "models"
 SMALL = dict(vocab_size=64, hidden_size=16, intermediate_size=24, num_hidden_layers=3, num_attention_heads=4,
@@ -67,6 +68,18 @@ MODELS = {
                                  moe_intermediate_size=8, norm_topk_prob=True, decoder_sparse_step=2), torch.float16,
                   None),
     "olmoe": (OlmoeConfig(**SMALL, num_key_value_heads=2, num_experts=4, num_experts_per_tok=2), torch.float16, None),
+    "granite": (GraniteConfig(**SMALL, num_key_value_heads=2, embedding_multiplier=3.0, attention_multiplier=0.4,
+                              residual_multiplier=0.3, logits_scaling=5.0, tie_word_embeddings=True), torch.float32,
+                None),
+    "smollm3": (SmolLM3Config(**SMALL, num_key_value_heads=2, no_rope_layers=[1, 0, 1],
+                              rope_parameters=dict(rope_type="default", rope_theta=500.0)), torch.float16, None),
+    "olmo2": (Olmo2Config(**SMALL, num_key_value_heads=2), torch.float32, None),
+    "llama-yarn": (LlamaConfig(**SMALL, num_key_value_heads=2, head_dim=16,
+                               rope_parameters=dict(rope_type="yarn", rope_theta=300.0, factor=4.0, beta_fast=8.0,
+                                                    original_max_position_embeddings=16)), torch.float16, None),
+    "phi": (PhiConfig(**SMALL, num_key_value_heads=2,
+                      rope_parameters=dict(rope_type="default", rope_theta=10000.0, partial_rotary_factor=0.5)),
+            torch.float16, None),
 }
 
 
@@ -132,7 +145,7 @@ def greedy(model, ids, count):
     return ids[-count:]
 
 
-STAGES = [("q_proj", "qkv_proj"), ("o_proj", "out_proj"), ("up_proj", "gate_up_proj", "fc1"), ("down_proj", "fc2")]
+STAGES = [("q_proj", "qkv_proj"), ("o_proj", "out_proj", "dense"), ("up_proj", "gate_up_proj", "fc1"), ("down_proj", "fc2")]
 
 
 def stage_inputs(model, ids, block):

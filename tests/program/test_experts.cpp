@@ -17,6 +17,7 @@
 #include <gptq/io/quantized_tensors.hpp>
 #include <gptq/model/embedding.hpp>
 #include <gptq/model/quantize_model.hpp>
+#include <gptq/model/router_rules.hpp>
 #include <gptq/model/stages.hpp>
 
 #include "program/run_program.hpp"
@@ -43,9 +44,9 @@ struct folders {
         gptq_test::write_tiny_model(source, {.experts = true});
         const std::string text = gptq_test::some_text(512);
         windows = {std::vector<std::int32_t>(text.begin(), text.end()), 64};
-        options.config.bits = 4;
-        options.config.group_size = 32;
-        options.config.set_order(gptq::order_kind::natural);
+        options.config.settings = gptq::settings::paper();
+        options.config.settings.sym = true;
+        options.config.settings.group_size = 32;
     }
 };
 
@@ -167,6 +168,23 @@ TEST_CASE("a few tokens blended with all lie between their Hessians") {
     CHECK(none.upper()(0, 1) == all.upper()(0, 1));
 }
 
+TEST_CASE("the configuration says that routers are not quantized, beside what the user said") {
+    const folders f;
+    const model::model_config config = model::read_model_config(io::model_folder(f.source));
+    io::quantization_config wanted = f.options.config;
+    wanted.dynamic = io::dynamic_rules({{".*down_proj", {{"bits", 8}}}}, "a test");
+    const auto rules = model::spare_routers(config, wanted).dynamic;
+    CHECK(rules.rules().size() == 3);
+    CHECK(rules.match("model.layers.11.mlp.gate").skip);
+    CHECK(rules.match("model.layers.0.mlp.shared_expert_gate").skip);
+    for (const char* layer : {"gate_proj", "experts.0.gate_proj", "shared_expert.gate_proj"})
+        CHECK(!rules.match("model.layers.0.mlp." + std::string(layer)).skip);
+    CHECK(rules.match("model.layers.0.mlp.experts.1.down_proj").bits == 8);
+    CHECK(model::spare_routers(model::model_config(), wanted).dynamic.rules().size() == 1);
+    model::quantize_model(io::model_folder(f.source), f.out, f.windows, f.options);
+    CHECK(io::quantization_config::parse(io::model_folder(f.out))->dynamic.match("model.layers.1.mlp.gate").skip);
+}
+
 TEST_CASE("experts go through the program: quantize, eval, generate, inspect") {
     if (gptq_test::skipped()) return;
     const folders f;
@@ -185,7 +203,7 @@ TEST_CASE("experts go through the program: quantize, eval, generate, inspect") {
     const double float_perplexity = perplexity(f.source);
     for (const std::vector<std::string>& more : {std::vector<std::string>{}, {"--best"}}) {
         const fs::path out = f.temporary.path() / ("out" + std::to_string(more.size()));
-        std::vector<std::string> arguments = {"quantize", f.source.string(), out.string(), "--data",
+        std::vector<std::string> arguments = {"quantize", f.source.string(), out.string(), "--calib",
                                               text,       "--nsamples",      "8",          "--seqlen",
                                               "64",       "--group-size",    "32"};
         arguments.insert(arguments.end(), more.begin(), more.end());

@@ -36,9 +36,10 @@ model::token_windows some_windows(std::size_t count, std::size_t length) {
 
 model::quantize_model_options options_for(int bits, gptq::order_kind order) {
     model::quantize_model_options options;
-    options.config.bits = bits;
-    options.config.group_size = 32;
-    options.config.set_order(order);
+    options.config.settings = gptq::settings::paper(bits);
+    options.config.settings.sym = true;
+    options.config.settings.group_size = 32;
+    options.config.settings.order = order;
     return options;
 }
 
@@ -134,15 +135,18 @@ TEST_CASE("the records hold the errors of the stored layers") {
     CHECK(model::quant_log(model::read_quant_log(f.out / "quant_log.csv")) == model::quant_log(result.modules));
 }
 
-TEST_CASE("a damping chosen by the layers is recorded, and the configuration stays as other readers know it") {
+TEST_CASE("a damping chosen by the layers is recorded, and the description names no number that was not used") {
     const folders f;
     const io::model_folder source(f.source);
     const auto windows = some_windows(8, 64);
     auto options = options_for(4, gptq::order_kind::act);
-    options.quality.choose_damping = true;
+    options.config.settings.damp_percent = std::nullopt;
     const auto result = model::quantize_model(source, f.out, windows, options);
     CHECK(result.warnings.empty());
-    CHECK(io::quantization_config::parse(io::model_folder(f.out))->damp_percent == 0.01);
+    const auto description = nlohmann::json::parse(gptq_test::read_file(f.out / "quantize_config.json"));
+    CHECK_FALSE(description.contains("damp_percent"));
+    CHECK(description["meta"]["made_with"]["settings"]["damping"] == "auto");
+    CHECK(io::quantization_config::parse(io::model_folder(f.out))->settings == options.config.settings);
     auto record = result.modules.begin();
     walk(io::model_folder(f.out), windows,
          [&](model::stage_modules<model::linear>& stage, gptq::matrix_view<const float> inputs) {
@@ -172,9 +176,9 @@ TEST_CASE("corrected for drift, the model's outputs come closer to the float mod
         return hidden.states;
     };
     const auto wanted = final_states(source);
-    const auto squared_distance = [&](const std::filesystem::path& out, const model::quality_options& quality) {
-        auto options = options_for(2, gptq::order_kind::group_aware);
-        options.quality = quality;
+    const auto squared_distance = [&](const std::filesystem::path& out, const gptq::quantize_settings& settings) {
+        model::quantize_model_options options;
+        options.config.settings = settings;
         const auto result = model::quantize_model(source, out, windows, options);
         CHECK(result.warnings.empty());
         for (const auto& record : result.modules) {
@@ -182,7 +186,7 @@ TEST_CASE("corrected for drift, the model's outputs come closer to the float mod
                 record.layer == 0 && record.module.starts_with("self_attn") && !record.module.ends_with("o_proj");
             CHECK(record.drift_share >= 0.0);
             CHECK(record.drift_share <= 1.0);
-            if (!quality.correct_drift || first_input) CHECK(record.drift_share == 0.0);
+            if (!settings.correct_drift || first_input) CHECK(record.drift_share == 0.0);
         }
         const auto got = final_states(io::model_folder(out));
         double sum = 0.0;
@@ -192,16 +196,21 @@ TEST_CASE("corrected for drift, the model's outputs come closer to the float mod
         }
         return sum;
     };
-    const double plain = squared_distance(f.out, {});
-    CHECK(squared_distance(f.out.string() + "-drift", {.correct_drift = true}) < 0.95 * plain);
-    CHECK(squared_distance(f.out.string() + "-best", model::quality_options::best(2)) < 0.95 * plain);
+    auto settings = options_for(2, gptq::order_kind::group_aware).config.settings;
+    const double plain = squared_distance(f.out, settings);
+    settings.correct_drift = true;
+    CHECK(squared_distance(f.out.string() + "-drift", settings) < 0.95 * plain);
+    settings = gptq::settings::best(2);
+    settings.group_size = 32;
+    CHECK(squared_distance(f.out.string() + "-best", settings) < 0.95 * plain);
 }
 
 TEST_CASE("round-to-nearest does not depend on the calibration text") {
     const folders f;
     const io::model_folder source(f.source);
     auto options = options_for(4, gptq::order_kind::natural);
-    options.method = model::quantize_method::round_to_nearest;
+    options.config.settings = gptq::settings::nearest();
+    options.config.settings.group_size = 32;
     model::quantize_model(source, f.out, some_windows(2, 64), options);
     const io::model_folder out(f.out);
     const auto stored = io::read_quantized(out, options.config, "model.layers.1.mlp.down_proj");
@@ -240,7 +249,7 @@ TEST_CASE("whatever did not go as asked is recorded") {
     const io::model_folder source(f.source);
     auto options = options_for(4, gptq::order_kind::natural);
     // 16 tokens cannot make a positive definite Hessian of 64 inputs, and there is next to no damping.
-    options.config.damp_percent = 0.0;
+    options.config.settings.damp_percent = 0.0;
     const auto result = model::quantize_model(source, f.out, some_windows(1, 16), options);
     REQUIRE(result.warnings.size() >= 2);
     CHECK(gptq_test::mentions(result.warnings[0], "16 tokens", "128 inputs"));

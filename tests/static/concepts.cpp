@@ -19,7 +19,9 @@
 #include <gptq/matrix_view.hpp>
 #include <gptq/observer.hpp>
 #include <gptq/orders.hpp>
+#include <gptq/prune.hpp>
 #include <gptq/reference_backend.hpp>
+#include <gptq/round_to_grid.hpp>
 #include <gptq/scheme.hpp>
 
 namespace gptq_test {
@@ -131,6 +133,15 @@ static_assert(none_of_first<7>([]<int I> { return gptq::FactorPath<toy_path<I>, 
 static_assert(!gptq::FactorPath<toy_path<nothing>, toy_backend<7>>, "a path needs a whole backend");
 static_assert(gptq::FactorPath<gptq::inverse_free_path, gptq::reference_backend> &&
               gptq::FactorPath<gptq::paper_path, gptq::reference_backend>);
+
+// ---------------------------------------------------------------------------------------------------------- BlockRule
+struct toy_rule {
+    void operator()(const gptq::column_block&) const;
+};
+static_assert(gptq::BlockRule<toy_rule> && !gptq::BlockRule<gptq::no_observer>);
+static_assert(gptq::BlockRule<gptq::prune_columns<gptq::reference_backend>> &&
+              gptq::BlockRule<gptq::round_to_grid<4, gptq::symmetric, gptq::reference_backend, gptq::paper_path>> &&
+              gptq::BlockRule<gptq::prune_and_round<4, gptq::symmetric, gptq::reference_backend, gptq::paper_path>>);
 
 // --------------------------------------------------------------------------------------------------------- PackLayout
 template <int Missing>

@@ -237,8 +237,8 @@ TEST_CASE("an adapter runs on codes", "[adapter]") {
     folders f;
     const changes layers = some_changes(3);
     model::quantize_model_options options;
-    options.method = model::quantize_method::round_to_nearest;
-    options.config.group_size = 32;
+    options.config.settings = gptq::settings::nearest();
+    options.config.settings.group_size = 32;
     const auto quantized = f.dir.path() / "quantized";
     model::quantize_model(io::model_folder(f.base), quantized, {some_tokens(64), 64}, options);
     write_adapter(f.adapter, layers);

@@ -4,6 +4,7 @@
 #include <gptq/model/weights.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <string>
 #include <string_view>
@@ -52,9 +53,11 @@ TEST_CASE("every architecture of the table has defaults that work", "[architectu
         CHECK(c.kv_heads == 2);
         CHECK(c.head_dim == (a.default_head_dim != 0 ? a.default_head_dim : 8));
         CHECK(c.windows.size() == 4);
-        CHECK(c.tied_embeddings == (a.model_type == "gemma3_text" || a.model_type == "opt"));
-        CHECK(c.qkv_bias == (a.model_type == "qwen2" || a.model_type == "qwen2_moe" || a.model_type == "opt"));
-        const std::vector<std::string_view> coarse{"opt", "phi3", "mixtral", "olmoe"};
+        CHECK(c.tied_embeddings ==
+              (a.model_type == "gemma3_text" || a.model_type == "smollm3" || a.model_type == "opt"));
+        CHECK(c.qkv_bias == (a.model_type == "qwen2" || a.model_type == "qwen2_moe" || a.model_type == "phi" ||
+                             a.model_type == "opt"));
+        const std::vector<std::string_view> coarse{"opt", "phi3", "phi", "olmo2", "mixtral", "olmoe"};
         CHECK(c.norm_eps == (std::ranges::count(coarse, a.model_type) != 0 ? 1e-5 : 1e-6));
         CHECK(c.block_prefix(3) == (a.model_type == "opt" ? "model.decoder.layers.3." : "model.layers.3."));
     }
@@ -140,7 +143,7 @@ TEST_CASE("architectures and settings that are not known are refused by name", "
     CHECK(mentions(refusal(minimal("mamba")), "mamba", "llama", "gemma3_text"));
     CHECK(mentions(refusal(with(minimal("llama"), {{"architectures", {"LlamaForSequenceClassification"}}})),
                    "LlamaForSequenceClassification", "LlamaForCausalLM"));
-    for (const char* type : {"dynamic", "yarn", "longrope"}) {
+    for (const char* type : {"dynamic", "longrope"}) {
         const json j = with(minimal("llama"), {{"rope_scaling", {{"type", type}, {"factor", 2.0}}}});
         CHECK_THROWS_AS(parse_model_config(j), gptq::unsupported_error);
         CHECK(mentions(refusal(j), "rope_scaling", type, "llama3"));
@@ -183,6 +186,80 @@ TEST_CASE("values that make no sense are refused, naming the key", "[architectur
     CHECK(mentions(refusal(with(llama, {{"architectures", "x"}})), "architectures"));
     CHECK(mentions(refusal(with(minimal("gemma3_text"), {{"layer_types", {"full_attention"}}})), "layer_types", "4"));
     CHECK(mentions(refusal(with(llama, {{"hidden_act", std::string(5000, 'x')}})).substr(0, 40), "hidden_act"));
+}
+
+TEST_CASE("experts are counted by either key, and blocks without them listed", "[architecture]") {
+    const json qwen = with(minimal("qwen2_moe"), {{"moe_intermediate_size", 24}});
+    const auto usual = parse_model_config(qwen);
+    CHECK(usual.experts == 60);
+    CHECK(usual.experts_per_token == 4);
+    CHECK(usual.expert_size == 24);
+    CHECK(usual.shared_expert_size == 5632);
+    CHECK(!usual.renormalizes_shares);
+    CHECK(usual.expert_blocks == std::vector<bool>{true, true, true, true});
+    CHECK(parse_model_config(with(qwen, {{"num_experts", 8}})).experts == 8);
+    CHECK(parse_model_config(with(qwen, {{"num_local_experts", 8}})).experts == 8);
+    CHECK(parse_model_config(with(qwen, {{"decoder_sparse_step", 2}, {"mlp_only_layers", {3, 9}}})).expert_blocks ==
+          std::vector<bool>{false, true, false, false});
+    CHECK(parse_model_config(minimal("mixtral")).renormalizes_shares);
+    CHECK(parse_model_config(minimal("mixtral")).expert_size == 96);
+    CHECK(parse_model_config(minimal("llama")).experts == 0);
+    CHECK(!parse_model_config(minimal("llama")).has_experts(0));
+
+    CHECK(mentions(refusal(with(qwen, {{"num_experts_per_tok", 61}})), "num_experts_per_tok", "60"));
+    CHECK(mentions(refusal(with(qwen, {{"num_experts", 0}})), "num_experts"));
+    for (const json& list : {json(3), json("1"), json({1.5}), json({-1}), json({json::array()})})
+        CHECK(mentions(refusal(with(qwen, {{"mlp_only_layers", list}})), "mlp_only_layers"));
+    CHECK(mentions(refusal(with(qwen, {{"use_sliding_window", true}})), "use_sliding_window"));
+    CHECK(mentions(refusal(with(minimal("olmoe"), {{"clip_qkv", 8.0}})), "clip_qkv"));
+}
+
+TEST_CASE("heads rotate in part where the architecture knows of it, and some blocks not at all", "[architecture]") {
+    CHECK(parse_model_config(minimal("llama")).rotary_features == 8);
+    CHECK(parse_model_config(minimal("phi")).rotary_features == 4);
+    CHECK(parse_model_config(with(minimal("phi"), {{"partial_rotary_factor", 0.25}})).rotary_features == 2);
+    const json inside = {{"rope_parameters", {{"rope_type", "default"}, {"partial_rotary_factor", 0.75}}}};
+    CHECK(parse_model_config(with(minimal("phi3"), inside)).rotary_features == 6);
+    CHECK(mentions(refusal(with(minimal("llama"), inside)), "partial_rotary_factor"));
+    for (const double share : {0.1, 0.4, 1.5})
+        CHECK(mentions(refusal(with(minimal("phi"), {{"partial_rotary_factor", share}})), "partial_rotary_factor"));
+
+    const auto rotated = [](const json& j) {
+        const auto c = parse_model_config(j);
+        std::vector<bool> found;
+        for (std::size_t i = 0; i < c.blocks; ++i) found.push_back(c.rotates(i));
+        return found;
+    };
+    CHECK(rotated(minimal("smollm3")) == std::vector<bool>{true, true, true, false});
+    CHECK(rotated(with(minimal("smollm3"), {{"no_rope_layers", {0, 1, 0, 1}}})) ==
+          std::vector<bool>{false, true, false, true});
+    CHECK(mentions(refusal(with(minimal("smollm3"), {{"no_rope_layers", {0, 1}}})), "no_rope_layers", "4"));
+    CHECK(rotated(minimal("opt")) == std::vector<bool>(4, false));
+}
+
+TEST_CASE("yarn slows down the slow pairs and leaves the fast ones", "[architecture]") {
+    const auto config = [](const json& more) {
+        return parse_model_config(
+            with(minimal("llama"),
+                 {{"rope_scaling",
+                   with({{"rope_type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 4096}}, more)}}));
+    };
+    const rope_settings yarn = config(json::object()).rope;
+    CHECK(yarn.attention_factor == Approx(0.1 * std::log(4.0) + 1.0));
+    CHECK(config({{"attention_factor", 0.5}}).rope.attention_factor == 0.5);
+    CHECK(config({{"mscale", 0.7}, {"mscale_all_dim", 0.7}}).rope.attention_factor == Approx(1.0));
+    const auto before = rope_frequencies({.theta = yarn.theta}, 128), after = rope_frequencies(yarn, 128);
+    int between = 0;
+    for (std::size_t i = 0; i < before.size(); ++i) {
+        // Limits are rounded to whole pairs outward, so nothing is said of what is close to them.
+        const double turns = 4096.0 * double{before[i]} / 6.283185307;
+        if (turns > 40.0) CHECK(after[i] == before[i]);
+        if (turns < 0.8) CHECK(after[i] == Approx(before[i] / 4.0f));
+        between += after[i] < before[i] && after[i] > 1.001f * before[i] / 4.0f ? 1 : 0;
+    }
+    CHECK(between > 5);
+    CHECK_THROWS_AS(config({{"beta_fast", 1.0}, {"beta_slow", 2.0}}), gptq::format_error);
+    CHECK_THROWS_AS(config({{"rope_theta", 1.0}}), gptq::format_error);
 }
 
 TEST_CASE("tensors that do not fit the configuration are named", "[architecture]") {

@@ -539,9 +539,9 @@ gptq::quantized_layer random_layer(int bits, bool sym, std::size_t N, std::size_
 io::quantization_config config_for(io::checkpoint_format format, const gptq::quantized_layer& layer) {
     io::quantization_config config;
     config.format = format;
-    config.bits = layer.bits;
-    config.group_size = static_cast<int>(layer.group_features);
-    config.sym = layer.sym;
+    config.settings.bits = layer.bits;
+    config.settings.group_size = static_cast<int>(layer.group_features);
+    config.settings.sym = layer.sym;
     return config;
 }
 
@@ -629,7 +629,7 @@ TEST_CASE("layers survive writing and reading in every format", "[quantized]") {
                         const auto layer = random_layer(bits, sym, 96, 160, group, permuted, lowest_zero, seed++);
                         const temp_dir dir;
                         io::folder_writer writer(dir.path() / "out");
-                        io::write_quantized(writer, format, "a.b", layer);
+                        io::write_quantized(writer.sink(), format, "a.b", layer);
                         writer.write_text("config.json", "{}");
                         writer.finish();
                         const io::model_folder model(dir.path() / "out");
@@ -644,7 +644,7 @@ TEST_CASE("the tensors have the names, types and shapes of the formats", "[quant
     const temp_dir dir;
     const auto written = [&](io::checkpoint_format format, const gptq::quantized_layer& q, const char* out) {
         io::folder_writer writer(dir.path() / out);
-        io::write_quantized(writer, format, "m", q);
+        io::write_quantized(writer.sink(), format, "m", q);
         writer.write_text("config.json", "{}");
         writer.finish();
         const io::model_folder model(dir.path() / out);
@@ -678,14 +678,19 @@ TEST_CASE("what a format cannot hold is refused, naming the module", "[quantized
     const temp_dir dir;
     io::folder_writer writer(dir.path() / "out");
     const auto write = [&](io::checkpoint_format format, const gptq::quantized_layer& layer) {
-        return [&writer, format, &layer] { io::write_quantized(writer, format, "a.b", layer); };
+        return [&writer, format, &layer] { io::write_quantized(writer.sink(), format, "a.b", layer); };
     };
     const auto odd = random_layer(4, true, 33, 64, 32, false, 1, 1);
     auto zero = random_layer(4, false, 32, 64, 32, false, 1, 1);
     zero.zeros(3, 1) = 0;
     const auto six = random_layer(6, true, 32, 64, 32, false, 1, 1),
                three = random_layer(3, true, 32, 64, 32, false, 1, 1);
+    auto book = random_layer(4, false, 32, 64, 32, false, 1, 1);
+    book.levels.assign(16, 0.5f);
     using io::checkpoint_format;
+    for (const auto format :
+         {checkpoint_format::gptq, checkpoint_format::gptq_v2, checkpoint_format::compressed_tensors})
+        CHECK(contains(message_of<gptq::unsupported_error>(write(format, book)), "module a.b"));
     CHECK(contains(message_of<gptq::shape_error>(write(checkpoint_format::gptq, odd)), "module a.b"));
     CHECK(contains(message_of<gptq::format_error>(write(checkpoint_format::gptq, zero)), "module a.b"));
     CHECK(contains(message_of<gptq::unsupported_error>(write(checkpoint_format::gptq_v2, six)), "module a.b"));
@@ -729,7 +734,7 @@ struct gptq_files {
 
 io::quantization_config four_bits_by_32() {
     io::quantization_config config;
-    config.group_size = 32;
+    config.settings.group_size = 32;
     return config;
 }
 
@@ -770,9 +775,9 @@ TEST_CASE("files of other writers: scales of any float type, g_idx left out or c
         files.tensors.erase("m.g_idx");
         check_equal(files.read(config), plain);
         auto act = config;
-        act.set_order(gptq::order_kind::act);
+        act.settings.order = gptq::order_kind::act;
         CHECK(contains(files.refusal<gptq::format_error>(act), "\"m.g_idx\": is missing"));
-        act.set_order(gptq::order_kind::act_static);
+        act.settings.order = gptq::order_kind::act_static;
         check_equal(files.read(act), plain);
     }
     SECTION("g_idx from the end") {
@@ -790,8 +795,8 @@ TEST_CASE("files of other writers: scales of any float type, g_idx left out or c
     }
     SECTION("settings of this module from a rule") {
         auto other = config;
-        other.bits = 8;
-        other.group_size = 128;
+        other.settings.bits = 8;
+        other.settings.group_size = 128;
         other.dynamic = io::dynamic_rules({{"m$", {{"bits", 4}, {"group_size", 32}}}}, "test");
         check_equal(files.read(other), plain);
     }
@@ -813,16 +818,16 @@ TEST_CASE("quantized tensors that lie are refused, naming the tensor", "[quantiz
     }
     SECTION("shapes that contradict the config") {
         auto other = config;
-        other.bits = 2;
+        other.settings.bits = 2;
         CHECK(contains(files.refusal<shape_error>(other), "\"m.qzeros\": has the shape [2, 4], but [4, 2] is needed"));
-        other.bits = 3;
+        other.settings.bits = 3;
         CHECK(contains(files.refusal<shape_error>(other), "no multiple of its 3 bits"));
-        other.bits = 8;
+        other.settings.bits = 8;
         CHECK(contains(files.refusal<shape_error>(other), "\"m."));
         other = config;
-        other.group_size = 64;
+        other.settings.group_size = 64;
         CHECK(contains(files.refusal<shape_error>(other), "\"m.qzeros\": has the shape [2, 4], but [1, 4] is needed"));
-        other.bits = 5;
+        other.settings.bits = 5;
         CHECK(contains(files.refusal<gptq::unsupported_error>(other), "\"m\": 5 bits"));
         other = config;
         other.dynamic = io::dynamic_rules({{"-:m", nullptr}}, "test");
@@ -875,7 +880,7 @@ TEST_CASE("weight_shape of compressed-tensors is checked", "[quantized]") {
     const auto with_shape = [&](const std::vector<std::int64_t>& shape) {
         const temp_dir dir;
         io::folder_writer good(dir.path() / "good");
-        io::write_quantized(good, io::checkpoint_format::compressed_tensors, "m", layer);
+        io::write_quantized(good.sink(), io::checkpoint_format::compressed_tensors, "m", layer);
         good.write_text("config.json", "{}");
         good.finish();
         const io::model_folder source(dir.path() / "good");
@@ -889,7 +894,7 @@ TEST_CASE("weight_shape of compressed-tensors is checked", "[quantized]") {
         bad.write_text("config.json", "{}");
         bad.finish();
         auto config = config_for(io::checkpoint_format::compressed_tensors, layer);
-        config.group_size = -1;
+        config.settings.group_size = -1;
         return io::read_quantized(io::model_folder(dir.path() / "bad"), config, "m");
     };
     CHECK(with_shape({8, 20}).in_features() == 20);
@@ -948,7 +953,7 @@ TEST_CASE("checkpoints that GPTQModel wrote decode as a bit-by-bit reader says",
             REQUIRE(io::is_quantized(model, module));
             const auto q = io::read_quantized(model, *config, module);
             CHECK(q.sym);
-            const auto bits = static_cast<std::size_t>(config->bits);
+            const auto bits = static_cast<std::size_t>(config->settings.bits);
             std::size_t wrong = 0;
             for (std::size_t n = 0; n < q.out_features(); ++n)
                 for (std::size_t k = 0; k < q.in_features(); ++k)

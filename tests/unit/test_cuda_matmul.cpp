@@ -125,6 +125,9 @@ TEST_CASE("what does not fit is refused") {
     CHECK_THROWS_AS(gptq::prepare(t, host_executed_backend{}), gptq::shape_error);
     q.g_idx(3) = 2;
     CHECK_THROWS_AS(gptq::prepare(q, host_executed_backend{}), gptq::shape_error);
+    q.g_idx(3) = 0;
+    q.levels.assign(16, 0.5f);
+    CHECK_THROWS_AS(gptq::prepare(q, host_executed_backend{}), gptq::unsupported_error);
     q.bits = 5;
     CHECK_THROWS_AS(gptq::prepare(q, host_executed_backend{}), gptq::unsupported_error);
 }

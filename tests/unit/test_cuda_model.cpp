@@ -11,10 +11,12 @@
 
 #include <gptq/backends/cuda/host_executed_backend.hpp>
 #include <gptq/backends/cuda/model_backend.hpp>
+#include <gptq/io/quantized_tensors.hpp>
 #include <gptq/model/decoder.hpp>
 #include <gptq/model/generate.hpp>
 #include <gptq/model/model_quantizer.hpp>
 #include <gptq/model/perplexity.hpp>
+#include <gptq/model/quantize_model.hpp>
 
 #include "program/tiny_model.hpp"
 #include "support/catch.hpp"
@@ -97,10 +99,8 @@ struct quantized_models {
         std::mt19937 random(5);
         for (std::size_t i = 0; i < 16 * windows.length; ++i)
             windows.tokens.push_back(static_cast<std::int32_t>(random() % 256));
-        options.config.bits = 4;
-        options.config.group_size = 32;
-        options.config.set_order(gptq::order_kind::group_aware);
-        options.quality.search_by_loss = true;
+        options.config.settings.group_size = 32;
+        options.config.settings.damp_percent = 0.01;
     }
 
     /// The sum of the modules' errors.
@@ -142,7 +142,7 @@ TEST_CASE("a model quantized in float has the CPU's codes, one quantized in half
     // Inputs in half: a code that falls to the other side moves those after it in its row.
     CHECK(models("half", host_model<gptq::half>(host_machine(), held_form::dense)) == Approx(error).epsilon(0.01));
     // Sums for drift are taken in another order, and their differences are small ones of large numbers.
-    models.options.quality = model::quality_options::best(4);
+    models.options.config.settings.correct_drift = true;
     const double best = models("cpu-best");
     CHECK(models("gpu-best", host_model<float>(host_machine(), held_form::dense)) == Approx(best).epsilon(0.01));
 }

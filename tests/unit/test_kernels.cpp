@@ -81,12 +81,14 @@ expectation expect(const gptq::quantized_layer& q, gptq::matrix_view<const float
     const std::size_t N = q.out_features();
     expectation e{gptq::matrix<double>(X.rows, N), gptq::matrix<double>(X.rows, N)};
     gptq::reference_matmul<A>(q.view(), X, e.outputs.view());
+    const auto levels = gptq::level_table(q.levels);
     for (std::size_t t = 0; t < X.rows; ++t)
         for (std::size_t n = 0; n < N; ++n) {
             double sum = 1e-30;
             for (std::size_t k = 0; k < X.cols; ++k) {
                 const auto g = static_cast<std::size_t>(q.g_idx(k));
-                sum += std::fabs(double{X(t, k)} * double{q.scales(n, g)}) * (q.codes(n, k) + q.zeros(n, g));
+                const double steps = std::fabs(double{levels[q.codes(n, k)]}) + q.zeros(n, g);
+                sum += std::fabs(double{X(t, k)} * double{q.scales(n, g)}) * steps;
             }
             e.unit(t, n) = sum * 0x1p-24;
         }
@@ -160,6 +162,65 @@ TEST_CASE("products with 8-bit inputs, all bits, groups and orders, on every ins
     check_all_shapes<gptq::activation::int8>();
 }
 
+namespace {
+
+/// Levels of any value, whole ones that a byte holds, and whole ones that no byte holds.
+enum class kind { any, whole, wide };
+
+void add_levels(gptq::quantized_layer& q, kind of, std::mt19937& random) {
+    std::normal_distribution<float> normal;
+    q.levels.resize(std::size_t{1} << q.bits);
+    for (float& level : q.levels) {
+        const auto whole = static_cast<float>(static_cast<int>(random() % 128)) - 60.0f;
+        level = of == kind::any ? normal(random) : of == kind::whole ? 0.25f * whole : 1000.0f * whole;
+    }
+    q.levels[1] = of == kind::wide ? 1.0f : q.levels[1];
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("levels of every kind, all bits and orders, on every instruction set", "", gptq::activation::exact,
+                   gptq::activation::int16, gptq::activation::int8) {
+    std::mt19937 random(31);
+    constexpr std::array<std::size_t, 4> counts = {1, 3, 17, 33};
+    const auto isas = usable_isas();
+    for (const int bits : {2, 3, 4, 5, 6, 7, 8})
+        for (const kind of : {kind::any, kind::whole, kind::wide})
+            for (const bool shuffled : {false, true}) {
+                const std::size_t N = 1 + random() % 70, K = 1 + random() % 300;
+                auto q = make_layer({bits, !shuffled, N, K, std::min(std::size_t{50}, K), shuffled}, random);
+                add_levels(q, of, random);
+                const auto X = make_inputs(33, K, random);
+                check<TestType>(q, X, counts, isas);
+                round_scales(q, random);
+                check<TestType>(q, X, counts, isas);
+            }
+    SUCCEED();
+}
+
+TEMPLATE_TEST_CASE("the largest levels and inputs do not overflow", "", gptq::activation::int16,
+                   gptq::activation::int8) {
+    std::mt19937 random(32);
+    constexpr std::array<std::size_t, 2> counts = {1, 4};
+    auto q = make_layer({4, false, 16, 4096, 4096, false}, random);
+    add_levels(q, kind::whole, random);
+    for (std::size_t c = 0; c < 16; ++c) q.levels[c] = c < 15 ? 0.0f : 127.0f;
+    std::fill(q.codes.begin(), q.codes.end(), std::uint8_t{15});
+    q.zeros.fill(0);
+    for (const float input : {-3.0f, 3.0f}) {
+        gptq::matrix<float> X(4, 4096);
+        std::fill_n(X.data(), 4 * 4096, input);
+        check<TestType>(q, X, counts, usable_isas());
+    }
+}
+
+TEST_CASE("a layer with another number of levels than codes is refused") {
+    std::mt19937 random(33);
+    auto q = make_layer({4, false, 16, 32, 32, false}, random);
+    q.levels.assign(15, 1.0f);
+    CHECK_THROWS_AS(gptq::prepare<gptq::activation::exact>(q), gptq::shape_error);
+}
+
 TEMPLATE_TEST_CASE("any number of rows from 1 to 33, and blocks of rows", "", gptq::activation::exact,
                    gptq::activation::int16, gptq::activation::int8) {
     std::mt19937 random(8);
@@ -222,7 +283,9 @@ TEMPLATE_TEST_CASE("the largest codes and inputs do not overflow", "", gptq::act
 TEMPLATE_TEST_CASE("inputs that are not finite make outputs that are not, and those of their row only", "",
                    gptq::activation::exact, gptq::activation::int16, gptq::activation::int8) {
     std::mt19937 random(11);
-    const auto q = make_layer({4, false, 20, 96, 32, false}, random);
+    auto q = make_layer({4, false, 20, 96, 32, false}, random);
+    const bool levels = GENERATE(false, true);
+    if (levels) add_levels(q, kind::any, random);
     const auto m = gptq::prepare<TestType>(q);
     for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()})
         for (const isa which : usable_isas()) {
@@ -550,9 +613,12 @@ TEST_CASE("without a compiler flag, the best kernels that the processor has are 
     CHECK(best == usable_isas().back());
     namespace kernels = gptq::kernels;
     using kernels::held_as;
-    const auto taken = kernels::find_kernel<held_as::int8, 4>(best).multiply;
-    if (best == isa::avx512_vnni) CHECK(taken == kernels::avx512_vnni::make_kernel<held_as::int8, 4>().multiply);
-    if (best == isa::avx512) CHECK(taken == kernels::avx512::make_kernel<held_as::int8, 4>().multiply);
-    if (best == isa::avx2) CHECK(taken == kernels::avx2::make_kernel<held_as::int8, 4>().multiply);
+    const auto taken = kernels::find_kernel<held_as::int8, 4, kernels::levels_as::codes>(best).multiply;
+    if (best == isa::avx512_vnni)
+        CHECK(taken == kernels::avx512_vnni::make_kernel<held_as::int8, 4, kernels::levels_as::codes>().multiply);
+    if (best == isa::avx512)
+        CHECK(taken == kernels::avx512::make_kernel<held_as::int8, 4, kernels::levels_as::codes>().multiply);
+    if (best == isa::avx2)
+        CHECK(taken == kernels::avx2::make_kernel<held_as::int8, 4, kernels::levels_as::codes>().multiply);
 }
 #endif

@@ -96,9 +96,9 @@ TEST_CASE("weights whose errors overflow are rounded to nearest, and the loss is
 }
 
 TEST_CASE("a singular Hessian: damping grows step by step and is reported") {
-    const auto layer = gptq_test::make_layer(4, 64, 8, 2);  // 8 tokens for 64 features
+    const auto layer = gptq_test::make_layer(4, 64, 8, 2);
     gptq::hessian<float> h(64);
-    h.add(layer.X.view());
+    for (int i = 0; i < 8; ++i) h.add(layer.X.view());  // 64 tokens for 64 features, of which 8 are different
     const auto plain = gptq::quantize<w4>(layer.W.view(), h, {.damp_percent = 0.0});
     CHECK(plain.report.failed_factorizations > 0);
     CHECK(plain.report.damp_percent > 0.0);
@@ -191,19 +191,25 @@ TEST_CASE("a configuration chosen at run time is the scheme of the same name") {
     h.add(layer.X.view());
     using S = gptq::scheme<3, gptq::group_size<32>, gptq::asymmetric, gptq::group_aware_order>;
     const auto expected = gptq::quantize<S>(layer.W.view(), h);
-    const gptq::scheme_config config{
-        .bits = 3, .group_size = 32, .grid = gptq::grid_kind::asym, .order = gptq::order_kind::group_aware};
+    gptq::quantize_settings settings = gptq::settings::paper(3);
+    settings.order = gptq::order_kind::group_aware;
+    settings.group_size = 32;
     std::size_t calls = 0;
-    gptq::visit_scheme(config, [&]<class Chosen>() {
-        ++calls;
-        CHECK(Chosen::bits == 3);
-        if constexpr (std::is_same_v<typename Chosen::grid, gptq::asymmetric> && Chosen::bits == 3 &&
-                      std::is_same_v<typename Chosen::order, gptq::group_aware_order>)
-            CHECK(rows_equal(gptq::quantize<Chosen>(layer.W.view(), h, {.group_size = 32}), expected));
-        else
-            FAIL("the wrong scheme was visited");
+    gptq::visit_bits(settings.bits, [&]<int Bits>() {
+        gptq::visit_grid(settings, gptq::zero_points::from_zero, [&]<class Grid>() {
+            gptq::visit_order(settings.order, [&]<class Order>() {
+                ++calls;
+                using Chosen = gptq::scheme<Bits, gptq::group_size<gptq::dynamic>, Grid, Order>;
+                if constexpr (std::is_same_v<Chosen, gptq::scheme<3, gptq::group_size<gptq::dynamic>, gptq::asymmetric,
+                                                                  gptq::group_aware_order>>)
+                    CHECK(rows_equal(gptq::quantize<Chosen>(layer.W.view(), h, gptq::solver_options(settings)),
+                                     expected));
+                else
+                    FAIL("the wrong scheme was visited");
+            });
+        });
     });
     CHECK(calls == 1);
-    CHECK_THROWS_AS(gptq::visit_scheme({.bits = 9}, []<class>() {}), gptq::unsupported_error);
-    CHECK_THROWS_AS(gptq::visit_scheme({.bits = 1}, []<class>() {}), gptq::unsupported_error);
+    CHECK_THROWS_AS(gptq::visit_bits(9, []<int>() {}), gptq::unsupported_error);
+    CHECK_THROWS_AS(gptq::visit_bits(1, []<int>() {}), gptq::unsupported_error);
 }

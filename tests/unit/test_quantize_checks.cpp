@@ -26,7 +26,7 @@ model::model_config llama_3_8b() {
 
 model::quantization_plan plan_of(const model::model_config& config) {
     model::quantization_plan plan{model::detail::model_stages(config, false), {}};
-    for (model::stage_plan& stage : plan.stages) stage.settings = model::stage_settings{};
+    for (model::stage_plan& stage : plan.stages) stage.settings = gptq::quantize_settings{};
     return plan;
 }
 
@@ -61,9 +61,8 @@ TEST_CASE("the memory of a run is known before it", "[checks]") {
 
 TEST_CASE("scales at the limits of halves", "[checks]") {
     model::module_plan module{"model.layers.0.mlp.up_proj", "mlp.up_proj", 2, 4};
-    model::stage_settings settings;
-    settings.scheme.bits = 4;
-    settings.scheme.grid = gptq::grid_kind::sym;
+    gptq::quantize_settings settings;
+    settings.bits = 4;
     const auto check = [&](float first, float second) {
         auto weight = gptq::make_tensor2<float>(2, 4);
         for (std::size_t i = 0; i < 4; ++i) weight(0, i) = first, weight(1, i) = second;

@@ -42,14 +42,13 @@ TEST_CASE("a config of GPTQModel", "[config]") {
         "meta": {"quantizer": ["gptqmodel:7.7.0"], "damp_percent": 0.05, "static_groups": false,
                  "true_sequential": false, "act_group_aware": true, "mse": 0.0, "gptaq": null}, "sym": false})");
     CHECK(c.format == io::checkpoint_format::gptq_v2);
-    CHECK(c.bits == 3);
-    CHECK(c.group_size == 32);
-    CHECK_FALSE(c.desc_act);
-    CHECK_FALSE(c.sym);
+    CHECK(c.settings.bits == 3);
+    CHECK(c.settings.group_size == 32);
+    CHECK_FALSE(c.settings.sym);
     CHECK(c.lm_head);
-    CHECK(c.damp_percent == 0.05);
+    CHECK(c.settings.damp_percent == 0.05);
     CHECK_FALSE(c.true_sequential);
-    CHECK(c.order() == gptq::order_kind::group_aware);
+    CHECK(c.settings.order == gptq::order_kind::group_aware);
     CHECK(c.quantizer == std::vector<std::string>{"gptqmodel:7.7.0"});
 }
 
@@ -57,30 +56,28 @@ TEST_CASE("a config of AutoGPTQ", "[config]") {
     const auto c = from(R"({"bits": 4, "group_size": -1, "damp_percent": 0.1, "desc_act": true, "static_groups": true,
         "sym": true, "true_sequential": true, "model_name_or_path": null, "model_file_base_name": "gptq_model-4bit--1g"})");
     CHECK(c.format == io::checkpoint_format::gptq);
-    CHECK(c.group_size == -1);
-    CHECK(c.damp_percent == 0.1);
-    CHECK(c.desc_act);
-    CHECK(c.static_groups);
-    CHECK(c.sym);
-    CHECK(c.order() == gptq::order_kind::act_static);
+    CHECK(c.settings.group_size == -1);
+    CHECK(c.settings.damp_percent == 0.1);
+    CHECK(c.settings.sym);
+    CHECK(c.settings.order == gptq::order_kind::act_static);
 }
 
 TEST_CASE("synonyms and defaults", "[config]") {
     for (const char* bits : {"bits", "w_bit", "wbits"})
         for (const char* group : {"group_size", "q_group_size"}) {
             const auto c = from(std::string("{\"") + bits + "\": 8, \"" + group + "\": 64}");
-            CHECK(c.bits == 8);
-            CHECK(c.group_size == 64);
+            CHECK(c.settings.bits == 8);
+            CHECK(c.settings.group_size == 64);
             CHECK(c.format == io::checkpoint_format::gptq);
-            CHECK(c.sym);
-            CHECK_FALSE(c.desc_act);
+            CHECK(c.settings.sym);
+            CHECK(c.settings.order == gptq::order_kind::natural);
             CHECK_FALSE(c.lm_head);
         }
     CHECK(from(R"({"bits": 4, "group_size": 64, "version": "GPTQ_V2"})").format == io::checkpoint_format::gptq_v2);
     CHECK(from(R"({"bits": 4, "group_size": 64, "checkpoint_format": null})").format == io::checkpoint_format::gptq);
-    CHECK_FALSE(from(R"({"bits": 4, "group_size": 64, "zero_point": true})").sym);
-    CHECK(from(R"({"bits": 4, "group_size": 64, "zero_point": false})").sym);
-    CHECK(from(R"({"bits": 4, "group_size": 64, "sym": null})").sym);
+    CHECK_FALSE(from(R"({"bits": 4, "group_size": 64, "zero_point": true})").settings.sym);
+    CHECK(from(R"({"bits": 4, "group_size": 64, "zero_point": false})").settings.sym);
+    CHECK(from(R"({"bits": 4, "group_size": 64, "sym": null})").settings.sym);
 }
 
 TEST_CASE("contradictions, gaps and wrong types are format errors", "[config]") {
@@ -134,20 +131,20 @@ TEST_CASE("where the config is looked for, and in which order", "[config]") {
         return message_of<gptq::format_error>([&] { quantization_config::parse(dir.path()); });
     };
     write_file(dir.path() / "config.json", R"({"quantization_config": )" + with_bits(2) + "}");
-    CHECK(quantization_config::parse(dir.path())->bits == 2);
+    CHECK(quantization_config::parse(dir.path())->settings.bits == 2);
     write_file(dir.path() / "quant_config.json", with_bits(3));
     CHECK(contains(refused(), "bits is 3, but"));
     CHECK(contains(refused(), "says 2"));
     // The first one decides what the other does not say.
     write_file(dir.path() / "quant_config.json", R"({"group_size": 32, "w_bit": 2, "sym": false})");
-    CHECK_FALSE(quantization_config::parse(dir.path())->sym);
+    CHECK_FALSE(quantization_config::parse(dir.path())->settings.sym);
     write_file(dir.path() / "quantize_config.json", R"({"group_size": 32, "bits": 2, "lm_head": true})");
     CHECK(quantization_config::parse(dir.path())->lm_head);
-    CHECK(quantization_config::parse(dir.path())->sym);
+    CHECK(quantization_config::parse(dir.path())->settings.sym);
     std::filesystem::remove(dir.path() / "quantize_config.json");
     std::filesystem::remove(dir.path() / "quant_config.json");
     write_file(dir.path() / "config.json", R"({"compression_config": )" + with_bits(8) + "}");
-    CHECK(quantization_config::parse(dir.path())->bits == 8);
+    CHECK(quantization_config::parse(dir.path())->settings.bits == 8);
     write_file(dir.path() / "quantize_config.json", "{\"bits\": 8");
     const auto message = message_of<gptq::format_error>([&] { quantization_config::parse(dir.path()); });
     CHECK(contains(message, (dir.path() / "quantize_config.json").string()));
@@ -158,7 +155,7 @@ TEST_CASE("a config of AutoRound for the tensors of gptq", "[config]") {
         "group_size": 128, "sym": true, "data_type": "int", "block_name_to_quantize": "model.layers",
         "autoround_version": "0.9", "extra_config": {"model.layers.0.mlp.down_proj": {"bits": 8},
                                                       "lm_head": {"bits": 16, "data_type": "float"}}})");
-    CHECK(c.bits == 4);
+    CHECK(c.settings.bits == 4);
     CHECK(c.settings_of("model.layers.0.mlp.down_proj")->bits == 8);
     CHECK(c.settings_of("model.layers.0.mlp.down_proj")->group_size == 128);
     CHECK(c.settings_of("model.layers.1.mlp.down_proj")->bits == 4);
@@ -171,9 +168,9 @@ TEST_CASE("a config of Optimum", "[config]") {
         "damp_percent": 0.1, "dataset": "c4", "desc_act": false, "group_size": 128, "modules_in_block_to_quantize": null,
         "pad_token_id": null, "quant_method": "gptq", "sym": true, "tokenizer": null, "true_sequential": true,
         "use_cuda_fp16": false, "backend": "auto", "meta": {"quantizer": ["optimum:1.23.3"]}})");
-    CHECK(c.bits == 4);
-    CHECK(c.group_size == 128);
-    CHECK(c.damp_percent == 0.1);
+    CHECK(c.settings.bits == 4);
+    CHECK(c.settings.group_size == 128);
+    CHECK(c.settings.damp_percent == 0.1);
 }
 
 TEST_CASE("settings in rules that nobody knows: refused in a user's file, kept in a checkpoint", "[config]") {
@@ -263,7 +260,7 @@ TEST_CASE("settings of a module", "[config]") {
     CHECK_FALSE(c.settings_of("a"));
     CHECK_FALSE(c.settings_of("a.b"));
     CHECK(c.settings_of("d")->bits == 4);
-    CHECK(c.settings_of("e")->desc_act);
+    CHECK(c.settings_of("e")->order == gptq::order_kind::act);
     const auto d = from(R"({"bits": 4, "group_size": 64, "dynamic": {"a\\.b": {"bits": 8, "group_size": -1}}})");
     CHECK(d.settings_of("a.b")->bits == 8);
     CHECK(d.settings_of("a.b")->group_size == -1);
@@ -272,12 +269,12 @@ TEST_CASE("settings of a module", "[config]") {
 
 TEST_CASE("what is written for gptq has the fields that readers need", "[config]") {
     quantization_config c;
-    c.bits = 3;
-    c.group_size = -1;
-    c.sym = false;
+    c.settings.bits = 3;
+    c.settings.group_size = -1;
+    c.settings.sym = false;
     c.format = io::checkpoint_format::gptq_v2;
-    c.damp_percent = 0.01;
-    c.set_order(gptq::order_kind::act);
+    c.settings.damp_percent = 0.01;
+    c.settings.order = gptq::order_kind::act;
     c.dynamic = rules_from(R"({"z.*": {"bits": 8}, "a": {"bits": 4, "mse": 2.4}, "-:b": {}})");
     const auto object = c.to_json();
     const std::string expected = R"({"bits":3,"group_size":-1,"desc_act":true,"sym":false,"lm_head":false,)"
@@ -296,12 +293,12 @@ TEST_CASE("every order survives writing and reading", "[config]") {
         for (const auto order : {gptq::order_kind::natural, gptq::order_kind::act, gptq::order_kind::act_static}) {
             quantization_config c;
             c.format = format;
-            c.set_order(order);
-            CHECK(quantization_config::from_json(c.to_json(), "test").order() == order);
+            c.settings.order = order;
+            CHECK(quantization_config::from_json(c.to_json(), "test").settings.order == order);
         }
     quantization_config c;
-    c.set_order(gptq::order_kind::group_aware);
-    CHECK(quantization_config::from_json(c.to_json(), "test").order() == gptq::order_kind::group_aware);
+    c.settings.order = gptq::order_kind::group_aware;
+    CHECK(quantization_config::from_json(c.to_json(), "test").settings.order == gptq::order_kind::group_aware);
 }
 
 TEST_CASE("a config of compressed-tensors", "[config]") {
@@ -315,15 +312,15 @@ TEST_CASE("a config of compressed-tensors", "[config]") {
             "weights": {"num_bits": 8, "type": "int", "symmetric": true, "strategy": "channel", "group_size": null}}},
         "ignore": ["lm_head", "re:.*\\.3\\..*", "model.a+b"]})");
     CHECK(c.format == io::checkpoint_format::compressed_tensors);
-    CHECK(c.bits == 4);
-    CHECK(c.group_size == 128);
-    CHECK_FALSE(c.sym);
-    CHECK(c.order() == gptq::order_kind::act);
+    CHECK(c.settings.bits == 4);
+    CHECK(c.settings.group_size == 128);
+    CHECK_FALSE(c.settings.sym);
+    CHECK(c.settings.order == gptq::order_kind::act);
     CHECK_FALSE(c.lm_head);
     CHECK(c.settings_of("model.layers.0.mlp.down_proj")->bits == 8);
     CHECK(c.settings_of("model.layers.0.mlp.down_proj")->group_size == -1);
     CHECK(c.settings_of("model.layers.0.mlp.down_proj")->sym);
-    CHECK_FALSE(c.settings_of("model.layers.0.mlp.down_proj")->desc_act);
+    CHECK(c.settings_of("model.layers.0.mlp.down_proj")->order == gptq::order_kind::natural);
     CHECK(c.settings_of("model.layers.0.self_attn.o_proj")->bits == 8);
     CHECK(c.settings_of("model.layers.0.self_attn.o_proj2")->bits == 4);  // names are exact
     CHECK_FALSE(c.settings_of("model.layers.3.self_attn.o_proj"));
@@ -335,7 +332,9 @@ TEST_CASE("a config of compressed-tensors", "[config]") {
 TEST_CASE("what is written for compressed-tensors", "[config]") {
     quantization_config c;
     c.format = io::checkpoint_format::compressed_tensors;
-    c.group_size = 64;
+    c.settings = gptq::settings::paper();
+    c.settings.sym = true;
+    c.settings.group_size = 64;
     c.dynamic = rules_from(R"({"a": {"bits": 8, "group_size": -1}, "-:b.*": {}})");
     const auto object = c.to_json();
     CHECK(object["quant_method"] == "compressed-tensors");
@@ -363,7 +362,7 @@ TEST_CASE("compressed-tensors beyond packed integers is refused", "[config]") {
                weights + rest + "}}}";
     };
     const std::string good = R"({"num_bits": 4, "type": "int", "strategy": "group", "group_size": 32})";
-    CHECK(from(group(good)).group_size == 32);
+    CHECK(from(group(good)).settings.group_size == 32);
     using gptq::unsupported_error;
     CHECK(
         contains(refusal<unsupported_error>(group(good, R"(, "input_activations": {"num_bits": 8})")), "activations"));
@@ -389,9 +388,9 @@ TEST_CASE("configs that GPTQModel wrote", "[config]") {
         return;
     }
     const auto peers = *shared / "data" / "peers";
-    CHECK(quantization_config::parse(peers / "gptqmodel-w3g32")->bits == 3);
-    CHECK(quantization_config::parse(peers / "gptqmodel-w8pc")->group_size == -1);
-    CHECK(quantization_config::parse(peers / "gptqmodel-w4g32act")->order() == gptq::order_kind::act);
-    CHECK(quantization_config::parse(peers / "gptqmodel-w4g128")->order() == gptq::order_kind::group_aware);
+    CHECK(quantization_config::parse(peers / "gptqmodel-w3g32")->settings.bits == 3);
+    CHECK(quantization_config::parse(peers / "gptqmodel-w8pc")->settings.group_size == -1);
+    CHECK(quantization_config::parse(peers / "gptqmodel-w4g32act")->settings.order == gptq::order_kind::act);
+    CHECK(quantization_config::parse(peers / "gptqmodel-w4g128")->settings.order == gptq::order_kind::group_aware);
     CHECK_FALSE(quantization_config::parse(*shared / "data" / "stories260K"));
 }

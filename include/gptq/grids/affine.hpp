@@ -10,9 +10,10 @@
 #include <span>
 #include <type_traits>
 
+#include <gptq/compiler.hpp>
 #include <gptq/fold.hpp>
+#include <gptq/grids/half_scale.hpp>
 #include <gptq/grids/params.hpp>
-#include <gptq/half.hpp>
 
 namespace gptq {
 
@@ -22,9 +23,6 @@ namespace detail {
 /// fraction; unlike std::nearbyint, compilers turn it into vector instructions on every target.
 constexpr float round_small(float x) {
     constexpr float shift = 0x1.8p23f;
-#ifdef __FAST_MATH__
-    if (!std::is_constant_evaluated()) return std::nearbyint(x);  // the sum and the difference would cancel
-#endif
     return (x + shift) - shift;
 }
 
@@ -43,7 +41,7 @@ constexpr weight_range range_of(std::span<const float> w) {
 }  // namespace detail
 
 /// Encoding and decoding shared by every grid with a scale and a zero point.
-struct affine_codec {
+struct affine_codec : half_scale {
     static constexpr bool affine = true;
 
     /// The code in [0, 2^Bits) whose value is nearest to x; ties go to the even multiple of the scale.
@@ -62,14 +60,6 @@ struct affine_codec {
     template <int Bits>
     static constexpr float decode(std::uint8_t code, grid_params p) {
         return p.scale * static_cast<float>(static_cast<int>(code) - static_cast<int>(p.zero));
-    }
-
-    /// `scale` as a half can hold it: never 0, and never infinite, whatever the weights were; its sign stays.
-    static constexpr float storable(float scale) {
-        constexpr float smallest = 0x1p-24f;
-        constexpr float largest = 65504.0f;
-        const float sign = scale < 0.0f ? -1.0f : 1.0f;
-        return sign * round_to_half(std::clamp(sign * scale, smallest, largest));
     }
 
  private:
@@ -139,6 +129,15 @@ template <class Grid, int Bits>
 constexpr grid_params shrunk_grid(weight_range range, int i) {
     const float shrink = 1.0f - 0.01f * static_cast<float>(i);
     return Grid::template from_range<Bits>(shrink * range.lo, shrink * range.hi);
+}
+
+/// Whether the mirror image of a grid, that with the negative scale, has other values.
+template <class Grid>
+constexpr bool differs_mirrored() {
+    if constexpr (requires { Grid::lopsided(); })
+        return Grid::lopsided();
+    else
+        return Grid::sym;
 }
 
 constexpr grid_params mirror_image(grid_params p) { return {-p.scale, p.zero}; }
@@ -212,18 +211,18 @@ struct searched : Grid, detail::search_candidates<Grid, false> {
 };
 
 /// Searches the range of `Grid` for the least loss that the solver will see: the sum of costs[k] (w[k] - q[k])^2. Never
-/// a larger one than Grid alone. A symmetric grid has one value more below 0 than above; where that serves a group better
-/// the other way round, its scale is negative. (So are scales of AutoRound, Cheng et al. 2023, and of llama.cpp's Q4_0.)
-/// Cost: 80 roundings a weight, 160 if symmetric.
+/// a larger one than Grid alone. A symmetric grid has one value more below 0 than above, and levels may be others below than above;
+/// where that serves a group better the other way round, its scale is negative. (So are scales of AutoRound, Cheng et al. 2023, and of llama.cpp's Q4_0.)
+/// Cost: 80 roundings a weight, 160 if the two sides differ.
 template <class Grid>
-struct searched_by_loss : Grid, detail::search_candidates<Grid, Grid::sym> {
+struct searched_by_loss : Grid, detail::search_candidates<Grid, detail::differs_mirrored<Grid>()> {
     using searcher = searched_by_loss;
     using penalty_sum = float;
     static constexpr std::size_t chains = 8;
     static constexpr float penalty(float error, float cost) { return cost * error * error; }
 
     /// Whether scales may be negative.
-    static constexpr bool mirrored = Grid::sym;
+    static constexpr bool mirrored = detail::differs_mirrored<Grid>();
     template <int Bits>
     static constexpr grid_params fit(std::span<const float> w, std::span<const float> costs) {
         return search<Bits>(w, [costs](std::size_t k) { return costs[k]; });

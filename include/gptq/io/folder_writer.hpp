@@ -16,6 +16,7 @@
 #include <gptq/io/dtype.hpp>
 #include <gptq/io/file.hpp>
 #include <gptq/io/safetensors.hpp>
+#include <gptq/io/tensor_sink.hpp>
 
 namespace gptq::io {
 
@@ -23,6 +24,15 @@ namespace gptq::io {
 inline constexpr std::size_t default_shard_bytes = 4'000'000'000;
 
 namespace detail {
+
+/// OUT without a separator at its end. Throws io_error for what is no name of a new folder.
+std::filesystem::path new_folder_name(const std::filesystem::path& out);
+
+/// Throws io_error if there is anything of that name.
+void refuse_existing(const std::filesystem::path& out);
+
+/// Waits until the entries of a folder are on the disk.
+void sync_folder(const std::filesystem::path& folder);
 
 /// Longer names and shapes of more dimensions are not written; both are far beyond what any model has.
 inline constexpr std::size_t max_name_bytes = 4096;
@@ -73,11 +83,12 @@ class folder_writer {
     folder_writer(const folder_writer&) = delete;
     folder_writer& operator=(const folder_writer&) = delete;
 
+    /// The same with a temporary folder of that name, in the same file system. Throws io_error if it exists.
+    folder_writer(const std::filesystem::path& out, std::filesystem::path temporary,
+                  std::size_t shard_bytes = default_shard_bytes);
+
     /// Removes the temporary folder unless finish() was called.
     ~folder_writer();
-
-    /// Temporary folders of other runs for the same OUT, sorted: left by one that was killed, unless it still runs.
-    std::vector<std::filesystem::path> leftovers() const;
 
     /// Where the folder will appear.
     const std::filesystem::path& path() const { return out_; }
@@ -86,6 +97,9 @@ class folder_writer {
     /// format_error for a name that was used before or that cannot be written, io_error for a full disk and the like.
     void add_tensor(std::string_view name, dtype type, std::span<const std::size_t> shape,
                     std::span<const std::byte> bytes);
+
+    /// add_tensor() for those who only write tensors. The writer must outlive it.
+    tensor_sink sink();
 
     /// Writes a file directly in the folder. Throws format_error for a name that has a path in it, io_error if the file
     /// exists or cannot be written.
@@ -104,9 +118,8 @@ class folder_writer {
  private:
     enum class state { good, failed, finished };
 
-    static std::filesystem::path without_trailing_separator(const std::filesystem::path& out);
-
-    void create_temporary();
+    /// False if a folder of that name exists.
+    bool create_temporary() const;
 
     /// Runs something that writes; if it throws, the folder can no longer be finished.
     template <class Operation>

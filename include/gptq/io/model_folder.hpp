@@ -32,6 +32,9 @@ class model_folder {
     /// Throws io_error if a file cannot be read, format_error if one is not what it should be: a missing shard, a
     /// tensor that is not in the shard the index names, a shard outside the folder.
     explicit model_folder(const std::filesystem::path& path);
+
+    /// The tensors of one safetensors file, as those of a folder without a config. Throws as safetensors_file.
+    static model_folder of_file(const std::filesystem::path& file);
     model_folder(model_folder&&) = default;
     model_folder& operator=(model_folder&&) = default;
 
@@ -83,6 +86,8 @@ class model_folder {
     std::string describe(std::string_view name) const;
 
  private:
+    model_folder() = default;
+
     /// Throws for a folder without config.json, and for files that are something else under a model's names.
     void refuse_foreign_files() const;
 

@@ -19,7 +19,7 @@
 #include <gptq/io/model_folder.hpp>
 #include <gptq/layouts/compressed_tensors.hpp>
 #include <gptq/layouts/gptq.hpp>
-#include <gptq/scheme.hpp>
+#include <gptq/settings.hpp>
 
 namespace gptq::io {
 
@@ -40,28 +40,27 @@ decltype(auto) visit_layout(checkpoint_format format, F&& f) {
 /// The name in programs and files: "gptq", "gptq_v2", "compressed-tensors".
 std::string format_name(checkpoint_format format);
 
-/// The settings that one module of a checkpoint is quantized with.
-struct module_settings {
-    int bits = 4;
-    int group_size = 128;  ///< -1: one group per row
-    bool sym = true;
-    bool desc_act = false;       ///< groups follow the activation order, so g_idx is needed
-    bool static_groups = false;  ///< ... but not if they are those of the original columns
+/// The text that a model was quantized with, as windows of tokens.
+struct calibration_record {
+    std::size_t windows = 0;
+    std::size_t seqlen = 0;                             ///< tokens a window
+    std::string sampling = {};                          ///< where in the text they are: "spread", "first"; "": unknown
+    std::optional<bool> special_tokens = std::nullopt;  ///< with those that the tokenizer adds; nothing: unknown
+
+    bool operator==(const calibration_record&) const = default;
 };
 
 /// What a checkpoint says about its quantization.
 struct quantization_config {
     checkpoint_format format = checkpoint_format::gptq;
-    int bits = 4;
-    int group_size = 128;  ///< -1: one group per row
-    bool sym = true;
-    bool desc_act = false;
-    bool static_groups = false;
-    bool act_group_aware = false;
+    /// Of modules that no rule changes. Where another program wrote the checkpoint, what its description leaves open is
+    /// as in settings::paper().
+    quantize_settings settings = {};
     bool true_sequential = true;
     bool lm_head = false;  ///< the output layer is quantized too
-    double damp_percent = 0.01;
     dynamic_rules dynamic;
+    /// There where this library wrote the checkpoint; then `settings` are all those that made it.
+    std::optional<calibration_record> calibration = std::nullopt;
     /// Programs that wrote the checkpoint, "name:version"; what to_json() writes is this library's, whatever is here.
     std::vector<std::string> quantizer;
 
@@ -81,15 +80,9 @@ struct quantization_config {
     /// its keys matters where there are dynamic rules: do not convert it to nlohmann::json, which sorts them.
     nlohmann::ordered_json to_json() const;
 
-    /// The order in which the columns were quantized, as far as the settings tell.
-    order_kind order() const;
-
-    /// Sets desc_act, static_groups and act_group_aware to what describes an order.
-    void set_order(order_kind order);
-
     /// The settings of a module after the dynamic rules; nothing if they leave it alone. Throws format_error if a rule
     /// is too costly to match.
-    std::optional<module_settings> settings_of(std::string_view module) const;
+    std::optional<quantize_settings> settings_of(std::string_view module) const;
 };
 
 /// Whether any weights of the folder are stored in another form than float numbers, by whatever method.

@@ -14,6 +14,7 @@
 #include <gptq/io/folder_writer.hpp>
 #include <gptq/io/model_folder.hpp>
 #include <gptq/io/quantization_config.hpp>
+#include <gptq/io/tensor_sink.hpp>
 #include <gptq/xtensor/quantized.hpp>
 
 namespace gptq::io {
@@ -44,9 +45,9 @@ auto naming(const std::string& where, Operation&& operation) {
 /// non_finite_error naming the tensor, and unsupported_error for bits that the format has no layout for.
 quantized_layer read_quantized(const model_folder& folder, const quantization_config& config, std::string_view module);
 
-/// Appends the tensors of a quantized layer under the names of `format`. Throws what pack() throws, naming the module,
-/// and what folder_writer::add_tensor throws.
-void write_quantized(folder_writer& writer, checkpoint_format format, std::string_view module,
+/// Hands the tensors of a quantized layer to `sink` under the names of `format`. Throws what pack() throws, naming the
+/// module, and what the sink throws.
+void write_quantized(const tensor_sink& sink, checkpoint_format format, std::string_view module,
                      const quantized_layer& layer);
 
 /// Writes config.json, which is that of `source` with the description of the quantization in place of any other, and

@@ -41,8 +41,7 @@ struct vec {
     template <int Bits>
     static constexpr std::size_t prefetch_words = 512;
     static constexpr int table_bits = 0;
-    static constexpr int quad_bits =
-        4;  // 32 products of a 4-bit code and a byte fit into 16 bits, two of 8 bits do not
+    static constexpr int largest_quad = 15;  // 32 products of it and a byte fit into 16 bits
 
     static ints load(const std::uint32_t* p) {
         const auto* q = reinterpret_cast<const __m256i*>(p);
@@ -93,6 +92,24 @@ struct vec {
     template <int Bits>
     static floats low_bits_to_floats(ints x) {
         return to_floats(bit_and(x, splat((1u << Bits) - 1u)));
+    }
+    static floats look_up(floats table, ints x) {
+        const auto entries = [&](__m256i at) {
+            const __m256 upper_half = _mm256_castsi256_ps(_mm256_slli_epi32(at, 28));  // by its sign bit
+            return _mm256_blendv_ps(_mm256_permutevar8x32_ps(table.low, at), _mm256_permutevar8x32_ps(table.high, at),
+                                    upper_half);
+        };
+        return {entries(x.low), entries(x.high)};
+    }
+    static floats gather(const float* table, ints x) {
+        return {_mm256_i32gather_ps(table, x.low, 4), _mm256_i32gather_ps(table, x.high, 4)};
+    }
+    static ints load_bytes(const std::uint8_t* p) {
+        const __m256i all = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+        return {all, all};
+    }
+    static ints look_up_bytes(ints table, ints x) {
+        return {_mm256_shuffle_epi8(table.low, x.low), _mm256_shuffle_epi8(table.high, x.high)};
     }
     static ints as_ints(floats x) { return {_mm256_castps_si256(x.low), _mm256_castps_si256(x.high)}; }
     static floats as_floats(ints x) { return {_mm256_castsi256_ps(x.low), _mm256_castsi256_ps(x.high)}; }

@@ -43,8 +43,7 @@ struct vec {
     template <int Bits>
     static constexpr std::size_t prefetch_words = Bits < 4 ? 512 : 0;
     static constexpr int table_bits = 3;
-    static constexpr int quad_bits =
-        4;  // 32 products of a 4-bit code and a byte fit into 16 bits, two of 8 bits do not
+    static constexpr int largest_quad = 15;  // 32 products of it and a byte fit into 16 bits
 
     /// Left to itself, g++ puts additions off until it has no registers left for what is to be added.
     template <class Register>
@@ -99,6 +98,13 @@ struct vec {
                               entry(9), entry(10), entry(11), entry(12), entry(13), entry(14), entry(15));
     }
     static floats look_up(floats table, ints x) { return _mm512_maskz_permutexvar_ps(all, x, table); }
+    static floats gather(const float* table, ints x) {
+        return _mm512_mask_i32gather_ps(_mm512_setzero_ps(), all, x, table, 4);
+    }
+    static ints load_bytes(const std::uint8_t* p) {
+        return _mm512_maskz_broadcast_i32x4(all, _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    }
+    static ints look_up_bytes(ints table, ints x) { return _mm512_shuffle_epi8(table, x); }
     static floats add_entry(floats sum, floats table, ints x) { return at_once(add_floats(sum, look_up(table, x))); }
 
     /// Up to 4 bits are looked up in a table, which takes no mask: the permutation reads the lowest four bits only.

@@ -18,7 +18,7 @@ namespace gptq::kernels::avx512_vnni {
 struct vec : avx512::vec {
     static constexpr std::size_t quad_chains = 2;
     static constexpr std::size_t quad_tile_rows = tile_rows;
-    static constexpr int quad_bits = 8;
+    static constexpr int largest_quad = 255;
     static constexpr bool splits = true;
 
     // Not by intrinsics: g++ 12 copies the sums from register to register, and to memory, around those.

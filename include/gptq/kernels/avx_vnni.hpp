@@ -16,7 +16,7 @@ namespace gptq::kernels::avx_vnni {
 
 struct vec : avx2::vec {
     static constexpr std::size_t quad_chains = 4;
-    static constexpr int quad_bits = 8;
+    static constexpr int largest_quad = 255;
 
     static ints dot_pairs(ints sum, ints a, ints b) {
         return {_mm256_dpwssd_avx_epi32(sum.low, a.low, b.low), _mm256_dpwssd_avx_epi32(sum.high, a.high, b.high)};

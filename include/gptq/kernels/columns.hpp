@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include <gptq/compiler.hpp>
+
 namespace gptq::kernels {
 
 inline constexpr std::size_t tile_lanes = 16;  ///< rows of a tile

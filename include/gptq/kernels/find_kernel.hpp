@@ -26,29 +26,29 @@ inline void require_supported(isa which) {
                                 "; leave the choice to best_isa()");
 }
 
-template <held_as Held, int Bits>
+template <held_as Held, int Bits, levels_as Levels>
 kernel find_kernel(isa which) {
     require_supported(which);
     // Floats gain nothing from dot products of integers: those kernels need not be compiled twice.
-    constexpr bool floats = Held == held_as::floats;
+    constexpr bool floats = Held == held_as::floats || Levels == levels_as::floats;
     if (floats && which == isa::avx_vnni) which = isa::avx2;
     if (floats && which == isa::avx512_vnni) which = isa::avx512;
     switch (which) {
 #if defined(__x86_64__)
-        case isa::avx2: return avx2::make_kernel<Held, Bits>();
+        case isa::avx2: return avx2::make_kernel<Held, Bits, Levels>();
         case isa::avx_vnni:
-            if constexpr (!floats) return avx_vnni::make_kernel<Held, Bits>();
+            if constexpr (!floats) return avx_vnni::make_kernel<Held, Bits, Levels>();
             break;
-        case isa::avx512: return avx512::make_kernel<Held, Bits>();
+        case isa::avx512: return avx512::make_kernel<Held, Bits, Levels>();
         case isa::avx512_vnni:
-            if constexpr (!floats) return avx512_vnni::make_kernel<Held, Bits>();
+            if constexpr (!floats) return avx512_vnni::make_kernel<Held, Bits, Levels>();
             break;
 #elif defined(__aarch64__)
-        case isa::neon: return neon::make_kernel<Held, Bits>();
+        case isa::neon: return neon::make_kernel<Held, Bits, Levels>();
 #endif
         default: break;
     }
-    return portable::make_kernel<Held, Bits>();
+    return portable::make_kernel<Held, Bits, Levels>();
 }
 
 /// take(float_kernels) of `which`, or of the best set below it that has its own.

@@ -41,6 +41,20 @@ constexpr int held_bits(int bits) { return bits <= 4 ? bits : 8; }
 /// What an input is while it is multiplied.
 enum class held_as { floats, int16, int8 };
 
+/// What a code stands for while it is multiplied: itself, as in affine layers, or an entry of a table.
+enum class levels_as { codes, floats, bytes };
+
+/// The levels of a layer that is not affine: as floats or, where they are whole numbers, as bytes.
+struct level_table {
+    /// Bytes are at most this, so that products take them for signed and for unsigned ones.
+    static constexpr int largest_byte = 127;
+    /// Tables that fit into registers: those for codes of up to so many bits.
+    static constexpr int small_bits = 4;
+
+    alignas(64) float floats[256];  ///< of codes of up to 4 bits: 16 entries, repeated where the codes are fewer
+    std::uint8_t bytes[16];         ///< for codes of 4 bits
+};
+
 /// Neighbouring input features of one group, as many as fill whole runs; where the group ends before the last run does,
 /// codes and inputs are 0.
 struct segment {
@@ -57,6 +71,7 @@ struct panel_view {
     const std::uint32_t* half_scales;  ///< [groups, lanes], binary16: that of output i below that of output i + lanes
     const std::uint8_t* zeros;         ///< [groups, panel_width], or [panel_width] for all groups:
     std::size_t zeros_of_group;        ///< from one group's to the next: panel_width, or 0
+    const level_table* levels;         ///< null where codes stand for themselves
 };
 
 /// Inputs of some tokens, as hold() left them.
@@ -71,13 +86,14 @@ struct rows_view {
                                 ///< 16-bit integers of which the second counts 128 times
 };
 
-/// One kernel: a way of holding inputs, for codes of one number of bits.
+/// One kernel: a way of holding inputs, for codes of one number of bits that stand for one kind of levels.
 struct kernel {
     std::size_t words_per_run;  ///< of a row of inputs
     std::size_t tile_rows;  ///< rows of a tile while there are as many left; then small_tile, and 1 for a single row
 
     /// Rounds the inputs x [32 * runs] of a segment to multiples of max|x| / levels, or takes them as they are if the
-    /// kernel holds floats. Writes words [words_per_run * runs], the scale, and minus the sum of what is held. Inputs that
+    /// kernel holds floats; where it holds floats for want of whole levels, they are multiples of max|x| / levels, too.
+    /// Writes words [words_per_run * runs], the scale, and minus the sum of what is held. Inputs that
     /// are not finite make the scale NaN where they are rounded; a segment of numbers below 1e-30 counts as zeros
     /// there.
     void (*hold)(const float* x, std::size_t runs, float levels, std::uint32_t* words, float* scale,
@@ -88,7 +104,7 @@ struct kernel {
     void (*hold_alone)(const float* x, std::size_t runs, float levels, std::uint32_t* words, float* scale,
                        std::uint32_t* sum);
 
-    /// out [rows, panel_width] = inputs times the panel's weights, scale * (code - zero).
+    /// out [rows, panel_width] = inputs times the panel's weights, scale * (level of the code - zero).
     void (*multiply)(const panel_view& panel, const rows_view& inputs, float* out);
 };
 

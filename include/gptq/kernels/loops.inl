@@ -24,9 +24,9 @@ template <std::size_t Count, class F>
 
 /// The codes of quad J of a run as bytes, times 2^Left.
 template <int Bits, std::size_t J, int Left = 0>
-inline vec::ints quad(const std::uint32_t* run) {
+inline vec::ints code_quad(const std::uint32_t* run) {
     if constexpr (Bits == 3) {
-        return vec::bit_or(quad<2, J, Left>(run), quad<1, J, Left + 2>(run + 2 * panel_width));
+        return vec::bit_or(code_quad<2, J, Left>(run), code_quad<1, J, Left + 2>(run + 2 * panel_width));
     } else {
         constexpr std::size_t fields = 8 / Bits;
         constexpr int right = Bits * static_cast<int>(J % fields) - Left;
@@ -41,28 +41,85 @@ inline vec::ints quad(const std::uint32_t* run) {
     }
 }
 
-/// The codes of feature I of a run as floats.
+/// Lanes whose lowest Bits bits are the codes of feature I of a run; of 3 bits, the fourth one is 0.
 template <int Bits, std::size_t I>
-inline vec::floats code(const std::uint32_t* run) {
+inline vec::ints code(const std::uint32_t* run) {
     constexpr int byte = 8 * static_cast<int>(I % 4);
     if constexpr (Bits == 3) {
-        return vec::low_bits_to_floats<Bits>(vec::shift_right<byte>(quad<Bits, I / 4>(run)));
+        return vec::shift_right<byte>(code_quad<Bits, I / 4>(run));
     } else {
         constexpr std::size_t fields = 8 / Bits;
         constexpr int right = byte + Bits * static_cast<int>(I / 4 % fields);
-        return vec::low_bits_to_floats<Bits>(vec::shift_right<right>(vec::load(run + I / 4 / fields * panel_width)));
+        return vec::shift_right<right>(vec::load(run + I / 4 / fields * panel_width));
     }
 }
 
+// -------------------------------------------------------------------------------------------------------------- levels
+// What codes stand for; each is made from panel_view::levels.
+//   quad      the levels of quad J of a run as bytes
+//   number    the levels of feature I of a run as floats
+//   largest   the largest byte that quad returns, for codes of Bits bits
+//   are_codes whether levels are the codes
+
+struct own_levels {
+    static constexpr bool are_codes = true;
+    template <int Bits>
+    static constexpr int largest = (1 << Bits) - 1;
+    explicit own_levels(const level_table*) {}
+
+    template <int Bits, std::size_t J>
+    vec::ints quad(const std::uint32_t* run) const {
+        return code_quad<Bits, J>(run);
+    }
+    template <int Bits, std::size_t I>
+    vec::floats number(const std::uint32_t* run) const {
+        return vec::low_bits_to_floats<Bits>(code<Bits, I>(run));
+    }
+};
+
+/// Levels of any value: up to 16 of them in registers, more in memory.
+template <bool Small>
+struct float_levels {
+    static constexpr bool are_codes = false;
+    vec::floats table;
+    const float* memory;
+    explicit float_levels(const level_table* levels)
+        : table(vec::load_floats(levels->floats)), memory(levels->floats) {}
+
+    template <int Bits, std::size_t I>
+    vec::floats number(const std::uint32_t* run) const {
+        if constexpr (Small)
+            return vec::look_up(table, code<Bits, I>(run));
+        else
+            return vec::gather(memory, vec::bit_and(code<Bits, I>(run), vec::splat(0xffu)));
+    }
+};
+
+/// Whole levels of codes of 4 bits.
+struct byte_levels {
+    static constexpr bool are_codes = false;
+    template <int Bits>
+    static constexpr int largest = level_table::largest_byte;
+    vec::ints table;
+    explicit byte_levels(const level_table* levels) : table(vec::load_bytes(levels->bytes)) {}
+
+    template <int Bits, std::size_t J>
+    vec::ints quad(const std::uint32_t* run) const {
+        return vec::look_up_bytes(table, code_quad<Bits, J>(run));
+    }
+};
+
 // ------------------------------------------------------------------------------------------------------ number formats
-// A format turns codes into `operands` vectors a run, of which each is multiplied by one word of inputs.
+// A format turns codes into `operands` vectors of levels a run, of which each is multiplied by one word of inputs.
 //   sums      what products are added to; begin() and end() go from sums to those of one run and back
 //   chains    how many sums side by side keep the processor's units busy
 //   tile_rows how many rows of sums the registers hold
 //   looks_up  whether a single row adds up table entries instead of products
 //   splits    whether a row that is multiplied alone is held as hold_split does
 
+template <class Levels>
 struct float_format {
+    using levels = Levels;
     using sums = vec::floats;
     template <int Bits>
     static constexpr bool splits = false;
@@ -70,11 +127,11 @@ struct float_format {
     static constexpr std::size_t chains = vec::chains;
     static constexpr std::size_t tile_rows = vec::tile_rows;
     template <int Bits>
-    static constexpr bool looks_up = Bits <= vec::table_bits;
+    static constexpr bool looks_up = Levels::are_codes && Bits <= vec::table_bits;
 
     template <int Bits, std::size_t I>
-    static vec::ints operand(const std::uint32_t* run) {
-        return vec::as_ints(code<Bits, I>(run));
+    static vec::ints operand(const Levels& levels, const std::uint32_t* run) {
+        return vec::as_ints(levels.template number<Bits, I>(run));
     }
     static sums zero() { return vec::splat_float(0.0f); }
     /// What the sum of code * input begins with so that it becomes that of (code - zero) * input.
@@ -88,8 +145,6 @@ struct float_format {
     static sums end(sums, sums s) { return s; }
     static sums add(sums a, sums b) { return vec::add_floats(a, b); }
     static vec::floats result(sums s, float /*input_scale*/) { return s; }
-
-    static std::uint32_t negative_sum(float sum) { return __builtin_bit_cast(std::uint32_t, -sum); }
 };
 
 struct integer_format {
@@ -113,14 +168,16 @@ struct integer_format {
 };
 
 /// Codes and inputs as pairs of 16-bit integers: bytes 0 and 2 of a quad, then bytes 1 and 3.
+template <class Levels>
 struct pair_format : integer_format {
+    using levels = Levels;
     static constexpr std::size_t operands = run_features / 2;
     static constexpr std::size_t chains = vec::chains;
     static constexpr std::size_t tile_rows = vec::tile_rows;
 
     template <int Bits, std::size_t I>
-    static vec::ints operand(const std::uint32_t* run) {
-        const vec::ints codes = quad<Bits, I / 2>(run);
+    static vec::ints operand(const Levels& levels, const std::uint32_t* run) {
+        const vec::ints codes = levels.template quad<Bits, I / 2>(run);
         if constexpr (I % 2 == 0)
             return vec::bit_and(codes, vec::splat(0x00ff00ffu));
         else
@@ -134,11 +191,13 @@ struct pair_format : integer_format {
 
     /// Codes of 8 bits need no unpacking; pairs of them are multiplied faster.
     template <int Bits>
-    static constexpr bool splits = vec::splits && Bits < 8;
+    static constexpr bool splits = Levels::are_codes && vec::splits && Bits < 8;
 };
 
 /// Codes and inputs as quads of bytes.
+template <class Levels>
 struct quad_format : integer_format {
+    using levels = Levels;
     template <int Bits>
     static constexpr bool splits = false;
     static constexpr std::size_t operands = run_features / 4;
@@ -146,8 +205,8 @@ struct quad_format : integer_format {
     static constexpr std::size_t tile_rows = vec::quad_tile_rows;
 
     template <int Bits, std::size_t I>
-    static vec::ints operand(const std::uint32_t* run) {
-        return quad<Bits, I>(run);
+    static vec::ints operand(const Levels& levels, const std::uint32_t* run) {
+        return levels.template quad<Bits, I>(run);
     }
     static sums begin(sums s) { return vec::begin_quads(s); }
     static sums multiply_add(sums s, vec::ints codes, std::uint32_t input) {
@@ -186,12 +245,13 @@ struct row_sums {
 
 /// Adds the products of a run with one row of inputs to sums, codes being unpacked as they are used.
 template <class Format, int Bits>
-[[gnu::always_inline]] inline void multiply_run(const std::uint32_t* words, const std::uint32_t* input,
-                                                row_sums<Format>& sums) {
+[[gnu::always_inline]] inline void multiply_run(const typename Format::levels& levels, const std::uint32_t* words,
+                                                const std::uint32_t* input, row_sums<Format>& sums) {
     unroll<Format::operands * width>([&](auto i) {
         constexpr std::size_t operand = i.value / width, part = i.value % width;
         auto& sum = sums.values[i.value % sums.count];
-        sum = Format::multiply_add(sum, Format::template operand<Bits, operand>(words + part * lanes), input[operand]);
+        const vec::ints factors = Format::template operand<Bits, operand>(levels, words + part * lanes);
+        sum = Format::multiply_add(sum, factors, input[operand]);
     });
 }
 
@@ -199,7 +259,7 @@ template <class Format, int Bits>
 /// but each nibble of codes stands for what it adds. Vec is vec, or compilers would look for tables in all of them.
 template <class Vec, int Bits, int Weight>
 [[gnu::always_inline]] inline void look_up_plane(const std::uint32_t* words, const std::uint32_t* input,
-                                                 row_sums<float_format>& sums) {
+                                                 row_sums<float_format<own_levels>>& sums) {
     constexpr std::size_t codes = 4 / Bits, nibbles = 8;  // of a nibble, of a word
     unroll<Bits * nibbles>([&](auto i) {
         constexpr std::size_t line = i.value / nibbles, nibble = i.value % nibbles;
@@ -233,8 +293,9 @@ template <int Bits>
 /// One row and the panel's output features [lane, lane + width * lanes). Not inlined: with -O3, g++ 12 then schedules codes
 /// of 3 bits so that they take a quarter more time.
 template <class Format, int Bits>
-[[gnu::noinline]] inline void multiply_row(const std::uint32_t* words, const segment_position& at, const rows_view& inputs,
-                         std::size_t lane, float* out) {
+[[gnu::noinline]] inline void multiply_row(const level_table* table, const std::uint32_t* words, const segment_position& at,
+                         const rows_view& inputs, std::size_t lane, float* out) {
+    const typename Format::levels levels(table);
     row_sums<Format> sums, run_sums;
     unroll<sums.count>([&](auto i) {
         constexpr bool first = i.value < width;
@@ -253,7 +314,7 @@ template <class Format, int Bits>
                 look_up_plane<vec, 1, 4>(words + 2 * panel_width, input, run_sums);
             }
         } else {
-            multiply_run<Format, Bits>(words, input, run_sums);
+            multiply_run<Format, Bits>(levels, words, input, run_sums);
         }
         unroll<sums.count>(
             [&](auto i) { sums.values[i.value] = Format::end(sums.values[i.value], run_sums.values[i.value]); });
@@ -332,7 +393,7 @@ template <int Bits>
             auto& of_field = sums.values[sum_of_quad<Bits>(j.value)];
             const vec::ints lower = vec::splat(input[2 * j.value]), upper = vec::splat(input[2 * j.value + 1]);
             unroll<width>([&](auto p) {
-                const vec::ints codes = quad<Bits, j.value, left>(words + p.value * lanes);
+                const vec::ints codes = code_quad<Bits, j.value, left>(words + p.value * lanes);
                 of_field[0][p.value] = vec::dot_quads(of_field[0][p.value], codes, lower);
                 of_field[1][p.value] = vec::dot_quads(of_field[1][p.value], codes, upper);
             });
@@ -350,12 +411,13 @@ template <int Bits>
 
 /// The operands of a segment for width * lanes output features, to be used for many rows.
 template <class Format, int Bits>
-inline void unpack_segment(const std::uint32_t* words, std::size_t runs, std::uint32_t* out) {
+inline void unpack_segment(const level_table* table, const std::uint32_t* words, std::size_t runs, std::uint32_t* out) {
+    const typename Format::levels levels(table);
     for (std::size_t run = 0; run < runs; ++run) {
         for (std::size_t part = 0; part < width; ++part)
             unroll<Format::operands>([&](auto i) {
                 vec::store(out + (i.value * width + part) * lanes,
-                           Format::template operand<Bits, i.value>(words + part * lanes));
+                           Format::template operand<Bits, i.value>(levels, words + part * lanes));
             });
         words += Bits * panel_width;
         out += Format::operands * width * lanes;
@@ -450,9 +512,9 @@ inline void multiply(const panel_view& panel, const rows_view& inputs, float* ou
                 if constexpr (Format::template splits<Bits>)
                     multiply_split_row<Bits>(words + lane, at, inputs, lane, out);
                 else if constexpr (vec::fuses)
-                    multiply_row<Format, Bits>(words + lane, at, inputs, lane, out);
+                    multiply_row<Format, Bits>(panel.levels, words + lane, at, inputs, lane, out);
             } else {
-                unpack_segment<Format, Bits>(words + lane, at.runs, operands);
+                unpack_segment<Format, Bits>(panel.levels, words + lane, at.runs, operands);
                 multiply_tiles<Format>(operands, at, inputs, lane, out);
             }
         }
@@ -485,7 +547,7 @@ inline void hold_floats(const float* x, std::size_t runs, float /*levels*/, std:
         for (std::size_t i = 0; i < run_features; ++i) chains[i] += x[run * run_features + i];
     __builtin_memcpy(words, x, runs * run_features * sizeof(float));
     *scale = 1.0f;
-    *sum = float_format::negative_sum(sum_of(chains));
+    *sum = __builtin_bit_cast(std::uint32_t, -sum_of(chains));
 }
 
 /// The bits of max|x|; numbers that are not finite are above all others.
@@ -531,9 +593,28 @@ inline void hold_integers(const float* x, std::size_t runs, float levels, std::u
     *sum = integer_format::negative_sum(sum_of(sums));
 }
 
+/// kernel::hold for inputs that are to be rounded, as floats.
+inline void hold_rounded_floats(const float* x, std::size_t runs, float levels, std::uint32_t* words, float* scale,
+                                std::uint32_t* sum) {
+    const std::int32_t bits = largest_bits(x, runs);
+    const float largest = __builtin_bit_cast(float, bits);
+    const bool finite = bits < 0x7f800000, zeros = largest < 1e-30f;
+    const float inverse = zeros ? 0.0f : levels / largest;
+    const float step = !finite ? __builtin_nanf("") : zeros ? 0.0f : largest / levels;
+    float rounded[segment_runs * run_features];
+    for (std::size_t i = 0; i < runs * run_features; ++i) rounded[i] = x[i] * inverse;
+    // As in hold_integers.
+    __asm__ volatile("" : : "r"(rounded) : "memory");
+    for (std::size_t i = 0; i < runs * run_features; ++i) {
+        const std::int32_t integer = __builtin_bit_cast(std::int32_t, rounded[i] + 12582912.0f) - 0x4b400000;
+        rounded[i] = static_cast<float>(integer) * step;
+    }
+    hold_floats(rounded, runs, levels, words, scale, sum);
+}
+
 inline void hold_pairs(const float* x, std::size_t runs, float levels, std::uint32_t* words, float* scale,
                        std::uint32_t* sum) {
-    constexpr std::size_t words_per_run = pair_format::operands;
+    constexpr std::size_t words_per_run = pair_format<own_levels>::operands;
     hold_integers<words_per_run>(x, runs, levels, words, scale, sum, [](std::uint32_t* to, const std::int32_t* from) {
         std::int16_t pairs[run_features];
         for (std::size_t q = 0; q < run_features; q += 4) {
@@ -549,7 +630,7 @@ inline void hold_pairs(const float* x, std::size_t runs, float levels, std::uint
 /// Lower and upper bytes, both signed, of a quad after the other.
 inline void hold_split(const float* x, std::size_t runs, float levels, std::uint32_t* words, float* scale,
                        std::uint32_t* sum) {
-    constexpr std::size_t words_per_run = pair_format::operands;
+    constexpr std::size_t words_per_run = pair_format<own_levels>::operands;
     hold_integers<words_per_run>(x, runs, levels, words, scale, sum, [](std::uint32_t* to, const std::int32_t* from) {
         std::int8_t bytes[2][run_features];
         for (std::size_t i = 0; i < run_features; ++i) {
@@ -567,7 +648,7 @@ inline void hold_split(const float* x, std::size_t runs, float levels, std::uint
 
 inline void hold_quads(const float* x, std::size_t runs, float levels, std::uint32_t* words, float* scale,
                        std::uint32_t* sum) {
-    constexpr std::size_t words_per_run = quad_format::operands;
+    constexpr std::size_t words_per_run = quad_format<own_levels>::operands;
     hold_integers<words_per_run>(x, runs, levels, words, scale, sum, [](std::uint32_t* to, const std::int32_t* from) {
         std::int8_t bytes[run_features];
         for (std::size_t i = 0; i < run_features; ++i) bytes[i] = static_cast<std::int8_t>(from[i]);
@@ -577,15 +658,34 @@ inline void hold_quads(const float* x, std::size_t runs, float levels, std::uint
 
 // --------------------------------------------------------------------------------------------------------- the kernels
 
-template <held_as Held, int Bits>
+/// Float if the inputs or the levels are; then inputs that are to be rounded are so beforehand.
+template <held_as Held, int Bits, class Levels>
+inline kernel make_float_kernel() {
+    using format = float_format<Levels>;
+    constexpr auto hold = Held == held_as::floats ? hold_floats : hold_rounded_floats;
+    return {format::operands, format::tile_rows, hold, hold, multiply<format, Bits>};
+}
+
+template <held_as Held, int Bits, class Levels>
+inline kernel make_integer_kernel() {
+    if constexpr (Held == held_as::int8 && Levels::template largest<Bits> <= vec::largest_quad) {
+        using format = quad_format<Levels>;
+        return {format::operands, format::tile_rows, hold_quads, hold_quads, multiply<format, Bits>};
+    } else {
+        using format = pair_format<Levels>;
+        constexpr auto hold_alone = format::template splits<Bits> ? hold_split : hold_pairs;
+        return {format::operands, format::tile_rows, hold_pairs, hold_alone, multiply<format, Bits>};
+    }
+}
+
+template <held_as Held, int Bits, levels_as Levels>
 inline kernel make_kernel() {
-    if constexpr (Held == held_as::floats)
-        return {float_format::operands, float_format::tile_rows, hold_floats, hold_floats,
-                multiply<float_format, Bits>};
-    else if constexpr (Held == held_as::int8 && Bits <= vec::quad_bits)
-        return {quad_format::operands, quad_format::tile_rows, hold_quads, hold_quads,
-                multiply<quad_format, Bits>};
+    if constexpr (Levels == levels_as::floats)
+        return make_float_kernel<Held, Bits, float_levels<Bits <= level_table::small_bits>>();
+    else if constexpr (Held == held_as::floats)
+        return make_float_kernel<Held, Bits, own_levels>();
+    else if constexpr (Levels == levels_as::bytes)
+        return make_integer_kernel<Held, Bits, byte_levels>();
     else
-        return {pair_format::operands, pair_format::tile_rows, hold_pairs, pair_format::splits<Bits> ? hold_split : hold_pairs,
-                multiply<pair_format, Bits>};
+        return make_integer_kernel<Held, Bits, own_levels>();
 }

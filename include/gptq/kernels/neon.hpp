@@ -41,7 +41,7 @@ struct vec {
     template <int Bits>
     static constexpr std::size_t prefetch_words = 512;
     static constexpr int table_bits = 0;
-    static constexpr int quad_bits = 4;  // codes are taken for signed bytes
+    static constexpr int largest_quad = 127;  // they are taken for signed bytes
 
     template <class R, class F>
     static R map(const F& f) {
@@ -108,6 +108,33 @@ struct vec {
     template <int Bits>
     static floats low_bits_to_floats(ints x) {
         return to_floats(bit_and(x, splat((1u << Bits) - 1u)));
+    }
+    static floats look_up(floats table, ints x) {
+        uint8x16x4_t entries;
+        for (int i = 0; i < 4; ++i) entries.val[i] = vreinterpretq_u8_f32(table.part[i]);
+        return map<floats>([&](int i) {
+            // The four bytes of entry e are 4 e, 4 e + 1, ...
+            const uint32x4_t at = vandq_u32(x.part[i], vdupq_n_u32(15));
+            const uint32x4_t bytes = vmlaq_u32(vdupq_n_u32(0x03020100u), at, vdupq_n_u32(0x04040404u));
+            return vreinterpretq_f32_u8(vqtbl4q_u8(entries, vreinterpretq_u8_u32(bytes)));
+        });
+    }
+    static floats gather(const float* table, ints x) {
+        return map<floats>([&](int i) {
+            const uint32x4_t at = x.part[i];
+            const float found[4] = {table[vgetq_lane_u32(at, 0)], table[vgetq_lane_u32(at, 1)],
+                                    table[vgetq_lane_u32(at, 2)], table[vgetq_lane_u32(at, 3)]};
+            return vld1q_f32(found);
+        });
+    }
+    static ints load_bytes(const std::uint8_t* p) {
+        return map<ints>([=](int) { return vreinterpretq_u32_u8(vld1q_u8(p)); });
+    }
+    static ints look_up_bytes(ints table, ints x) {
+        return map<ints>([&](int i) {
+            return vreinterpretq_u32_u8(
+                vqtbl1q_u8(vreinterpretq_u8_u32(table.part[i]), vreinterpretq_u8_u32(x.part[i])));
+        });
     }
     static ints as_ints(floats x) {
         return map<ints>([&](int i) { return vreinterpretq_u32_f32(x.part[i]); });

@@ -9,6 +9,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <gptq/error.hpp>
@@ -116,19 +117,21 @@ class panels {
  public:
     panels() = default;
 
-    /// `bits` is 2, 3, 4 or 8, scales and zeros [N, G]. codes_of(first, room), for any number of panels at a time,
+    /// `bits` is 2, 3, 4 or 8, scales and zeros [N, G]; `levels` is null for codes that stand for themselves. codes_of(first, room), for any number of panels at a time,
     /// gives the codes of the output features from `first` on as a matrix_view<const std::uint8_t> [room.rows, K]; it
     /// may put them into `room`, a matrix_view<std::uint8_t>, and return that. Throws std::bad_alloc.
     template <class CodesOf>
     panels(int bits, const feature_order& features, matrix_view<const float> scales,
-           matrix_view<const std::uint8_t> zeros, weight_memory& memory, const CodesOf& codes_of)
+           matrix_view<const std::uint8_t> zeros, std::shared_ptr<const level_table> levels, weight_memory& memory,
+           const CodesOf& codes_of)
         : bits_(bits),
           groups_(scales.cols),
           count_((scales.rows + panel_width - 1) / panel_width),
           lines_of_panel_(features.runs() * static_cast<std::size_t>(bits)),
           zero_groups_(all_equal(zeros) ? 1 : groups_),
           lines_(memory.zeros<line>(count_ * lines_of_panel_)),
-          zeros_(memory.zeros<std::uint8_t>(zeros_of_panel() * count_)) {
+          zeros_(memory.zeros<std::uint8_t>(zeros_of_panel() * count_)),
+          levels_(std::move(levels)) {
         if (all_halves(scales))
             half_scales_ = memory.zeros<std::uint32_t>(count_ * groups_ * lanes);
         else
@@ -159,7 +162,8 @@ class panels {
                 scales_ ? scales_.get() + first * panel_width : nullptr,
                 half_scales_ ? half_scales_.get() + first * lanes : nullptr,
                 zeros_.get() + p * zeros_of_panel(),
-                zero_groups_ == groups_ ? panel_width : 0};
+                zero_groups_ == groups_ ? panel_width : 0,
+                levels_.get()};
     }
 
  private:
@@ -230,6 +234,7 @@ class panels {
     std::shared_ptr<std::uint8_t[]> zeros_;         // [count, zero_groups, panel_width]
     std::shared_ptr<float[]> scales_;               // [count, groups, panel_width], or
     std::shared_ptr<std::uint32_t[]> half_scales_;  // [count, groups, lanes]
+    std::shared_ptr<const level_table> levels_;
 };
 
 }  // namespace gptq::kernels

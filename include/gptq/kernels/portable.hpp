@@ -31,7 +31,7 @@ struct vec {
     static constexpr std::size_t chains = 1;       // sums side by side that hide the latency of an addition
     static constexpr std::size_t quad_chains = 1;  // the same for dot_quads
     static constexpr std::size_t quad_tile_rows = tile_rows;  // the same for those of dot_quads
-    static constexpr int quad_bits = 0;                       // dot_quads takes codes of at most so many bits
+    static constexpr int largest_quad = 0;                    // dot_quads takes codes and levels up to this
     static constexpr int table_bits = 0;                      // add_entry and digits are there, for up to so many bits
     /// How far ahead weights are asked for by kernels for a single row; 0 for not at all.
     template <int Bits>
@@ -111,6 +111,35 @@ struct vec {
     static floats low_bits_to_floats(ints x) {
         return to_floats(bit_and(x, splat((1u << Bits) - 1u)));
     }
+    /// The entries of a table of 16 that the lowest four bits of each lane name.
+    static floats look_up(floats table, ints x) {
+        float entries[16];
+        store_floats(entries, table);
+        return gather(entries, bit_and(x, splat(15)));
+    }
+    /// The entries of a table in memory that the lanes name.
+    static floats gather(const float* table, ints x) {
+        floats found;
+        for (int i = 0; i < 4; ++i) {
+            const word4 at = x.part[i];
+            found.part[i] = float4{table[at[0]], table[at[1]], table[at[2]], table[at[3]]};
+        }
+        return found;
+    }
+    /// A table of 16 bytes, and those of its entries that the bytes of x, each below 16, name.
+    static ints load_bytes(const std::uint8_t* p) {
+        word4 table;
+        __builtin_memcpy(&table, p, sizeof table);
+        return {{table, table, table, table}};
+    }
+    static ints look_up_bytes(ints table, ints x) {
+        std::uint8_t entries[16], bytes[64];
+        __builtin_memcpy(entries, &table, sizeof entries);
+        __builtin_memcpy(bytes, &x, sizeof bytes);
+        for (std::uint8_t& byte : bytes) byte = entries[byte];
+        __builtin_memcpy(&x, bytes, sizeof bytes);
+        return x;
+    }
     static ints as_ints(floats x) {
         return map<ints>([&](int i) { return reinterpret_cast<word4>(x.part[i]); });
     }
@@ -149,7 +178,7 @@ struct vec {
         });
     }
 
-    // Where quad_bits is not 0, the sums of a run are dot_quads(... dot_quads(begin_quads(sum), codes, inputs) ...),
+    // Where largest_quad is not 0, the sums of a run are dot_quads(... dot_quads(begin_quads(sum), codes, inputs) ...),
     // the dot products of the four unsigned bytes of a lane of codes with the four signed ones of inputs, and
     // end_quads(sum, that) adds them up in 32 bits.
     static ints begin_quads(ints sum) { return sum; }

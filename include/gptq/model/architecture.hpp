@@ -104,6 +104,10 @@ struct architecture {
     config_flag norm_before = {"", true};      ///< norms read a branch's input (true) or the sum after it (false)
     config_flag norm_parameters = {"", true};  ///< norms have weights
     config_flag removes_final_norm = {"", false};
+    bool parallel = false;            ///< attention and MLP both read the states at the block's start
+    double default_rotary_share = 0;  ///< for partial_rotary_factor: of a head's features; 0: heads rotate as a whole
+    bool has_multipliers = false;     ///< of embeddings, scores, branches and logits, in config.json (Granite)
+    bool skips_rotation = false;      ///< in some blocks: those with 0 in no_rope_layers, else every fourth (SmolLM3)
     bool norms_all_heads = false;     ///< q_norm and k_norm take all heads of a token together, not each by itself
     expert_rules experts = {};        ///< of MLPs that consist of experts
     std::size_t position_offset = 0;  ///< first row of the table of learned positions that is used
@@ -116,6 +120,22 @@ inline constexpr tensor_names sandwich_names = {.attention_out_norm = "post_atte
                                                 .mlp_out_norm = "post_feedforward_layernorm",
                                                 .q_norm = "self_attn.q_norm",
                                                 .k_norm = "self_attn.k_norm"};
+
+/// Branches read the states as they are, and are normalized before they are added.
+inline constexpr tensor_names norms_after_names = {.attention_norm = "",
+                                                   .attention_out_norm = "post_attention_layernorm",
+                                                   .mlp_norm = "",
+                                                   .mlp_out_norm = "post_feedforward_layernorm",
+                                                   .q_norm = "self_attn.q_norm",
+                                                   .k_norm = "self_attn.k_norm"};
+
+/// One norm serves both branches.
+inline constexpr tensor_names phi_names = {.final_norm = "model.final_layernorm",
+                                           .o = "self_attn.dense",
+                                           .gate = "",
+                                           .up = "mlp.fc1",
+                                           .down = "mlp.fc2",
+                                           .mlp_norm = "input_layernorm"};
 
 inline constexpr tensor_names opt_names = {.embedding = "model.decoder.embed_tokens",
                                            .positions = "model.decoder.embed_positions",
@@ -133,7 +153,7 @@ inline constexpr tensor_names opt_names = {.embedding = "model.decoder.embed_tok
 }  // namespace detail
 
 /// Every architecture the library runs. SmolLM2 and all versions of Llama are "llama".
-inline constexpr std::array<architecture, 11> architectures = {{
+inline constexpr std::array<architecture, 15> architectures = {{
     {.model_type = "llama", .class_name = "LlamaForCausalLM"},
 
     {.model_type = "mistral",
@@ -186,7 +206,38 @@ inline constexpr std::array<architecture, 11> architectures = {{
      .default_window = 0,
      .qkv_bias = {},
      .o_bias = {},
-     .mlp_bias = {}},
+     .mlp_bias = {},
+     .default_rotary_share = 1.0},
+
+    {.model_type = "phi",
+     .class_name = "PhiForCausalLM",
+     .names = detail::phi_names,
+     .norm_eps_key = "layer_norm_eps",
+     .default_norm_eps = 1e-5,
+     .default_activation = "gelu_new",
+     .norm = norm_kind::layer,
+     .qkv_bias = {"", true},
+     .o_bias = {"", true},
+     .mlp_bias = {"", true},
+     .parallel = true,
+     .default_rotary_share = 0.5},
+
+    {.model_type = "granite", .class_name = "GraniteForCausalLM", .has_multipliers = true},
+
+    {.model_type = "smollm3",
+     .class_name = "SmolLM3ForCausalLM",
+     .default_kv_heads = 4,
+     .tied_by_default = true,
+     .windows = window_rule::refused,
+     .default_theta = 2000000.0,
+     .skips_rotation = true},
+
+    {.model_type = "olmo2",
+     .class_name = "Olmo2ForCausalLM",
+     .names = detail::norms_after_names,
+     .default_norm_eps = 1e-5,
+     .mlp_bias = {},
+     .norms_all_heads = true},
 
     {.model_type = "mixtral",
      .class_name = "MixtralForCausalLM",

@@ -56,8 +56,8 @@ using uploaded = decltype(std::declval<const B&>().upload(matrix_view<const floa
 //  6. add_product(x, w, norm, scratch, states): states += norm(x W' + terms + bias); norm may be null for none.
 //  7. normalize(norm, x, y): y = norm of each row of x, for float to float, float to activation, and activation to
 //     activation; y may be x where the numbers are alike. convert(x, y): float or activation to activation.
-//  8. rotate(cosines, sines, x): turns the pairs of features (i, i + head_dim / 2) of each head; row r by the angles of row
-//     r % cosines.rows.                                               cosines, sines [positions, head_dim / 2]
+//  8. rotate(cosines, sines, head_dim, x): turns the pairs of features (i, i + n) of each head, i < n; row r by the angles
+//     of row r % cosines.rows.                                 cosines, sines [positions, n]  x [tokens, heads * head_dim]
 //  9. attend(shape, q, k, v, scratch, out): out = softmax(scale q k', causal) v for each head.
 //                                                   q, out [windows * queries, heads * head_dim]  k, v [windows * keys, ...]
 // 10. activate(f, x): x = f(x). gate(f, x, y): x = f(x) y, element by element.
@@ -98,7 +98,7 @@ concept ModelBackend = Backend<solver_of<B>> &&
     b.normalize(norm, x, y);
     b.convert(floats, y);
     b.convert(x, y);
-    b.rotate(floats, floats, y);
+    b.rotate(floats, floats, n, y);
     b.attend(shape, x, x, x, scratch, y);
     b.activate(f, y);
     b.gate(f, y, x);

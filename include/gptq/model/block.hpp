@@ -101,6 +101,7 @@ class block_run {
           config_(config),
           weights_(weights),
           rope_(ropes.of_block(config, index)),
+          rotates_(config.rotates(index)),
           span_(config.windows[index]),
           buffers_(buffers) {}
 
@@ -159,7 +160,7 @@ class block_run {
     void gather_tokens();
 
     /// Rows of states += share * outputs.
-    void add_expert();
+    void add_shares(const expert_tokens& tokens);
 
     /// The outputs of the layers of a site for x, each part to a matrix of its own.               part [tokens, features]
     void multiply(std::size_t site, inputs_view x, std::initializer_list<matrix_view<number>> parts);
@@ -173,6 +174,7 @@ class block_run {
     const model_config& config_;
     const block_of<B>& weights_;
     const rotation<B>& rope_;
+    bool rotates_;
     std::size_t span_;
     block_buffers<B>& buffers_;
     matrix_view<float> hidden_;  // [tokens, hidden]
@@ -183,6 +185,7 @@ class block_run {
     bool begun_ = false;
     matrix_view<number> buffer_;         // [tokens, features of the branch]
     inputs_view branch_;                 // what the step reads [tokens, hidden]
+    inputs_view beside_;                 // what the second step reads where both read the states at the block\'s start
     inputs_view inputs_;                 // of the current site
     std::vector<expert_tokens> routed_;  // of each expert, then of the shared one
 };

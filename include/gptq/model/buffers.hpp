@@ -54,6 +54,7 @@ struct block_buffers {
     room intermediate;  ///< [tokens, intermediate]
     room q, k, v;       ///< of some windows
     room chunk;         ///< outputs of a linear layer for some tokens
+    room beside;        ///< what the MLP reads where it runs beside attention
     room fused;         ///< outputs of a layer that computes several parts, for some tokens
     room gathered;      ///< what the tokens of an expert read
     room everyone;      ///< intermediate features of an expert for tokens that do not go to it

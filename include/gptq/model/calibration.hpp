@@ -13,14 +13,6 @@
 
 namespace gptq::model {
 
-/// Token ids, one window of `length` tokens after another.
-struct token_windows {
-    std::vector<std::int32_t> tokens;
-    std::size_t length = 0;
-
-    std::size_t count() const { return length == 0 ? 0 : tokens.size() / length; }
-};
-
 /// The token that heads every window of text for this model, if one does: the beginning-of-text token of architectures
 /// that make no sense of text without it (Gemma). Others read windows as they are cut, as their perplexities are
 /// reported.
@@ -36,6 +28,16 @@ enum class window_sampling {
 enum class special_tokens {
     as_tokenizer,  ///< what it always adds: a beginning-of-text token at the head, once
     none
+};
+
+/// Token ids, one window of `length` tokens after another, and how they were taken from a text, where that is known.
+struct token_windows {
+    std::vector<std::int32_t> tokens;
+    std::size_t length = 0;
+    std::optional<window_sampling> sampling = std::nullopt;
+    std::optional<special_tokens> special = std::nullopt;
+
+    std::size_t count() const { return length == 0 ? 0 : tokens.size() / length; }
 };
 
 /// `count` windows of `length` tokens of a text without overlap, tokenized as `special` says; `bos`, if any, takes

@@ -13,9 +13,10 @@
 namespace gptq::model {
 
 /// How the frequencies of the rotation are changed for long contexts.
-enum class rope_scaling { none, linear, llama3 };
+enum class rope_scaling { none, linear, llama3, yarn };
 
-/// One rotary position embedding; the last four belong to rope_scaling.
+/// One rotary position embedding; all but theta belong to rope_scaling. Pairs that turn more than high_freq_factor times
+/// in the original context keep their speed, those that turn less than low_freq_factor times are slowed down by factor.
 struct rope_settings {
     double theta = 10000.0;
     rope_scaling scaling = rope_scaling::none;
@@ -23,6 +24,8 @@ struct rope_settings {
     double low_freq_factor = 1.0;
     double high_freq_factor = 4.0;
     double original_positions = 0.0;
+    double attention_factor = 1.0;  ///< cosines and sines are multiplied by it
+    bool whole_pairs = true;        ///< yarn's limits are rounded to whole pairs of features
 
     friend bool operator==(const rope_settings&, const rope_settings&) = default;
 };
@@ -39,12 +42,15 @@ struct model_config {
     std::size_t heads = 0;
     std::size_t kv_heads = 0;
     std::size_t head_dim = 0;
+    std::size_t rotary_features = 0;  ///< of each head, the first ones; even
     std::size_t max_positions = 0;
 
     mlp_activation activation = mlp_activation::silu;
     double norm_eps = 1e-6;
     float attention_scale = 1.0f;
     float embedding_scale = 1.0f;
+    float branch_scale = 1.0f;  ///< what a branch is multiplied by before it is added to the states
+    float logit_scale = 1.0f;   ///< is in the weights of the last norm
     bool tied_embeddings = false;
     bool ignores_tying = false;  ///< config.json calls the embeddings tied, but the files hold another head
     bool qkv_bias = false;
@@ -53,6 +59,7 @@ struct model_config {
     bool norm_before = true;
     bool norm_parameters = true;
     bool final_norm = true;
+    std::vector<bool> unrotated;  ///< for each block whether it does without rotation; empty: none does
 
     std::size_t experts = 0;             ///< of an MLP that consists of experts; 0: none does
     std::size_t experts_per_token = 0;   ///< from 1 to experts
@@ -68,6 +75,7 @@ struct model_config {
     std::size_t query_features() const { return heads * head_dim; }
     std::size_t kv_features() const { return kv_heads * head_dim; }
     bool rotary() const { return arch.positions == position_kind::rotary; }
+    bool rotates(std::size_t index) const { return rotary() && (unrotated.empty() || !unrotated[index]); }
     bool gated() const { return !arch.names.gate.empty() || !arch.names.gate_up.empty(); }
     bool has_experts(std::size_t index) const { return !expert_blocks.empty() && expert_blocks[index]; }
 

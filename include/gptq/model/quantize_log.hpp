@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <string>
 #include <string_view>
@@ -22,6 +23,15 @@ struct module_record {
     double drift_share = 0.0;     ///< alpha of the correction for the drift of the inputs; W then includes it
 };
 
+/// What quantize_model reports.
+struct quantize_result {
+    std::vector<module_record> modules;  ///< in the order in which they were quantized
+    std::vector<std::string> warnings;   ///< whatever did not go as asked: nothing falls back silently
+    double seconds = 0.0;
+    double bits_per_weight = 0.0;  ///< of the quantized modules, with scales, zero points and g_idx
+    std::uint64_t bytes = 0;       ///< of all tensors written
+};
+
 namespace detail {
 
 /// The shortest text that reads back as `value`, whatever the locale.
@@ -37,6 +47,9 @@ std::string quant_log(const std::vector<module_record>& records);
 /// Reads a quant_log.csv of this library's; columns are found by their names. Throws io_error where there is none, and
 /// format_error where a column is missing (other programs write logs of the same name) or a field is no number.
 std::vector<module_record> read_quant_log(const std::filesystem::path& path);
+
+/// The same from its text; `where` begins messages.
+std::vector<module_record> parse_quant_log(const std::string& text, const std::string& where);
 
 }  // namespace gptq::model
 

@@ -11,28 +11,29 @@
 
 namespace gptq::model {
 
-/// The angle that each pair of features turns by from one token to the next.              [head_dim / 2]
-std::vector<float> rope_frequencies(const rope_settings& rope, std::size_t head_dim);
+/// The angle that each pair of the features that rotate turns by from one token to the next.       [features / 2]
+std::vector<float> rope_frequencies(const rope_settings& rope, std::size_t features);
 
 /// Cosines and sines of the angles at consecutive positions, in host memory.
 struct rope_table {
-    matrix<float> cosines, sines;  ///< [count, head_dim / 2]
+    matrix<float> cosines, sines;  ///< [count, features / 2]
 
     rope_table() = default;
 
     /// For positions first, first + 1, ..., first + count - 1. Angles are float products, as in the programs that
     /// the models were trained with.
-    rope_table(const rope_settings& rope, std::size_t head_dim, std::size_t first, std::size_t count);
+    rope_table(const rope_settings& rope, std::size_t features, std::size_t first, std::size_t count);
 };
 
-/// Turns every head of every row of x, row r by the angles of row r % cosines.rows. The two features of a pair lie half a
-/// head apart.                              cosines, sines [positions, head_dim / 2]  x [rows, heads * head_dim]
-void rotate(matrix_view<const float> cosines, matrix_view<const float> sines, matrix_view<float> x);
+/// Turns the first n features of every head of every row of x, row r by the angles of row r % cosines.rows. The two
+/// features of a pair lie n / 2 apart.                        cosines, sines [positions, n / 2]  x [rows, heads * head_dim]
+void rotate(matrix_view<const float> cosines, matrix_view<const float> sines, std::size_t head_dim,
+            matrix_view<float> x);
 
 /// A rope_table in the memory of a backend.
 template <class B>
 struct rotation {
-    uploaded<B> cosines, sines;  ///< [count, head_dim / 2]
+    uploaded<B> cosines, sines;  ///< [count, features / 2]
 };
 
 /// The tables of a model's blocks for consecutive positions: blocks with a window may have one of their own.
@@ -42,9 +43,9 @@ struct rope_tables {
 
     rope_tables(const B& backend, const model_config& c, std::size_t first, std::size_t count) {
         if (!c.rotary()) return;
-        full = moved(backend, rope_table(c.rope, c.head_dim, first, count));
+        full = moved(backend, rope_table(c.rope, c.rotary_features, first, count));
         own_for_windows_ = c.window_rope != c.rope;
-        if (own_for_windows_) windowed = moved(backend, rope_table(c.window_rope, c.head_dim, first, count));
+        if (own_for_windows_) windowed = moved(backend, rope_table(c.window_rope, c.rotary_features, first, count));
     }
 
     const rotation<B>& of_block(const model_config& c, std::size_t index) const {

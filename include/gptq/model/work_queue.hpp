@@ -12,8 +12,8 @@
 
 namespace gptq::model {
 
-/// Does pieces of work one after the other in a thread of its own. Where a piece throws, those after it are dropped, and
-/// the next call of add() or finish() throws the same.
+/// Does pieces of work one after the other in a thread of its own, all that were added before it is destroyed. Where a
+/// piece throws, those after it are dropped, and the next call of add() or finish() throws the same.
 class work_queue {
  public:
     /// At most `most` pieces wait: add() waits until there is room. With 0, add() does the work itself.
@@ -23,7 +23,7 @@ class work_queue {
     work_queue(const work_queue&) = delete;
     work_queue& operator=(const work_queue&) = delete;
     ~work_queue() {
-        if (thread_.joinable()) end(true);
+        if (thread_.joinable()) end();
     }
 
     void add(std::function<void()>&& piece) {
@@ -37,16 +37,15 @@ class work_queue {
 
     /// Waits until all is done. Nothing can be added afterwards.
     void finish() {
-        if (thread_.joinable()) end(false);
+        if (thread_.joinable()) end();
         if (failure_) std::rethrow_exception(failure_);
     }
 
  private:
-    void end(bool drop) {
+    void end() {
         {
             const std::lock_guard lock(mutex_);
             ended_ = true;
-            if (drop) waiting_.clear();
         }
         changed_.notify_all();
         thread_.join();

@@ -14,6 +14,7 @@
 #include <gptq/concepts.hpp>
 #include <gptq/grids/params.hpp>
 #include <gptq/half.hpp>
+#include <gptq/quantized.hpp>
 #include <gptq/testing/violations.hpp>
 
 namespace gptq::testing {
@@ -65,6 +66,7 @@ class grid_check {
         }
         name_ = "all groups";
         if (!Grid::sym && always_middle) report(5, "every zero point is the middle, but sym is false");
+        if constexpr (LevelGrid<Grid, Bits>) check_levels(AffineGrid<Grid> ? 7 : 8);
         return std::move(found_);
     }
 
@@ -111,6 +113,25 @@ class grid_check {
         }
     }
 
+    /// Whether decode gives scale * (level - zero), also for scales and zero points that fit would not choose.
+    void check_levels(int sentence) {
+        const auto levels = level_table(levels_of<Bits>(grid_));
+        for (const float scale : {1.0f, -0.75f, 0x1p-10f, 1000.0f})
+            for (const int zero : {0, 1, middle, code_count - 1})
+                for (int code = 0; code < code_count; ++code) {
+                    const float level = levels[static_cast<std::size_t>(code)];
+                    const float value = grid_.template decode<Bits>(static_cast<std::uint8_t>(code),
+                                                                    {scale, static_cast<std::uint8_t>(zero)});
+                    const double expected = double{scale} * (double{level} - zero);
+                    const double slack = 2.0 * double{std::numeric_limits<float>::epsilon()} *
+                                         std::fabs(double{scale}) * (std::fabs(double{level}) + zero);
+                    if (std::fabs(double{value} - expected) <= slack) continue;
+                    return report(sentence, "decode(" + std::to_string(code) + ") is " + text(value) + " with scale " +
+                                                text(scale) + " and zero point " + std::to_string(zero) +
+                                                ", but the level is " + text(level));
+                }
+    }
+
     /// The weights, every value, the middles between neighbours and what is just beside them, and points far outside.
     static std::vector<float> probes(const std::vector<float>& weights, std::vector<float> values) {
         std::vector<float> probes = weights;
@@ -142,7 +163,7 @@ class grid_check {
 
 }  // namespace detail
 
-/// Holds `grid` to sentences 1 to 5 of QuantGrid, for `Bits` bits: random groups, groups that are all zero, positive,
+/// Holds `grid` to sentences 1 to 5, 7 and 8 of QuantGrid, for `Bits` bits: random groups, groups that are all zero, positive,
 /// negative, tiny or huge, and every code, against a search over all values. Takes well under a second.
 template <int Bits, class Grid>
 requires QuantGrid<Grid, Bits>

@@ -5,6 +5,8 @@
 // check_grid<Bits>(grid)      QuantGrid
 // check_layout<L>()           PackLayout
 // check_backend(backend)      Backend, against <gptq/reference_backend.hpp>
+// check_order(order)          OrderingPolicy
+// check_group_policy<G>()     GroupPolicy
 //
 // Each returns one line for every broken promise, with the number of its sentence, and nothing for a model that
 // conforms.
@@ -13,4 +15,5 @@
 #include <gptq/testing/check_backend.hpp>
 #include <gptq/testing/check_grid.hpp>
 #include <gptq/testing/check_layout.hpp>
+#include <gptq/testing/check_policies.hpp>
 #include <gptq/testing/violations.hpp>

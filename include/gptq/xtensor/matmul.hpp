@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <type_traits>
 
 #include <gptq/concepts.hpp>
 #include <gptq/matmul.hpp>
@@ -18,7 +17,7 @@
 
 namespace gptq {
 
-/// Repacks a layer once for multiplication with inputs held as A. The grid must be affine, as in every file format.
+/// Repacks a layer once for multiplication with inputs held as A; layers with levels of their own stay exact to those.
 /// Layers that are used one after the other had better lie side by side in one `memory`; without it, the layer has its
 /// own. Throws shape_error for a g_idx out of range, unsupported_error for bits other than 2 to 8.
 template <Activation A>
@@ -29,7 +28,8 @@ prepared<A> prepare(const quantized_layer& q, weight_memory* memory = nullptr) {
 /// The same for a layer whose scheme is known: only the kernels for its number of bits are compiled.
 template <Activation A, Scheme S>
 prepared<A> prepare(const quantized<S>& q, weight_memory* memory = nullptr) {
-    return prepared<A>(q.view(), std::integral_constant<int, S::bits>{}, memory);
+    const quantized_layer& layer = q;
+    return prepared<A>(layer.view(), known_grid<S::bits, AffineGrid<typename S::grid>>{}, memory);
 }
 
 /// The same from the tensors of a checkpoint of layout L. A few output features are unpacked at a time where L allows

@@ -133,6 +133,12 @@ void scales_from_file(const tensor2<half>& file, tensor2<float>& scales) {
 template <PackLayout L>
 void check_packable(const quantized_layer& q) {
     const int max_code = (1 << q.bits) - 1;
+    if (!q.levels.empty())
+        throw unsupported_error(
+            "layout: it holds affine layers, scale * (code - zero), and the codes of this one stand for levels of "
+            "their "
+            "own; quantize by an affine grid (symmetric, asymmetric), or keep the layer as a quantized_layer, which "
+            "prepare and dequantize take");
     L::check_shape(q.out_features(), q.in_features());
     check_tensor_shape(q.scales, {q.out_features(), q.groups()}, "scales");
     check_tensor_shape(q.zeros, {q.out_features(), q.groups()}, "zeros");
@@ -161,7 +167,7 @@ void check_packed_shapes(const packed_layer& t, std::size_t groups) {
 }  // namespace detail
 
 /// The tensors that a checkpoint of layout L holds for `q`; bias and names are the file's business.
-/// Throws unsupported_error where L has no form for q.bits, shape_error where it cannot hold the shape, and
+/// Throws unsupported_error where L has no form for q.bits or the layer is not affine, shape_error where it cannot hold the shape, and
 /// format_error where a number cannot be stored exactly: a code or a zero point out of range (a zero of 0 in gptq_v1),
 /// a scale that is no half.
 template <PackLayout L>
@@ -231,7 +237,7 @@ quantized_layer unpack(const packed_layer& t) {
 /// has other bits, another group size, zero points that a symmetric grid does not have, or a g_idx that S's order does
 /// not make.
 template <PackLayout L, Scheme S>
-quantized<S> unpack(const packed_layer& t) {
+requires AffineGrid<typename S::grid> quantized<S> unpack(const packed_layer& t) {
     quantized<S> q{unpack<L>(t)};
     const auto refuse = [](const std::string& what) {
         throw format_error("unpack: the layer is not of the scheme asked for: " + what);

@@ -76,7 +76,7 @@ requires AffineGrid<typename S::grid> && Observer<std::remove_reference_t<O>> qu
     detail::check_factor<S>(f, options);
     const readable_matrix<float, M> weights(W, "weights");
     quantized<S> q;
-    allocate(q, S::bits, S::grid::sym, weights.view().rows, weights.view().cols, f.group_features);
+    allocate(q, weights.view().rows, weights.view().cols, f.group_features);
     q.report = detail::through_host(f, weights.view(), q.view(), [&](matrix_view<const float> w, held_layer<B>& held) {
         return prune_and_quantize<S::bits>(in_backend, w, f, held, pattern, options, observer, grid);
     });

@@ -1,8 +1,11 @@
 // quantized: the owning result of quantize() and round_to_nearest().
 #pragma once
 
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
+#include <vector>
 
 #include <gptq/groups.hpp>
 #include <gptq/half.hpp>
@@ -12,9 +15,9 @@
 
 namespace gptq {
 
-/// A quantized layer of N output and K input features in G groups, whatever its scheme: what files, runtimes and
-/// programs pass around. All grids of the file formats decode as scale * (code - zero).
-struct quantized_layer {
+/// The codes of a layer of N output and K input features in G groups, and what its grid needs to know of each group. The
+/// values that codes stand for are the grid's.
+struct coded_layer {
     int bits = 4;
     bool sym = true;                 ///< every zero point is 2^(bits-1)
     std::size_t group_features = 0;  ///< input features per (full) group; K for one group per row
@@ -34,16 +37,44 @@ struct quantized_layer {
     }
 };
 
-/// A layer quantized by scheme S. Converts to quantized_layer, which forgets S.
+/// A quantized layer whatever its scheme: what files, runtimes and programs pass around. It knows its values without its
+/// grid: weight(n, k) = scale * (level of the code - zero).
+struct quantized_layer : coded_layer {
+    std::vector<float> levels;  ///< [2^bits], of the codes; empty where they are 0, 1, 2, ..., as in affine layers
+
+    quantized_view view() { return with_levels(coded_layer::view()); }
+    const_quantized_view view() const { return with_levels(coded_layer::view()); }
+
+ private:
+    template <class View>
+    View with_levels(View v) const {
+        v.levels = levels;
+        return v;
+    }
+};
+
+/// The codes of a grid that is no LevelGrid: they mean nothing without it.
+struct layer_without_levels : coded_layer {
+    /// Does not compile, and says why.
+    template <std::same_as<quantized_layer> Layer>
+    operator Layer() const {
+        static_assert(std::is_void_v<Layer>,
+                      "gptq: a layer outlives its grid only if the grid says what its codes stand for; give the grid "
+                      "levels<Bits>(), or `affine` if they are 0, 1, 2, ... (LevelGrid in <gptq/concepts.hpp>)");
+        return {};
+    }
+};
+
+/// A layer quantized by scheme S. Where S has a LevelGrid it is a quantized_layer, which forgets S.
 template <Scheme S>
-struct quantized : quantized_layer {
+struct quantized : std::conditional_t<LevelGrid<typename S::grid, S::bits>, quantized_layer, layer_without_levels> {
     using scheme_type = S;
 };
 
-/// Room for a layer of `out_features` x `in_features` in groups of `group_features`; g_idx is k / group_features,
-/// codes, scales and zeros are not set.
-inline void allocate(quantized_layer& q, int bits, bool sym, std::size_t out_features, std::size_t in_features,
-                     std::size_t group_features) {
+namespace detail {
+
+inline void allocate_codes(coded_layer& q, int bits, bool sym, std::size_t out_features, std::size_t in_features,
+                           std::size_t group_features) {
     q.bits = bits;
     q.sym = sym;
     q.group_features = group_features;
@@ -53,6 +84,23 @@ inline void allocate(quantized_layer& q, int bits, bool sym, std::size_t out_fea
     q.zeros = make_tensor2<std::uint8_t>(out_features, groups);
     q.g_idx = make_tensor1<std::int32_t>(in_features);
     for (std::size_t k = 0; k < in_features; ++k) q.g_idx(k) = static_cast<std::int32_t>(k / group_features);
+}
+
+}  // namespace detail
+
+/// Room for an affine layer of `out_features` x `in_features` in groups of `group_features`; g_idx is k / group_features,
+/// codes, scales and zeros are not set.
+inline void allocate(quantized_layer& q, int bits, bool sym, std::size_t out_features, std::size_t in_features,
+                     std::size_t group_features) {
+    detail::allocate_codes(q, bits, sym, out_features, in_features, group_features);
+    q.levels.clear();
+}
+
+/// The same for a layer of scheme S, with the levels of its grid.
+template <Scheme S>
+void allocate(quantized<S>& q, std::size_t out_features, std::size_t in_features, std::size_t group_features) {
+    detail::allocate_codes(q, S::bits, S::grid::sym, out_features, in_features, group_features);
+    if constexpr (LevelGrid<typename S::grid, S::bits>) q.levels = levels_of<S::bits>(typename S::grid{});
 }
 
 /// A layer packed as a checkpoint holds it. Shapes are those of its layout (see gptq/layouts/).

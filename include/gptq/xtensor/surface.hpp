@@ -45,12 +45,12 @@ factored_hessian<B, P> factorize(const basic_hessian<H>& h, const quantize_optio
             "hessian: no calibration inputs were added, so there is nothing to quantize by; add some, or use "
             "round_to_nearest");
     if constexpr (std::is_same_v<H, B>) {
-        return factor_hessian(backend, h.upper(), group_features, options, path, order);
+        return factor_hessian(backend, h.upper(), group_features, options, path, order, h.samples());
     } else {
         matrix<float> host(K, K);
         h.backend().download(h.upper(), host.view());
         const auto lent = backend.lend(std::as_const(host).view());
-        return factor_hessian(backend, lent.view(), group_features, options, path, order);
+        return factor_hessian(backend, lent.view(), group_features, options, path, order, h.samples());
     }
 }
 
@@ -98,7 +98,7 @@ requires Observer<std::remove_reference_t<O>> quantized<S> quantize(const M& W, 
     detail::check_factor<S>(f, options);
     const readable_matrix<float, M> weights(W, "weights");
     quantized<S> q;
-    allocate(q, S::bits, S::grid::sym, weights.view().rows, weights.view().cols, f.group_features);
+    allocate(q, weights.view().rows, weights.view().cols, f.group_features);
     observer_ref watching(observer);
     q.report = solve_and_refine<S::bits>(weights.view(), f, q.view(), options, watching, grid);
     return q;
@@ -131,7 +131,7 @@ quantized<S> round_to_nearest(const M& W, const quantize_options& options = {}, 
     const std::size_t K = weights.view().cols;
     const std::size_t group_features = detail::features_of<typename S::group>(K, options.group_size);
     quantized<S> q;
-    allocate(q, S::bits, S::grid::sym, weights.view().rows, K, group_features);
+    allocate(q, weights.view().rows, K, group_features);
     round_to_nearest_into<S::bits>(backend, weights.view(), group_features, q.view(), grid);
     return q;
 }
@@ -144,16 +144,17 @@ tensor2<float> dequantize(const quantized<S>& q) {
     return W;
 }
 
-/// The same for a layer whose scheme is known at run time only; its grid is affine: scale * (code - zero).
+/// The same for a layer that is known at run time only.
 inline tensor2<float> dequantize(const quantized_layer& q) {
     auto W = make_tensor2<float>(q.out_features(), q.in_features());
-    dequantize_into<asymmetric, 8>(q.view(), view_of(W));  // every affine grid decodes alike, whatever its bits
+    dequantize_into(q.view(), view_of(W));
     return W;
 }
 
 /// tr((W - Wq) H (W - Wq)'): twice the mean squared error of the layer's outputs on the calibration inputs, summed over
 /// the output features. Q is a quantized<S> or a quantized_layer. Throws shape_error where the shapes differ.
-template <ReadableMatrix M, std::derived_from<quantized_layer> Q, Backend B>
+template <ReadableMatrix M, class Q, Backend B>
+requires requires(const Q& q) { dequantize(q); }
 double layer_error(const M& W, const Q& q, const basic_hessian<B>& h) {
     const readable_matrix<float, M> weights(W, "weights");
     const auto w = weights.view();

@@ -29,6 +29,7 @@
 #include <gptq/io/folder_writer.hpp>
 #include <gptq/io/json.hpp>
 #include <gptq/io/safetensors.hpp>
+#include <gptq/io/tensor_sink.hpp>
 
 namespace gptq::io {
 namespace detail {
@@ -78,8 +79,21 @@ GPTQ_INLINE void shard_writer::move_data_to(std::size_t target) {
     file_.truncate(target + data_bytes_);
 }
 
-/// Waits until the entries of a folder are on the disk.
-inline void sync_folder(const std::filesystem::path& folder) {
+GPTQ_INLINE std::filesystem::path new_folder_name(const std::filesystem::path& out) {
+    const auto normal = out.lexically_normal();
+    const auto folder = normal.has_filename() ? normal : normal.parent_path();
+    if (folder.empty() || folder.filename() == "." || folder.filename() == "..")
+        throw io_error("\"" + out.string() + "\": not the name of a new folder");
+    return folder;
+}
+
+GPTQ_INLINE void refuse_existing(const std::filesystem::path& out) {
+    std::error_code code;
+    if (std::filesystem::exists(std::filesystem::symlink_status(out, code)))
+        throw io_error(out.string() + ": already exists; give the name of a new folder");
+}
+
+GPTQ_INLINE void sync_folder(const std::filesystem::path& folder) {
     const descriptor file(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (file.get() < 0) throw_io_error(folder, "open", errno);
     // Some file systems cannot sync folders and say EINVAL; there is nothing better to do on them.
@@ -105,11 +119,20 @@ inline void rename_folder(const std::filesystem::path& from, const std::filesyst
 namespace gptq::io {
 
 GPTQ_INLINE folder_writer::folder_writer(const std::filesystem::path& out, std::size_t shard_bytes)
-    : out_(without_trailing_separator(out)), shard_bytes_(shard_bytes) {
-    std::error_code code;
-    if (std::filesystem::exists(std::filesystem::symlink_status(out_, code)))
-        throw io_error(out_.string() + ": already exists; give the name of a new folder");
-    create_temporary();
+    : out_(detail::new_folder_name(out)), shard_bytes_(shard_bytes) {
+    detail::refuse_existing(out_);
+    std::random_device random;
+    do {
+        temporary_ = out_;
+        temporary_ += ".partial-" + std::to_string(random());
+    } while (!create_temporary());
+}
+
+GPTQ_INLINE folder_writer::folder_writer(const std::filesystem::path& out, std::filesystem::path temporary,
+                                         std::size_t shard_bytes)
+    : out_(detail::new_folder_name(out)), temporary_(std::move(temporary)), shard_bytes_(shard_bytes) {
+    detail::refuse_existing(out_);
+    if (!create_temporary()) detail::throw_io_error(temporary_, "create", EEXIST);
 }
 
 GPTQ_INLINE folder_writer::~folder_writer() {
@@ -117,19 +140,6 @@ GPTQ_INLINE folder_writer::~folder_writer() {
     shard_.reset();
     std::error_code ignored;  // nothing can be done about it here, and the folder does not look finished
     std::filesystem::remove_all(temporary_, ignored);
-}
-
-GPTQ_INLINE std::vector<std::filesystem::path> folder_writer::leftovers() const {
-    std::vector<std::filesystem::path> found;
-    std::error_code code;
-    const std::string beginning = out_.filename().string() + ".partial-";
-    std::filesystem::directory_iterator entry(out_.has_parent_path() ? out_.parent_path() : ".", code);
-    for (; !code && entry != std::filesystem::directory_iterator(); entry.increment(code))
-        if (entry->path().filename().string().starts_with(beginning) &&
-            entry->path().filename() != temporary_.filename())
-            found.push_back(entry->path());
-    std::sort(found.begin(), found.end());
-    return found;
 }
 
 GPTQ_INLINE void folder_writer::add_tensor(std::string_view name, dtype type, std::span<const std::size_t> shape,
@@ -142,6 +152,11 @@ GPTQ_INLINE void folder_writer::add_tensor(std::string_view name, dtype type, st
     });
     shard_of_.emplace(name, shards_.size() - 1);
     total_bytes_ += bytes.size();
+}
+
+GPTQ_INLINE tensor_sink folder_writer::sink() {
+    return [this](std::string_view name, dtype type, std::span<const std::size_t> shape,
+                  std::span<const std::byte> bytes) { add_tensor(name, type, shape, bytes); };
 }
 
 GPTQ_INLINE void folder_writer::write_text(const std::string& name, std::string_view content) {
@@ -173,23 +188,11 @@ GPTQ_INLINE void folder_writer::finish() {
     detail::sync_folder(out_.has_parent_path() ? out_.parent_path() : std::filesystem::path("."));
 }
 
-GPTQ_INLINE std::filesystem::path folder_writer::without_trailing_separator(const std::filesystem::path& out) {
-    const auto normal = out.lexically_normal();
-    const auto folder = normal.has_filename() ? normal : normal.parent_path();
-    if (folder.empty() || folder.filename() == "." || folder.filename() == "..")
-        throw io_error("\"" + out.string() + "\": not the name of a new folder");
-    return folder;
-}
-
-GPTQ_INLINE void folder_writer::create_temporary() {
-    std::random_device random;
-    do {
-        temporary_ = out_;
-        temporary_ += ".partial-" + std::to_string(random());
-        // mkdir and not mkdtemp: the finished folder has the permissions that the user's umask gives.
-    } while (::mkdir(temporary_.c_str(), 0777) != 0 && errno == EEXIST);
-    std::error_code code;
-    if (!std::filesystem::is_directory(temporary_, code)) detail::throw_io_error(temporary_, "create", errno);
+GPTQ_INLINE bool folder_writer::create_temporary() const {
+    // mkdir and not mkdtemp: the finished folder has the permissions that the user's umask gives.
+    if (::mkdir(temporary_.c_str(), 0777) == 0) return true;
+    if (errno != EEXIST) detail::throw_io_error(temporary_, "create", errno);
+    return false;
 }
 
 GPTQ_INLINE void folder_writer::check_tensor(std::string_view name, dtype type, std::span<const std::size_t> shape,

@@ -122,6 +122,14 @@ GPTQ_INLINE void read_floats(const tensor_info& tensor, std::span<float> out, co
 
 namespace gptq::io {
 
+GPTQ_INLINE model_folder model_folder::of_file(const std::filesystem::path& file) {
+    model_folder folder;
+    folder.path_ = file;
+    folder.config_ = nlohmann::json::object();
+    folder.open_single(file);
+    return folder;
+}
+
 GPTQ_INLINE model_folder::model_folder(const std::filesystem::path& path) : path_(path) {
     std::error_code code;
     if (!std::filesystem::is_directory(path_, code))

@@ -23,12 +23,36 @@
 #include <gptq/io/json.hpp>
 #include <gptq/io/model_folder.hpp>
 #include <gptq/io/quantization_config.hpp>
+#include <gptq/io/settings_json.hpp>
 #include <gptq/layouts/compressed_tensors.hpp>
 #include <gptq/layouts/gptq.hpp>
-#include <gptq/scheme.hpp>
+#include <gptq/settings.hpp>
 #include <gptq/version.hpp>
 
 namespace gptq::io {
+namespace detail {
+
+/// The order that the three switches of the file formats tell.
+inline order_kind order_of(bool desc_act, bool static_groups, bool act_group_aware) {
+    if (desc_act) return static_groups ? order_kind::act_static : order_kind::act;
+    return act_group_aware ? order_kind::group_aware : order_kind::natural;
+}
+
+inline bool has_desc_act(order_kind order) { return order == order_kind::act || order == order_kind::act_static; }
+
+/// `base` with what a rule changes.
+inline quantize_settings changed_by(const dynamic_match& rule, quantize_settings base) {
+    base.bits = rule.bits.value_or(base.bits);
+    base.group_size = rule.group_size.value_or(base.group_size);
+    base.sym = rule.sym.value_or(base.sym);
+    base.order = order_of(rule.desc_act.value_or(has_desc_act(base.order)),
+                          rule.static_groups.value_or(base.order == order_kind::act_static),
+                          rule.act_group_aware.value_or(base.order == order_kind::group_aware));
+    if (rule.damp_percent) base.damp_percent = rule.damp_percent;
+    return base;
+}
+
+}  // namespace detail
 
 GPTQ_INLINE std::string format_name(checkpoint_format format) {
     switch (format) {
@@ -39,22 +63,10 @@ GPTQ_INLINE std::string format_name(checkpoint_format format) {
     return "unknown";
 }
 
-GPTQ_INLINE order_kind quantization_config::order() const {
-    if (desc_act) return static_groups ? order_kind::act_static : order_kind::act;
-    return act_group_aware ? order_kind::group_aware : order_kind::natural;
-}
-
-GPTQ_INLINE void quantization_config::set_order(order_kind order) {
-    desc_act = order == order_kind::act || order == order_kind::act_static;
-    static_groups = order == order_kind::act_static;
-    act_group_aware = order == order_kind::group_aware;
-}
-
-GPTQ_INLINE std::optional<module_settings> quantization_config::settings_of(std::string_view module) const {
-    const auto match = dynamic.match(module);
-    if (match.skip) return std::nullopt;
-    return module_settings{match.bits.value_or(bits), match.group_size.value_or(group_size), match.sym.value_or(sym),
-                           match.desc_act.value_or(desc_act), match.static_groups.value_or(static_groups)};
+GPTQ_INLINE std::optional<quantize_settings> quantization_config::settings_of(std::string_view module) const {
+    const dynamic_match rule = dynamic.match(module);
+    if (rule.skip) return std::nullopt;
+    return detail::changed_by(rule, settings);
 }
 
 GPTQ_INLINE bool holds_quantized_tensors(const model_folder& folder) {
@@ -90,8 +102,8 @@ inline void check_group_size(int group_size, const std::string& where) {
 
 /// Base settings and those of the rules are such that the format's layout has a form for them.
 inline void check_supported(const quantization_config& config, const std::string& where) {
-    check_bits(config.format, config.bits, where);
-    check_group_size(config.group_size, where);
+    check_bits(config.format, config.settings.bits, where);
+    check_group_size(config.settings.group_size, where);
     for (const auto& rule : config.dynamic.rules())
         if (rule.effect.bits)
             check_bits(config.format, *rule.effect.bits, where + ": rule \"" + rule.expression + "\"");
@@ -129,6 +141,43 @@ inline std::vector<std::string> read_quantizer(const nlohmann::ordered_json& met
     return names;
 }
 
+// ---- what made a checkpoint of this library's -----------------------------------------------------------------------
+
+/// The place under "meta" that no other program uses.
+inline constexpr const char* origin_key = "made_with";
+
+/// Takes the settings and the calibration of a checkpoint of this library's. Others get what their programs leave open:
+/// GPTQ as it was published.
+inline void read_origin(const nlohmann::ordered_json& object, const std::string& where, quantization_config& config) {
+    config.settings = settings::paper();
+    const auto meta = object.find("meta");
+    if (meta == object.end() || !meta->is_object() || !meta->contains(origin_key)) return;
+    const std::string here = where + ": meta." + origin_key;
+    const auto& origin = (*meta)[origin_key];
+    if (!origin.is_object() || !origin.contains("settings") || !origin.contains("calibration") ||
+        !origin["calibration"].is_object())
+        throw format_error(here + ": must be an object with \"settings\" and \"calibration\"");
+    config.settings = settings_from_json(origin["settings"], here + ".settings");
+    const auto& text = origin["calibration"];
+    const auto count = [&](const char* key) {
+        return static_cast<std::size_t>(std::max(0, setting<int>(text, key, here).value_or(0)));
+    };
+    config.calibration = {count("windows"), count("seqlen"), setting<std::string>(text, "sampling", here).value_or(""),
+                          setting<bool>(text, "special_tokens", here)};
+}
+
+inline nlohmann::ordered_json meta_json(const quantization_config& config) {
+    using json = nlohmann::ordered_json;
+    json meta = {{"quantizer", json::array({"gptq:" + std::string(version_string)})}};
+    if (!config.calibration) return meta;
+    const calibration_record& text = *config.calibration;
+    json calibration = {{"windows", text.windows}, {"seqlen", text.seqlen}};
+    if (!text.sampling.empty()) calibration["sampling"] = text.sampling;
+    if (text.special_tokens) calibration["special_tokens"] = *text.special_tokens;
+    meta[origin_key] = {{"settings", settings_json(config.settings)}, {"calibration", calibration}};
+    return meta;
+}
+
 GPTQ_INLINE quantization_config read_gptq_config(const nlohmann::ordered_json& object, const std::string& where) {
     quantization_config config;
     const auto required = [&](std::initializer_list<const char*> synonyms) {
@@ -136,11 +185,11 @@ GPTQ_INLINE quantization_config read_gptq_config(const nlohmann::ordered_json& o
         if (!value) throw format_error(where + ": \"" + *synonyms.begin() + "\" is missing");
         return *value;
     };
+    read_origin(object, where, config);
     config.format = read_gptq_format(object, where);
-    config.bits = required({"bits", "w_bit", "wbits"});
-    config.group_size = required({"group_size", "q_group_size"});
-    config.sym = read_sym(object, where);
-    config.desc_act = setting<bool>(object, "desc_act", where).value_or(false);
+    config.settings.bits = required({"bits", "w_bit", "wbits"});
+    config.settings.group_size = required({"group_size", "q_group_size"});
+    config.settings.sym = read_sym(object, where);
     config.lm_head = setting<bool>(object, "lm_head", where).value_or(false);
     const auto pack_dtype = setting<std::string>(object, "pack_dtype", where).value_or("int32");
     if (lower_case(pack_dtype) != "int32")
@@ -149,15 +198,14 @@ GPTQ_INLINE quantization_config read_gptq_config(const nlohmann::ordered_json& o
     // GPTQModel keeps how the codes came about in `meta`, AutoGPTQ beside the rest.
     const auto empty = nlohmann::ordered_json::object();
     const auto& meta = object.contains("meta") && object["meta"].is_object() ? object["meta"] : empty;
-    const auto either = [&]<class T>(const char* key, T& value) {
-        if (const auto inner = setting<T>(meta, key, where + ": meta")) value = *inner;
-        if (const auto outer = setting<T>(object, key, where)) value = *outer;
+    const auto either = [&]<class T>(const char* key, T otherwise) {
+        const auto inner = setting<T>(meta, key, where + ": meta"), outer = setting<T>(object, key, where);
+        return outer ? *outer : inner.value_or(otherwise);
     };
-    either("damp_percent", config.damp_percent);
-    either("static_groups", config.static_groups);
-    either("true_sequential", config.true_sequential);
-    either("act_group_aware", config.act_group_aware);
-    if (config.desc_act) config.act_group_aware = false;
+    if (const double damping = either("damp_percent", -1.0); damping >= 0.0) config.settings.damp_percent = damping;
+    config.true_sequential = either("true_sequential", true);
+    config.settings.order = order_of(setting<bool>(object, "desc_act", where).value_or(false),
+                                     either("static_groups", false), either("act_group_aware", false));
     config.quantizer = read_quantizer(meta);
     if (object.contains("dynamic") && !object["dynamic"].is_null())
         config.dynamic = dynamic_rules(object["dynamic"], where, unknown_settings::kept);
@@ -296,12 +344,15 @@ GPTQ_INLINE quantization_config read_compressed_config(const nlohmann::ordered_j
     }
     if (!base) throw unsupported_error(where + ": no group has the target \"Linear\"");
     quantization_config config;
+    read_origin(object, where, config);
     config.format = checkpoint_format::compressed_tensors;
-    config.bits = (*base)["bits"].get<int>();
-    config.group_size = (*base)["group_size"].get<int>();
-    config.sym = (*base)["sym"].get<bool>();
-    config.desc_act = (*base)["desc_act"].get<bool>();
-    config.static_groups = (*base)["static_groups"].get<bool>();
+    config.settings.bits = (*base)["bits"].get<int>();
+    config.settings.group_size = (*base)["group_size"].get<int>();
+    config.settings.sym = (*base)["sym"].get<bool>();
+    // The format has one name for the static and the group-aware order.
+    const order_kind order = order_of((*base)["desc_act"].get<bool>(), (*base)["static_groups"].get<bool>(), false);
+    if (order != order_kind::act_static || config.settings.order != order_kind::group_aware)
+        config.settings.order = order;
     config.dynamic = dynamic_rules(rules, where, unknown_settings::kept);
     config.lm_head = !config.dynamic.match("lm_head").skip;
     check_supported(config, where);
@@ -338,12 +389,11 @@ GPTQ_INLINE quantization_config read_auto_round_config(const nlohmann::ordered_j
     return read_gptq_config(settings, where);
 }
 
-inline nlohmann::ordered_json compressed_group(const module_settings& settings, bool act_group_aware,
-                                               const std::string& target) {
+inline nlohmann::ordered_json compressed_group(const quantize_settings& settings, const std::string& target) {
     using json = nlohmann::ordered_json;
-    const bool by_group = settings.group_size != -1;
+    const bool by_group = settings.group_size != per_channel;
     json order = nullptr;
-    if (settings.desc_act || act_group_aware) order = settings.desc_act && !settings.static_groups ? "group" : "weight";
+    if (settings.order != order_kind::natural) order = settings.order == order_kind::act ? "group" : "weight";
     const json weights = {{"num_bits", settings.bits},
                           {"type", "int"},
                           {"symmetric", settings.sym},
@@ -361,46 +411,43 @@ GPTQ_INLINE nlohmann::ordered_json compressed_config_json(const quantization_con
     using json = nlohmann::ordered_json;
     json groups = json::object();
     json ignore = json::array();
-    const auto add_group = [&](const module_settings& settings, bool act_group_aware, const std::string& target) {
-        groups["group_" + std::to_string(groups.size())] = compressed_group(settings, act_group_aware, target);
+    const auto add_group = [&](const quantize_settings& settings, const std::string& target) {
+        groups["group_" + std::to_string(groups.size())] = compressed_group(settings, target);
     };
-    const module_settings base{config.bits, config.group_size, config.sym, config.desc_act, config.static_groups};
-    add_group(base, config.act_group_aware, "Linear");
+    add_group(config.settings, "Linear");
     if (!config.lm_head && !config.dynamic.match("lm_head").skip) ignore.push_back("lm_head");
     for (const auto& rule : config.dynamic.rules()) {
-        const auto& effect = rule.effect;
-        if (effect.skip) {
+        if (rule.effect.skip)
             ignore.push_back("re:" + rule.expression);
-            continue;
-        }
-        add_group({effect.bits.value_or(base.bits), effect.group_size.value_or(base.group_size),
-                   effect.sym.value_or(base.sym), effect.desc_act.value_or(base.desc_act),
-                   effect.static_groups.value_or(base.static_groups)},
-                  effect.act_group_aware.value_or(config.act_group_aware), "re:" + rule.expression);
+        else
+            add_group(changed_by(rule.effect, config.settings), "re:" + rule.expression);
     }
     return {{"quant_method", "compressed-tensors"},
             {"format", "pack-quantized"},
             {"quantization_status", "compressed"},
             {"config_groups", groups},
             {"ignore", ignore},
-            {"kv_cache_scheme", nullptr}};
+            {"kv_cache_scheme", nullptr},
+            {"meta", meta_json(config)}};
 }
 
 GPTQ_INLINE nlohmann::ordered_json gptq_config_json(const quantization_config& config) {
-    nlohmann::ordered_json object = {{"bits", config.bits},
-                                     {"group_size", config.group_size},
-                                     {"desc_act", config.desc_act},
-                                     {"sym", config.sym},
+    const quantize_settings& settings = config.settings;
+    nlohmann::ordered_json object = {{"bits", settings.bits},
+                                     {"group_size", settings.group_size},
+                                     {"desc_act", has_desc_act(settings.order)},
+                                     {"sym", settings.sym},
                                      {"lm_head", config.lm_head},
                                      {"quant_method", "gptq"},
                                      {"checkpoint_format", format_name(config.format)},
-                                     {"pack_dtype", "int32"},
-                                     {"damp_percent", config.damp_percent},
-                                     {"static_groups", config.static_groups},
-                                     {"act_group_aware", config.act_group_aware},
-                                     {"true_sequential", config.true_sequential}};
+                                     {"pack_dtype", "int32"}};
+    // Other readers insist on a number between 0 and 1, and have one of their own where it is left out.
+    if (settings.damp_percent && *settings.damp_percent > 0.0) object["damp_percent"] = *settings.damp_percent;
+    object["static_groups"] = settings.order == order_kind::act_static;
+    object["act_group_aware"] = settings.order == order_kind::group_aware;
+    object["true_sequential"] = config.true_sequential;
     if (!config.dynamic.empty()) object["dynamic"] = config.dynamic.to_json();
-    object["meta"] = {{"quantizer", nlohmann::ordered_json::array({"gptq:" + std::string(version_string)})}};
+    object["meta"] = meta_json(config);
     return object;
 }
 

@@ -20,6 +20,7 @@
 #include <gptq/io/model_folder.hpp>
 #include <gptq/io/quantization_config.hpp>
 #include <gptq/io/quantized_tensors.hpp>
+#include <gptq/io/tensor_sink.hpp>
 #include <gptq/xtensor/adapt.hpp>
 #include <gptq/xtensor/pack.hpp>
 #include <gptq/xtensor/quantized.hpp>
@@ -76,9 +77,9 @@ inline tensor2<std::int32_t> read_words(const tensor_info& info) {
 /// take them; others outside [0, groups) are a format_error. Empty where the file has none: then the groups are runs of
 /// neighbours, which contradicts act-order with groups that follow it.
 inline tensor1<std::int32_t> read_g_idx(const model_folder& folder, const std::string& name, std::size_t in_features,
-                                        std::size_t groups, const module_settings& settings) {
+                                        std::size_t groups, order_kind order) {
     if (!folder.contains(name)) {
-        if (settings.desc_act && !settings.static_groups && groups > 1)
+        if (order == order_kind::act && groups > 1)
             throw format_error(folder.describe(name) + ": is missing, though the groups follow the activation order");
         return {};
     }
@@ -132,7 +133,7 @@ extent2 layer_extents(const model_folder& folder, std::string_view module, const
 
 /// The words of a layer, their shapes checked; scales and g_idx are left to the caller.
 template <PackLayout L>
-packed_layer read_packed_words(const model_folder& folder, std::string_view module, const module_settings& settings,
+packed_layer read_packed_words(const model_folder& folder, std::string_view module, const quantize_settings& settings,
                                const std::string& why, extent2 layer, std::size_t group_features) {
     const auto names = names_of<L>(module);
     packed_layer packed;
@@ -157,7 +158,7 @@ packed_layer read_packed_words(const model_folder& folder, std::string_view modu
 
 template <PackLayout L>
 quantized_layer read_quantized_as(const model_folder& folder, std::string_view module,
-                                  const module_settings& settings) {
+                                  const quantize_settings& settings) {
     const auto names = names_of<L>(module);
     const auto& codes = typed_tensor(folder, names.codes, dtype::i32, 2);
     const extent2 layer = layer_extents<L>(folder, module, codes, settings.bits);
@@ -169,7 +170,7 @@ quantized_layer read_quantized_as(const model_folder& folder, std::string_view m
 
     auto packed = read_packed_words<L>(folder, module, settings, why, layer, group_features);
     const auto scales = read_scales(folder, names.scales, gptq::detail::scales_shape<L>(layer.rows, groups), why);
-    packed.g_idx = read_g_idx(folder, names.g_idx, layer.cols, groups, settings);
+    packed.g_idx = read_g_idx(folder, names.g_idx, layer.cols, groups, settings.order);
     // unpack() takes halves; the file's scales, which may be floats, replace these below.
     packed.scales = make_tensor2<half>(scales.shape()[0], scales.shape()[1]);
     std::fill_n(packed.scales.data(), packed.scales.size(), to_half(1.0f));
@@ -180,15 +181,15 @@ quantized_layer read_quantized_as(const model_folder& folder, std::string_view m
 }
 
 template <class T>
-void add_matrix(folder_writer& writer, const std::string& name, dtype type, const tensor2<T>& values) {
+void add_matrix(const tensor_sink& sink, const std::string& name, dtype type, const tensor2<T>& values) {
     const std::array<std::size_t, 2> shape{values.shape()[0], values.shape()[1]};
-    writer.add_tensor(name, type, shape, std::as_bytes(std::span(values.data(), values.size())));
+    sink(name, type, shape, std::as_bytes(std::span(values.data(), values.size())));
 }
 
 template <class T>
-void add_vector(folder_writer& writer, const std::string& name, dtype type, std::span<const T> values) {
+void add_vector(const tensor_sink& sink, const std::string& name, dtype type, std::span<const T> values) {
     const std::array<std::size_t, 1> shape{values.size()};
-    writer.add_tensor(name, type, shape, std::as_bytes(values));
+    sink(name, type, shape, std::as_bytes(values));
 }
 
 /// Whether groups are runs of neighbouring input features.
@@ -199,18 +200,18 @@ inline bool has_plain_groups(const quantized_layer& layer) {
 }
 
 template <PackLayout L>
-void write_quantized_as(folder_writer& writer, std::string_view module, const quantized_layer& layer) {
+void write_quantized_as(const tensor_sink& sink, std::string_view module, const quantized_layer& layer) {
     const auto names = names_of<L>(module);
     const auto packed = naming("module " + std::string(module), [&] { return pack<L>(layer); });
-    add_matrix(writer, names.codes, dtype::i32, packed.qweight);
-    if (gptq::detail::stores_zeros<L>(layer.sym)) add_matrix(writer, names.zeros, dtype::i32, packed.qzeros);
-    add_matrix(writer, names.scales, dtype::f16, packed.scales);
+    add_matrix(sink, names.codes, dtype::i32, packed.qweight);
+    if (gptq::detail::stores_zeros<L>(layer.sym)) add_matrix(sink, names.zeros, dtype::i32, packed.qzeros);
+    add_matrix(sink, names.scales, dtype::f16, packed.scales);
     if (L::scales_by_group || !has_plain_groups(layer))
-        add_vector<std::int32_t>(writer, names.g_idx, dtype::i32, {packed.g_idx.data(), packed.g_idx.size()});
+        add_vector<std::int32_t>(sink, names.g_idx, dtype::i32, {packed.g_idx.data(), packed.g_idx.size()});
     if constexpr (!L::scales_by_group) {
         const std::array<std::int64_t, 2> shape{static_cast<std::int64_t>(layer.out_features()),
                                                 static_cast<std::int64_t>(layer.in_features())};
-        add_vector<std::int64_t>(writer, std::string(module) + ".weight_shape", dtype::i64, shape);
+        add_vector<std::int64_t>(sink, std::string(module) + ".weight_shape", dtype::i64, shape);
     }
 }
 
@@ -229,9 +230,9 @@ GPTQ_INLINE quantized_layer read_quantized(const model_folder& folder, const qua
                         [&]<class L>() { return detail::read_quantized_as<L>(folder, module, *settings); });
 }
 
-GPTQ_INLINE void write_quantized(folder_writer& writer, checkpoint_format format, std::string_view module,
+GPTQ_INLINE void write_quantized(const tensor_sink& sink, checkpoint_format format, std::string_view module,
                                  const quantized_layer& layer) {
-    visit_layout(format, [&]<class L>() { detail::write_quantized_as<L>(writer, module, layer); });
+    visit_layout(format, [&]<class L>() { detail::write_quantized_as<L>(sink, module, layer); });
 }
 
 GPTQ_INLINE void write_configs(folder_writer& writer, const model_folder& source, const quantization_config& config,

@@ -40,7 +40,7 @@ bool block_run<B>::next() {
                 break;
             }
             case site_kind::attention_out:
-            case site_kind::mlp_out: of_expert ? add_expert() : add_branch(); break;
+            case site_kind::mlp_out: of_expert ? add_shares(tokens_here()) : add_branch(); break;
         }
         ++site_;
         if (site_ == step().first_site + step().sites) {
@@ -58,7 +58,8 @@ bool block_run<B>::next() {
 template <ModelBackend B>
 bool block_run<B>::adds_to_states() const {
     const bool is_out = here().kind == site_kind::attention_out || here().kind == site_kind::mlp_out;
-    return is_out && config_.norm_before && step().kind != step_kind::experts && !weights_.norm(step().after);
+    return is_out && config_.norm_before && config_.branch_scale == 1.0f && step().kind != step_kind::experts &&
+           !weights_.norm(step().after);
 }
 
 template <ModelBackend B>
@@ -74,12 +75,16 @@ void block_run<B>::for_all_tokens(const std::function<void(inputs_view)>& look) 
 
 template <ModelBackend B>
 void block_run<B>::enter_step() {
+    if (config_.arch.parallel && step_ == 1) {
+        inputs_ = branch_ = beside_;
+        return;
+    }
     const bool attends = step().kind == step_kind::attention;
     const std::size_t widest = attends ? std::max(config_.hidden_size, config_.query_features()) : config_.hidden_size;
     buffer_ = buffers_.branch_input.shaped(backend_, hidden_.rows, widest);
     const auto x = buffer_.columns(0, config_.hidden_size);
     branch_ = x;
-    if (config_.norm_before) {
+    if (config_.norm_before && weights_.norm(step().before)) {
         backend_.normalize(*weights_.norm(step().before), hidden_, x);
     } else if constexpr (std::is_same_v<number, float>) {
         branch_ = hidden_;  // experts are added to the states one by one, but no architecture has them and no norm here
@@ -87,6 +92,11 @@ void block_run<B>::enter_step() {
         backend_.convert(hidden_, x);
     }
     inputs_ = branch_;
+    if (config_.arch.parallel) {
+        const auto beside = buffers_.beside.shaped(backend_, hidden_.rows, config_.hidden_size);
+        backend_.normalize(*weights_.norm(weights_.what.steps[1].before), hidden_, beside);
+        beside_ = beside;
+    }
     if (step().kind == step_kind::experts) route_tokens();
 }
 
@@ -119,9 +129,9 @@ void block_run<B>::attend(inputs_view x, const std::optional<kv_rows<number>>& c
     multiply(site_, x, {q, k, v});
     normalize_heads(norm_place::q, q);
     normalize_heads(norm_place::k, k);
-    if (config_.rotary()) {
-        backend_.rotate(rope_.cosines.view(), rope_.sines.view(), q);
-        backend_.rotate(rope_.cosines.view(), rope_.sines.view(), k);
+    if (rotates_) {
+        backend_.rotate(rope_.cosines.view(), rope_.sines.view(), config_.head_dim, q);
+        backend_.rotate(rope_.cosines.view(), rope_.sines.view(), config_.head_dim, k);
     }
     const attention_shape shape{.heads = config_.heads,
                                 .kv_heads = config_.kv_heads,
@@ -160,6 +170,11 @@ void block_run<B>::compute_intermediate(std::size_t from, inputs_view x, matrix_
 
 template <ModelBackend B>
 void block_run<B>::add_branch() {
+    if (config_.branch_scale != 1.0f) {
+        expert_tokens all = all_tokens(inputs_.rows, {});
+        std::ranges::fill(all.shares, config_.branch_scale);
+        return add_shares(all);
+    }
     const typename B::weights& layer = weights_.layers[site_].front();
     const std::optional<norm>& after = weights_.norm(step().after);
     for_chunks(inputs_.rows, B::branch_tokens, [&](std::size_t first, std::size_t count) {
@@ -203,9 +218,9 @@ void block_run<B>::gather_tokens() {
 }
 
 template <ModelBackend B>
-void block_run<B>::add_expert() {
-    const std::span<const std::int32_t> rows = tokens_here().rows;
-    const std::span<const float> shares = tokens_here().shares;
+void block_run<B>::add_shares(const expert_tokens& tokens) {
+    const std::span<const std::int32_t> rows = tokens.rows;
+    const std::span<const float> shares = tokens.shares;
     for_chunks(inputs_.rows, B::branch_tokens, [&](std::size_t first, std::size_t count) {
         const auto y = buffers_.chunk.shaped(backend_, count, hidden_.cols);
         multiply(site_, inputs_.block(first, count, 0, inputs_.cols), {y});

@@ -102,7 +102,7 @@ GPTQ_INLINE token_windows calibration_windows(const tokenizer& tokens, std::stri
                               "; give more text, or fewer or shorter windows");
         if (spread) ids = detail::spread_tokens(ids, count, stride);
     }
-    token_windows windows{{}, length};
+    token_windows windows{{}, length, sampling, special};
     windows.tokens.reserve(count * length);
     for (std::size_t i = 0; i < count; ++i) {
         if (bos) windows.tokens.push_back(*bos);

@@ -21,6 +21,8 @@ GPTQ_INLINE stored_head_inputs read_head_inputs(const model_config& c, const wei
     const tensor_names& names = c.arch.names;
     stored_head_inputs read;
     if (c.final_norm) read.norm = weights.read_norm(c, std::string(names.final_norm), c.hidden_size);
+    if (read.norm && c.logit_scale != 1.0f)
+        for (float& weight : read.norm->weight) weight *= c.logit_scale;
     if (c.embedding_size != c.hidden_size)
         read.project_out = weights.read_linear(std::string(names.project_out), c.embedding_size, c.hidden_size, false);
     return read;

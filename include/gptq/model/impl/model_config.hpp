@@ -81,15 +81,33 @@ inline mlp_activation parse_activation(const config_values& values, const archit
                        "is " + in_quotes(name) + "; silu, gelu, gelu_pytorch_tanh and relu are supported");
 }
 
+/// The rest of `rope`. (Peng et al. 2023)
+inline rope_settings parse_yarn(const config_values& values, rope_settings rope, std::size_t max_positions) {
+    rope.scaling = rope_scaling::yarn;
+    if (rope.theta <= 1.0) values.fail("rope_theta", "is not above 1, as yarn needs it");
+    rope.low_freq_factor = values.positive("beta_slow", 1.0);
+    rope.high_freq_factor = values.positive("beta_fast", 32.0);
+    if (rope.high_freq_factor <= rope.low_freq_factor) values.fail("beta_fast", "is not above beta_slow");
+    rope.original_positions = values.positive("original_max_position_embeddings", static_cast<double>(max_positions));
+    rope.whole_pairs = values.flag("truncate", true);
+    const auto sharpening = [&](double scale) {
+        return rope.factor <= 1.0 ? 1.0 : 0.1 * scale * std::log(rope.factor) + 1.0;
+    };
+    const bool both = values.find("mscale") != nullptr && values.find("mscale_all_dim") != nullptr;
+    const double usual =
+        both ? sharpening(values.positive("mscale")) / sharpening(values.positive("mscale_all_dim")) : sharpening(1.0);
+    rope.attention_factor = values.positive("attention_factor", usual);
+    return rope;
+}
+
 inline rope_settings parse_rope(const config_values& values, double theta, std::size_t max_positions) {
     rope_settings rope{.theta = values.positive("rope_theta", theta)};
-    if (values.positive("partial_rotary_factor", 1.0) != 1.0)
-        values.unsupported("partial_rotary_factor", "is not 1; heads that rotate only in part are not supported");
     const std::string type = values.text("rope_type", values.text("type", "default"));
     if (type == "default") return rope;
-    if (type != "linear" && type != "llama3")
-        values.unsupported("rope_type", "is " + in_quotes(type) + "; default, linear and llama3 are supported");
+    if (type != "linear" && type != "llama3" && type != "yarn")
+        values.unsupported("rope_type", "is " + in_quotes(type) + "; default, linear, llama3 and yarn are supported");
     rope.factor = values.positive("factor");
+    if (type == "yarn") return parse_yarn(values, rope, max_positions);
     rope.scaling = type == "linear" ? rope_scaling::linear : rope_scaling::llama3;
     if (rope.scaling == rope_scaling::linear) return rope;
     rope.low_freq_factor = values.positive("low_freq_factor");
@@ -97,6 +115,23 @@ inline rope_settings parse_rope(const config_values& values, double theta, std::
     if (rope.high_freq_factor <= rope.low_freq_factor) values.fail("high_freq_factor", "is not above low_freq_factor");
     rope.original_positions = values.positive("original_max_position_embeddings", static_cast<double>(max_positions));
     return rope;
+}
+
+/// How many features of a head rotate. "partial_rotary_factor" is in config.json, or among the settings of rotation.
+inline std::size_t parse_rotary_features(const config_values& values, const model_config& c) {
+    const double usual = c.arch.default_rotary_share != 0.0 ? c.arch.default_rotary_share : 1.0;
+    double share = values.positive("partial_rotary_factor", usual);
+    for (const char* key : {"rope_scaling", "rope_parameters"})
+        if (const nlohmann::json* settings = values.find(key); settings != nullptr && settings->is_object())
+            share = values.object(key).positive("partial_rotary_factor", share);
+    if (share != 1.0 && c.arch.default_rotary_share == 0.0)
+        values.unsupported("partial_rotary_factor",
+                           "is not 1; heads that rotate only in part are not supported for this architecture");
+    const auto features = static_cast<std::size_t>(share * static_cast<double>(c.head_dim));
+    if (share > 1.0 || features == 0 || features % 2 != 0)
+        values.fail("partial_rotary_factor", "makes " + std::to_string(features) + " of " + std::to_string(c.head_dim) +
+                                                 " features rotate; that takes an even number above 0");
+    return features;
 }
 
 /// Fills in rope and window_rope. Older files have "rope_theta" and "rope_scaling" (and Gemma "rope_local_base_freq"),
@@ -110,11 +145,7 @@ inline void parse_ropes(const config_values& values, model_config& c) {
 
     const bool older = values.find("rope_scaling") != nullptr;
     const std::string_view key = older ? "rope_scaling" : "rope_parameters";
-    if (values.find(key) == nullptr) {
-        if (values.positive("partial_rotary_factor", 1.0) != 1.0)
-            values.unsupported("partial_rotary_factor", "is not 1; heads that rotate only in part are not supported");
-        return;
-    }
+    if (values.find(key) == nullptr) return;
     const config_values settings = values.object(key);
     const bool by_type = settings.find("full_attention") != nullptr || settings.find("sliding_attention") != nullptr;
     if (!by_type) {
@@ -177,6 +208,8 @@ inline std::vector<std::size_t> parse_windows(const config_values& values, const
 inline void refuse_unsupported(const config_values& values) {
     for (const char* key : {"final_logit_softcapping", "attn_logit_softcapping"})
         if (values.find(key) != nullptr) values.unsupported(key, "is set; capped logits are not supported");
+    if (values.flag("qk_layernorm", false))
+        values.unsupported("qk_layernorm", "is true; norms of this kind are not supported");
     if (values.find("clip_qkv") != nullptr)
         values.unsupported("clip_qkv", "is set; clipped queries, keys and values are not supported");
     if (values.flag("use_bidirectional_attention", false))
@@ -206,6 +239,28 @@ inline void parse_experts(const config_values& values, model_config& c) {
     }
 }
 
+inline void parse_multipliers(const config_values& values, model_config& c) {
+    if (!c.arch.has_multipliers) return;
+    c.embedding_scale = static_cast<float>(values.positive("embedding_multiplier", 1.0));
+    c.attention_scale = static_cast<float>(values.positive("attention_multiplier", 1.0));
+    c.branch_scale = static_cast<float>(values.positive("residual_multiplier", 1.0));
+    c.logit_scale = static_cast<float>(1.0 / values.positive("logits_scaling", 1.0));
+}
+
+/// Which blocks do without rotation.
+inline std::vector<bool> parse_unrotated(const config_values& values, const model_config& c) {
+    std::vector<bool> unrotated;
+    if (!c.arch.skips_rotation) return unrotated;
+    const std::size_t every = values.size("no_rope_layer_interval", largest_count, 4);
+    for (std::size_t i = 0; i < c.blocks; ++i) unrotated.push_back((i + 1) % every == 0);
+    const nlohmann::json* list = values.find("no_rope_layers");
+    if (list == nullptr) return unrotated;
+    if (!list->is_array() || list->size() != c.blocks)
+        values.fail("no_rope_layers", "is not a list of " + std::to_string(c.blocks) + " numbers, one for each block");
+    for (std::size_t i = 0; i < c.blocks; ++i) unrotated[i] = list->at(i) == 0;
+    return unrotated;
+}
+
 inline void parse_sizes(const config_values& values, model_config& c) {
     const architecture& a = c.arch;
     c.vocab_size = values.size("vocab_size", largest_vocabulary);
@@ -227,8 +282,10 @@ inline void parse_sizes(const config_values& values, model_config& c) {
                                        ") is not a multiple of num_attention_heads (" + std::to_string(c.heads) + ")");
     const std::size_t dim_default = a.default_head_dim != 0 ? a.default_head_dim : c.hidden_size / c.heads;
     c.head_dim = values.size("head_dim", largest_width, dim_default);
-    if (c.rotary() && c.head_dim % 2 != 0)
+    if (!c.rotary()) return;
+    if (c.head_dim % 2 != 0)
         values.fail("head_dim", "is " + std::to_string(c.head_dim) + "; rotation needs an even number");
+    c.rotary_features = parse_rotary_features(values, c);
 }
 
 }  // namespace detail
@@ -257,6 +314,8 @@ GPTQ_INLINE model_config parse_model_config(const nlohmann::json& json, const st
                                     : values.positive(c.arch.query_scalar_key, c.arch.default_query_scalar);
     c.attention_scale = static_cast<float>(1.0 / std::sqrt(query_scalar));
     if (c.arch.scales_embedding) c.embedding_scale = std::sqrt(static_cast<float>(c.hidden_size));
+    detail::parse_multipliers(values, c);
+    c.unrotated = detail::parse_unrotated(values, c);
     c.tied_embeddings = values.flag("tie_word_embeddings", c.arch.tied_by_default);
     c.qkv_bias = flag(c.arch.qkv_bias);
     c.o_bias = flag(c.arch.o_bias);

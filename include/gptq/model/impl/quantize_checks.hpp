@@ -6,18 +6,24 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <filesystem>
 #include <fstream>
 #include <limits>
 #include <optional>
 #include <span>
 #include <string>
+#include <system_error>
 #include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include <gptq/compiled.hpp>
 #include <gptq/error.hpp>
+#include <gptq/groups.hpp>
+#include <gptq/io/file.hpp>
 #include <gptq/io/model_folder.hpp>
+#include <gptq/io/quantization_config.hpp>
+#include <gptq/io/run_folder.hpp>
 #include <gptq/kernels/threads.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/model/calibration.hpp>
@@ -26,6 +32,7 @@
 #include <gptq/model/quantize_checks.hpp>
 #include <gptq/model/quantize_log.hpp>
 #include <gptq/model/quantize_plan.hpp>
+#include <gptq/model/window_length.hpp>
 #include <gptq/xtensor/adapt.hpp>
 #include <gptq/xtensor/quantized.hpp>
 
@@ -48,9 +55,9 @@ inline constexpr double vanishing_share = 0.001;
 }
 
 /// The least scale that a row whose largest weight is `largest` needs, whatever its groups are.
-inline float least_scale(float largest, const stage_settings& settings) {
-    const float steps = static_cast<float>((1 << settings.scheme.bits) - 1);
-    return (settings.scheme.grid == grid_kind::sym ? 2.0f : 1.0f) * largest / steps;
+inline float least_scale(float largest, const quantize_settings& settings) {
+    const float steps = static_cast<float>((1 << settings.bits) - 1);
+    return (settings.sym ? 2.0f : 1.0f) * largest / steps;
 }
 
 GPTQ_INLINE void scale_check::add(std::size_t first, matrix_view<const float> rows) {
@@ -84,7 +91,7 @@ GPTQ_INLINE void check_scales(const std::string& module, const quantized_layer& 
 
 /// scale_check of a module's weights in a folder, without memory for all of them.
 inline void check_stored_scales(const io::model_folder& folder, const std::string& name, const module_plan& module,
-                                const stage_settings& settings) {
+                                const quantize_settings& settings) {
     scale_check check(module, settings);
     const std::size_t together = std::max<std::size_t>(1, (std::size_t{1} << 16) / module.in_features);
     matrix<float> rows(std::min(together, module.out_features), module.in_features);
@@ -99,7 +106,7 @@ inline void check_stored_scales(const io::model_folder& folder, const std::strin
 GPTQ_INLINE void check_numbers(const model_config& config, const io::model_folder& folder,
                                const quantization_plan& plan) {
     const tensor_use use(config);
-    std::unordered_map<std::string, std::pair<const module_plan*, const stage_settings*>> quantized;
+    std::unordered_map<std::string, std::pair<const module_plan*, const quantize_settings*>> quantized;
     for (const stage_plan& stage : plan.stages)
         for (const module_plan& m : stage.modules)
             if (stage.settings) quantized[m.name + std::string(weight_suffix)] = {&m, &*stage.settings};
@@ -125,6 +132,55 @@ GPTQ_INLINE void check_numbers(const model_config& config, const io::model_folde
     // The first one in the order of names, whatever the threads found first.
     for (const std::exception_ptr& failure : failures)
         if (failure) std::rethrow_exception(failure);
+}
+
+GPTQ_INLINE void check_windows(const model_config& config, const token_windows& windows) {
+    if (windows.count() == 0 || windows.tokens.size() % windows.length != 0)
+        throw shape_error("calibration: " + std::to_string(windows.tokens.size()) +
+                          " tokens are not one or more windows of " + std::to_string(windows.length));
+    for (const std::int32_t id : windows.tokens)
+        if (id < 0 || static_cast<std::size_t>(id) >= config.vocab_size)
+            throw shape_error("calibration: token " + std::to_string(id) + " is not in the model's vocabulary of " +
+                              std::to_string(config.vocab_size) + "; is the tokenizer that of another model?");
+}
+
+/// Bytes that the quantized tensors of a stage take, within a few bytes a module.
+inline std::uintmax_t packed_bytes(const stage_plan& stage) {
+    std::uintmax_t bytes = 0;
+    for (const module_plan& m : stage.modules) {
+        const std::size_t groups =
+            group_count(m.in_features, group_size<dynamic>::features(m.in_features, stage.settings->group_size));
+        const auto bits = static_cast<std::size_t>(stage.settings->bits);
+        bytes +=
+            (m.out_features * (m.in_features + groups) * bits) / 8 + 2 * m.out_features * groups + 4 * m.in_features;
+    }
+    return bytes;
+}
+
+GPTQ_INLINE void check_space(const io::model_folder& folder, const quantization_plan& plan, const io::run_folder& run) {
+    std::uintmax_t needed = 0;
+    for (const std::string& name : folder.tensor_names()) needed += folder.tensor(name).bytes.size();
+    for (const std::filesystem::path& file : folder.companion_files()) needed += io::input_file(file).size();
+    for (const stage_plan& stage : plan.stages) {
+        if (!stage.settings) continue;
+        for (const module_plan& m : stage.modules)
+            needed -= folder.tensor(m.name + std::string(weight_suffix)).bytes.size();
+        needed += 2 * packed_bytes(stage);
+    }
+    needed -= std::min<std::uintmax_t>(needed, run.bytes());
+    std::error_code problem;
+    const auto space = std::filesystem::space(run.path(), problem);
+    if (!problem && space.available < needed)
+        throw io_error(run.out().string() + ": needs about " + std::to_string(needed) + " bytes, but only " +
+                       std::to_string(space.available) + " are left on that disk");
+}
+
+GPTQ_INLINE io::quantization_config described(io::quantization_config config, const token_windows& windows) {
+    io::calibration_record record{windows.count(), windows.length};
+    if (windows.sampling) record.sampling = *windows.sampling == window_sampling::first ? "first" : "spread";
+    if (windows.special) record.special_tokens = *windows.special == special_tokens::as_tokenizer;
+    config.calibration = std::move(record);
+    return config;
 }
 
 /// Bytes after `key` in a file such as /proc/meminfo, whose numbers are of 1024 bytes; nothing if it has none.
@@ -174,7 +230,8 @@ GPTQ_INLINE memory_estimate estimate_memory(const model_config& c, const quantiz
     memory_estimate estimate;
     // An expert may be the one that most tokens go to: then it reads a copy of their inputs.
     const std::size_t inside = std::max({c.intermediate_size, c.expert_size, c.shared_expert_size});
-    const std::size_t read = std::max(c.hidden_size, c.query_features()) + (c.experts != 0 ? c.hidden_size : 0);
+    const std::size_t read =
+        std::max(c.hidden_size, c.query_features()) + (c.experts != 0 || c.arch.parallel ? c.hidden_size : 0);
     estimate.per_token = sizeof(float) * copies * (number(c.hidden_size) + number(read) + number(inside));
     estimate.fixed =
         sizeof(float) * (copies * std::max(largest_block, head) + number(c.vocab_size) * number(c.embedding_size) +
@@ -206,6 +263,30 @@ GPTQ_INLINE std::string memory_warning(const memory_estimate& estimate, const to
                               " tokens (--seqlen) fits: the model needs a machine with more memory");
     if (needed > 1.5 * available) throw error(text);
     return text;
+}
+
+inline std::string samples_warning(const quantization_plan& plan, const token_windows& windows) {
+    std::size_t widest = 0;
+    for (const stage_plan& stage : plan.stages)
+        if (stage.settings && stage.settings->method == quantize_method::gptq)
+            widest = std::max(widest, stage.modules.front().in_features);
+    if (windows.tokens.size() >= widest) return "";
+    return "only " + std::to_string(windows.tokens.size()) + " tokens of calibration text for layers of up to " +
+           std::to_string(widest) + " inputs; several times as many tokens as inputs are advisable";
+}
+
+GPTQ_INLINE std::vector<std::string> run_warnings(const io::model_folder& folder, const model_config& config,
+                                                  const quantization_plan& plan, const io::quantization_config& wanted,
+                                                  const token_windows& windows, bool in_host_memory) {
+    std::vector<std::string> warnings = plan.warnings;
+    warnings.push_back(window_warning(config, windows.length).value_or(""));
+    warnings.push_back(samples_warning(plan, windows));
+    warnings.push_back(left_files_warning(folder));
+    if (in_host_memory)
+        warnings.push_back(
+            memory_warning(estimate_memory(config, plan, wanted.settings.correct_drift), windows, available_memory()));
+    std::erase(warnings, "");
+    return warnings;
 }
 
 }  // namespace detail

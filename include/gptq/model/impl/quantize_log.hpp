@@ -65,7 +65,11 @@ GPTQ_INLINE std::string quant_log(const std::vector<module_record>& records) {
 }
 
 GPTQ_INLINE std::vector<module_record> read_quant_log(const std::filesystem::path& path) {
-    std::istringstream file(io::read_text_file(path, detail::max_log_bytes));
+    return parse_quant_log(io::read_text_file(path, detail::max_log_bytes), path.string());
+}
+
+GPTQ_INLINE std::vector<module_record> parse_quant_log(const std::string& text, const std::string& where) {
+    std::istringstream file(text);
     std::string line;
     std::getline(file, line);
     std::map<std::string, std::size_t, std::less<>> column;
@@ -77,15 +81,11 @@ GPTQ_INLINE std::vector<module_record> read_quant_log(const std::filesystem::pat
         const auto field = [&](std::string_view name) {
             const auto at = column.find(name);
             if (at == column.end() || at->second >= fields.size())
-                throw format_error(path.string() + ": no column " + std::string(name));
+                throw format_error(where + ": no column " + std::string(name));
             return fields[at->second];
         };
-        const auto real = [&](std::string_view name) {
-            return detail::parse_number<double>(field(name), path.string());
-        };
-        const auto count = [&](std::string_view name) {
-            return detail::parse_number<std::size_t>(field(name), path.string());
-        };
+        const auto real = [&](std::string_view name) { return detail::parse_number<double>(field(name), where); };
+        const auto count = [&](std::string_view name) { return detail::parse_number<std::size_t>(field(name), where); };
         records.push_back({count("layer"), field("module"), real("error"), real("rtn_error"), count("samples"),
                            real("damp_percent"), real("seconds"), real("relative_error"), real("drift_share")});
     }

@@ -22,22 +22,17 @@
 #include <gptq/model/quantize_plan.hpp>
 #include <gptq/quote.hpp>
 #include <gptq/scheme.hpp>
+#include <gptq/settings.hpp>
 
 namespace gptq::model {
-
-GPTQ_INLINE quality_options quality_options::best(int bits) {
-    const bool few = bits <= 3;
-    return {.search_by_loss = true,
-            .correct_drift = true,
-            .refine_rounds = few ? 1 : 0,
-            .candidates = few ? std::size_t{8} : std::size_t{1}};
-}
 
 GPTQ_INLINE std::size_t stage_plan::weights() const {
     std::size_t total = 0;
     for (const module_plan& m : modules) total += m.out_features * m.in_features;
     return total;
 }
+
+GPTQ_INLINE std::size_t quantization_plan::pieces() const { return stages.empty() ? 0 : stages.back().layer + 1; }
 
 }  // namespace gptq::model
 
@@ -65,40 +60,32 @@ GPTQ_INLINE std::vector<stage_plan> model_stages(const model_config& c, bool lm_
     return stages;
 }
 
-/// The order that the switches of a rule make of the model's. Throws unsupported_error for static groups without an
-/// order to quantize them in.
-inline order_kind order_of(const io::quantization_config& config, const io::dynamic_match& rule,
-                           const std::string& name) {
-    if (rule.desc_act.value_or(config.desc_act))
-        return rule.static_groups.value_or(config.static_groups) ? order_kind::act_static : order_kind::act;
-    if (rule.static_groups == true)
+GPTQ_INLINE zero_points zeros_of(io::checkpoint_format format) {
+    return format == io::checkpoint_format::gptq ? zero_points::from_one : zero_points::from_zero;
+}
+
+/// The settings of one module after the rules; nothing if they leave it alone. Throws unsupported_error for static groups
+/// without an order to quantize them in.
+inline std::optional<quantize_settings> settings_of(const io::quantization_config& config, const std::string& name) {
+    const auto settings = config.settings_of(name);
+    if (!settings) return std::nullopt;
+    const bool ordered = settings->order == order_kind::act || settings->order == order_kind::act_static;
+    if (config.dynamic.match(name).static_groups == true && !ordered)
         throw unsupported_error("dynamic: " + name + ": static_groups needs desc_act, in the same rule or for all");
-    return rule.act_group_aware.value_or(config.act_group_aware) ? order_kind::group_aware : order_kind::natural;
+    return settings;
 }
 
-GPTQ_INLINE std::optional<stage_settings> settings_of(const io::quantization_config& config, const std::string& name) {
-    const io::dynamic_match rule = config.dynamic.match(name);
-    if (rule.skip) return std::nullopt;
-    // Only the v1 layout cannot hold a zero point of 0.
-    const grid_kind asym = config.format == io::checkpoint_format::gptq ? grid_kind::asym_from_one : grid_kind::asym;
-    const bool sym = rule.sym.value_or(config.sym);
-    return stage_settings{{rule.bits.value_or(config.bits), rule.group_size.value_or(config.group_size),
-                           sym ? grid_kind::sym : asym, order_of(config, rule, name)},
-                          rule.damp_percent.value_or(config.damp_percent)};
+/// What no format decides; where one does, its checks come before and name what would do.
+inline void check_settings(const stage_plan& stage) {
+    try {
+        stage.settings->check();
+    } catch (const option_error& problem) {
+        throw option_error(stage.modules.front().name + ": " + problem.what());
+    }
 }
 
-inline bool same_scheme(const std::optional<stage_settings>& a, const std::optional<stage_settings>& b) {
-    if (!a || !b) return a.has_value() == b.has_value();
-    const scheme_config &x = a->scheme, &y = b->scheme;
-    return x.bits == y.bits && x.group_size == y.group_size && x.grid == y.grid && x.order == y.order;
-}
-
-inline std::string settings_string(const std::optional<stage_settings>& s) {
-    if (!s) return "not quantized";
-    static constexpr std::array<const char*, 4> orders{"natural", "act", "static act", "group-aware"};
-    return std::to_string(s->scheme.bits) + " bits, group size " + std::to_string(s->scheme.group_size) +
-           (s->scheme.grid == grid_kind::sym ? ", symmetric, " : ", asymmetric, ") +
-           orders[static_cast<std::size_t>(s->scheme.order)] + " order";
+inline std::string settings_string(const std::optional<quantize_settings>& s) {
+    return s ? describe(*s) : "not quantized";
 }
 
 /// Runtimes fuse q/k/v and gate/up, so the rules may not tell them apart.
@@ -106,7 +93,7 @@ inline void settle_stage(const io::quantization_config& config, stage_plan& stag
     stage.settings = settings_of(config, stage.modules.front().name);
     for (const module_plan& m : stage.modules) {
         const auto settings = settings_of(config, m.name);
-        if (same_scheme(settings, stage.settings)) continue;
+        if (settings == stage.settings) continue;
         throw unsupported_error("dynamic: " + stage.modules.front().name + " (" + settings_string(stage.settings) +
                                 ") and " + m.name + " (" + settings_string(settings) +
                                 ") differ, but runtimes such as vLLM fuse them; let one rule match both");
@@ -123,11 +110,11 @@ inline void check_tensor(const io::model_folder& folder, const module_plan& m) {
 
 inline void check_bits(io::checkpoint_format format, const stage_plan& stage) {
     io::visit_layout(format, [&]<class L>() {
-        if (L::supports(stage.settings->scheme.bits)) return;
+        if (L::supports(stage.settings->bits)) return;
         std::string choices;
         for (int bits = 2; bits <= 8; ++bits)
             if (L::supports(bits)) choices += (choices.empty() ? "" : ", ") + std::to_string(bits);
-        throw unsupported_error(stage.modules.front().name + ": " + std::to_string(stage.settings->scheme.bits) +
+        throw unsupported_error(stage.modules.front().name + ": " + std::to_string(stage.settings->bits) +
                                 " bits are not supported by the format " + io::format_name(format) + "; choose from " +
                                 choices);
     });
@@ -190,8 +177,8 @@ inline void check_groups(io::checkpoint_format format, const std::vector<stage_p
     module_list unfit;
     for (const stage_plan& stage : stages)
         for (const module_plan& m : stage.modules)
-            if (stage.settings && !group_size_fits(format, stage.settings->scheme.group_size, m.in_features))
-                unfit.add(m.name_in_layer + " (groups of " + std::to_string(stage.settings->scheme.group_size) + ", " +
+            if (stage.settings && !group_size_fits(format, stage.settings->group_size, m.in_features))
+                unfit.add(m.name_in_layer + " (groups of " + std::to_string(stage.settings->group_size) + ", " +
                           std::to_string(m.in_features) + " inputs)");
     if (unfit.empty()) return;
     throw shape_error("the group size must divide the input features, and be one that readers of the format accept: " +
@@ -217,12 +204,13 @@ inline void warn_about_rules(const io::dynamic_rules& rules, const std::vector<s
     }
 }
 
-inline std::vector<std::string> plan_warnings(const io::dynamic_rules& rules, const std::vector<stage_plan>& stages) {
+inline std::vector<std::string> plan_warnings(const io::quantization_config& config,
+                                              const std::vector<stage_plan>& stages) {
     std::vector<std::string> warnings;
-    warn_about_rules(rules, stages, warnings);
+    warn_about_rules(config.dynamic, stages, warnings);
     const auto quantized = [](const stage_plan& stage) { return stage.settings.has_value(); };
-    const auto asymmetric = [](const stage_plan& stage) {
-        return stage.settings && stage.settings->scheme.grid == grid_kind::asym_from_one;
+    const auto asymmetric = [&](const stage_plan& stage) {
+        return config.format == io::checkpoint_format::gptq && stage.settings && !stage.settings->sym;
     };
     if (std::none_of(stages.begin(), stages.end(), quantized))
         warnings.push_back("the dynamic rules leave every module alone: nothing is quantized");
@@ -251,9 +239,10 @@ GPTQ_INLINE quantization_plan plan_quantization(const model_config& config, cons
     }
     detail::check_packable(wanted.format, plan.stages);
     detail::check_groups(wanted.format, plan.stages);
+    for (const stage_plan& stage : plan.stages)
+        if (stage.settings) detail::check_settings(stage);
     plan.warnings = folder_warnings(config, folder);
-    for (std::string& warning : detail::plan_warnings(wanted.dynamic, plan.stages))
-        plan.warnings.push_back(std::move(warning));
+    for (std::string& warning : detail::plan_warnings(wanted, plan.stages)) plan.warnings.push_back(std::move(warning));
     return plan;
 }
 

@@ -14,10 +14,33 @@
 
 namespace gptq::model {
 
-GPTQ_INLINE std::vector<float> rope_frequencies(const rope_settings& rope, std::size_t head_dim) {
-    std::vector<float> frequencies(head_dim / 2);
+namespace detail {
+
+/// How much of its speed pair i keeps by yarn: all of it before the pair that turns high_freq_factor times in the original
+/// context, none after the one that turns low_freq_factor times.
+inline double kept_by_yarn(const rope_settings& rope, std::size_t i, std::size_t features) {
+    const auto dim = static_cast<double>(features);
+    const auto pair_of = [&](double turns) {
+        return dim * std::log(rope.original_positions / (turns * 2.0 * std::numbers::pi)) /
+               (2.0 * std::log(rope.theta));
+    };
+    double first = pair_of(rope.high_freq_factor), last = pair_of(rope.low_freq_factor);
+    if (rope.whole_pairs) {
+        first = std::floor(first);
+        last = std::ceil(last);
+    }
+    first = std::max(first, 0.0);
+    last = std::min(last, dim - 1.0);
+    if (first == last) last += 0.001;
+    return 1.0 - std::clamp((static_cast<double>(i) - first) / (last - first), 0.0, 1.0);
+}
+
+}  // namespace detail
+
+GPTQ_INLINE std::vector<float> rope_frequencies(const rope_settings& rope, std::size_t features) {
+    std::vector<float> frequencies(features / 2);
     for (std::size_t i = 0; i < frequencies.size(); ++i) {
-        const double exponent = 2.0 * static_cast<double>(i) / static_cast<double>(head_dim);
+        const double exponent = 2.0 * static_cast<double>(i) / static_cast<double>(features);
         double frequency = 1.0 / std::pow(rope.theta, exponent);
         if (rope.scaling == rope_scaling::linear) frequency /= rope.factor;
         if (rope.scaling == rope_scaling::llama3) {
@@ -28,20 +51,25 @@ GPTQ_INLINE std::vector<float> rope_frequencies(const rope_settings& rope, std::
             const double kept = std::min(1.0, std::max(0.0, between));
             frequency = kept * frequency + (1.0 - kept) * frequency / rope.factor;
         }
+        if (rope.scaling == rope_scaling::yarn) {
+            const double kept = detail::kept_by_yarn(rope, i, features);
+            frequency = kept * frequency + (1.0 - kept) * frequency / rope.factor;
+        }
         frequencies[i] = static_cast<float>(frequency);
     }
     return frequencies;
 }
 
-GPTQ_INLINE rope_table::rope_table(const rope_settings& rope, std::size_t head_dim, std::size_t first,
+GPTQ_INLINE rope_table::rope_table(const rope_settings& rope, std::size_t features, std::size_t first,
                                    std::size_t count)
-    : cosines(count, head_dim / 2), sines(count, head_dim / 2) {
-    const std::vector<float> frequencies = rope_frequencies(rope, head_dim);
+    : cosines(count, features / 2), sines(count, features / 2) {
+    const std::vector<float> frequencies = rope_frequencies(rope, features);
+    const auto factor = static_cast<float>(rope.attention_factor);
     for (std::size_t p = 0; p < count; ++p)
         for (std::size_t i = 0; i < frequencies.size(); ++i) {
             const float angle = static_cast<float>(first + p) * frequencies[i];
-            cosines(p, i) = std::cos(angle);
-            sines(p, i) = std::sin(angle);
+            cosines(p, i) = factor * std::cos(angle);
+            sines(p, i) = factor * std::sin(angle);
         }
 }
 
@@ -59,10 +87,11 @@ inline void rotate_head(float* head, std::span<const float> cosines, std::span<c
 
 }  // namespace detail
 
-GPTQ_INLINE void rotate(matrix_view<const float> cosines, matrix_view<const float> sines, matrix_view<float> x) {
+GPTQ_INLINE void rotate(matrix_view<const float> cosines, matrix_view<const float> sines, std::size_t head_dim,
+                        matrix_view<float> x) {
     for (std::size_t r = 0; r < x.rows; ++r) {
         const std::size_t position = r % cosines.rows;
-        for (std::size_t head = 0; head < x.cols; head += 2 * cosines.cols)
+        for (std::size_t head = 0; head < x.cols; head += head_dim)
             detail::rotate_head(&x(r, head), cosines.row(position), sines.row(position));
     }
 }

@@ -44,7 +44,8 @@ GPTQ_INLINE void unigram_model::read_pieces(const json_node& vocab) {
         const auto parts = item.items();
         if (parts.size() != 2) item.fail("expected a piece and its score");
         const std::string text = parts[0].text();
-        if (text.size() > max_piece_bytes) parts[0].fail("expected at most " + std::to_string(max_piece_bytes) + " bytes");
+        if (text.size() > max_piece_bytes)
+            parts[0].fail("expected at most " + std::to_string(max_piece_bytes) + " bytes");
         const bool scored = !parts[1].is_null();
         if (scored && !parts[1].value().is_number()) parts[1].fail("expected a number");
         const auto id = static_cast<std::int32_t>(pieces_.size());

@@ -89,8 +89,9 @@ class cpu_model_backend {
         model::normalize(layer, x, y);
     }
     void convert(matrix_view<const float> x, matrix_view<float> y) const { solver_.download(x, y); }
-    void rotate(matrix_view<const float> cosines, matrix_view<const float> sines, matrix_view<float> x) const {
-        model::rotate(cosines, sines, x);
+    void rotate(matrix_view<const float> cosines, matrix_view<const float> sines, std::size_t head_dim,
+                matrix_view<float> x) const {
+        model::rotate(cosines, sines, head_dim, x);
     }
     void attend(const attention_shape& shape, matrix_view<const float> q, matrix_view<const float> k,
                 matrix_view<const float> v, scratch& memory, matrix_view<float> out) const {

@@ -18,8 +18,8 @@
 
 namespace gptq::detail {
 
-/// searched_by_loss<Grid>, its losses summed by a kernel.
-template <class Grid>
+/// searched_by_loss<Grid>, its losses summed by a kernel, which knows affine grids only.
+template <AffineGrid Grid>
 struct searched_by_kernel : Grid {
     kernels::column_kernels kernel;
 

@@ -31,7 +31,7 @@
 #define GPTQ_USUAL_FACTOR(what, order)                                                                                \
     what factored_hessian<cpu_backend, inverse_free_path> factor_hessian<order>(                                      \
         const cpu_backend&, matrix_view<const float>, std::size_t, const quantize_options&, const inverse_free_path&, \
-        const order&);
+        const order&, std::size_t);
 #define GPTQ_USUAL_SOLVERS(what)              \
     GPTQ_USUAL_SOLVERS_OF(what, 2)            \
     GPTQ_USUAL_SOLVERS_OF(what, 3)            \

@@ -171,8 +171,9 @@ class basic_model_backend {
     void convert(matrix_view<From> x, matrix_view<T> y) const {
         each(x.rows, x.cols, convert_element<std::remove_const_t<From>, T>{x, y});
     }
-    void rotate(matrix_view<const float> cosines, matrix_view<const float> sines, matrix_view<T> x) const {
-        each(x.rows, x.cols / 2, rotate_pair<T>{x, cosines, sines});
+    void rotate(matrix_view<const float> cosines, matrix_view<const float> sines, std::size_t head_dim,
+                matrix_view<T> x) const {
+        each(x.rows, x.cols / head_dim * cosines.cols, rotate_pair<T>{x, cosines, sines, head_dim});
     }
     void attend(const model::attention_shape& shape, matrix_view<const T> q, matrix_view<const T> k,
                 matrix_view<const T> v, scratch&, matrix_view<T> out) const {

@@ -304,15 +304,16 @@ struct scatter_add_element {
     }
 };
 
-/// Turns pair i of each head of x, the features i and i + head_dim / 2, by the angles of row r % cosines.rows; an
-/// element is a pair.                                 x [tokens, heads head_dim]  cosines, sines [positions, head_dim / 2]
+/// Turns pair i of each head of x, the features i and i + n, by the angles of row r % cosines.rows; an element is a pair.
+///                                                            x [tokens, heads head_dim]  cosines, sines [positions, n]
 template <class T>
 struct rotate_pair {
     matrix_view<T> x;
     matrix_view<const float> cosines, sines;
+    std::size_t head_dim;
     template <class Context>
     constexpr void operator()(Context& ctx, std::size_t r, std::size_t c) const {
-        const std::size_t half = cosines.cols, i = c % half, first = c / half * 2 * half + i,
+        const std::size_t half = cosines.cols, i = c % half, first = c / half * head_dim + i,
                           position = r % cosines.rows;
         const float a = detail::widened(ctx, x(r, first)), b = detail::widened(ctx, x(r, first + half));
         const float cosine = cosines(position, i), sine = sines(position, i);

@@ -162,8 +162,9 @@ inline quantized_view rows_of(quantized_view q, row_range rows, std::span<std::i
 /// Quantizes some rows of a layer as gptq::quantize does.
 template <Scheme S, Backend B>
 solve_report quantize_rows(const B& backend, matrix_view<const float> H, matrix_view<const float> W,
-                           std::size_t group_features, quantized_view q, const quantize_options& options) {
-    const auto f = factor_hessian<typename S::order>(backend, H, group_features, options);
+                           std::size_t group_features, std::size_t tokens, quantized_view q,
+                           const quantize_options& options) {
+    const auto f = factor_hessian<typename S::order>(backend, H, group_features, options, {}, {}, tokens);
     no_observer observer;
     return solve_and_refine<S::bits>(W, f, q, options, observer, typename S::grid{});
 }
@@ -181,7 +182,7 @@ quantized<S> quantize(const M& W, const split_hessian<B>& h, const quantize_opti
     const std::size_t group_features =
         gptq::detail::features_of<typename S::group>(h.in_features(), options.group_size);
     quantized<S> q;
-    allocate(q, S::bits, S::grid::sym, weights.rows, weights.cols, group_features);
+    allocate(q, weights.rows, weights.cols, group_features);
     gptq::detail::check_layer(weights, h.in_features(), group_features, q.view());
     const std::size_t parts = std::min(h.backends().size(), weights.rows);
     std::vector<solve_report> reports(parts);
@@ -190,7 +191,7 @@ quantized<S> quantize(const M& W, const split_hessian<B>& h, const quantize_opti
         const row_range rows = rows_of_part(weights.rows, i, parts);
         reports[i] = detail::quantize_rows<S>(h.backends()[i], h.upper(i),
                                               weights.block(rows.first, rows.count, 0, weights.cols), group_features,
-                                              detail::rows_of(q.view(), rows, g_idx[i]), options);
+                                              h.samples(), detail::rows_of(q.view(), rows, g_idx[i]), options);
     });
     std::copy(g_idx[0].begin(), g_idx[0].end(), q.g_idx.begin());
     q.report = reports[0];

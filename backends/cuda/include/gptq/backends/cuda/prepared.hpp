@@ -221,6 +221,10 @@ template <cuda::ProductMachine M>
 cuda::basic_prepared<M> prepare(const quantized_layer& q, const cuda::basic_backend<M>& backend) {
     const M& machine = backend.machine();
     const const_quantized_view view = q.view();
+    if (!view.levels.empty())
+        throw unsupported_error(
+            "prepare: the codes of this layer stand for levels of their own, and the CUDA kernels multiply by affine "
+            "layers only; run it on the CPU, or quantize by an affine grid (symmetric, asymmetric)");
     std::optional<cuda::basic_prepared<M>> made;
     cuda::detail::visit_fragment_bits(q.bits, [&]<int Bits>() {
         const auto codes = machine.lend(view.codes);

@@ -151,9 +151,9 @@ constexpr auto on_column(const gptq::detail::difference_row<Bits, Grid>& f, std:
                                                     at(f.order, c), at(f.group_at, c), f.grid};
 }
 
-constexpr std::size_t columns_of(const gptq::detail::codes_row& f) { return f.C.cols; }
-constexpr auto on_column(const gptq::detail::codes_row& f, std::size_t c) {
-    return gptq::detail::codes_row{f.codes, f.order, at(f.positions, c), at(f.C, c)};
+constexpr std::size_t columns_of(const gptq::detail::levels_row& f) { return f.C.cols; }
+constexpr auto on_column(const gptq::detail::levels_row& f, std::size_t c) {
+    return gptq::detail::levels_row{f.levels, f.codes, f.order, at(f.positions, c), at(f.C, c)};
 }
 
 template <int Bits, class Grid>
@@ -189,7 +189,7 @@ constexpr auto on_column(const gptq::detail::transposed_difference<T>& f, std::s
 
 constexpr std::size_t columns_of(const gptq::detail::dequantize_row& f) { return f.to.cols; }
 constexpr auto on_column(const gptq::detail::dequantize_row& f, std::size_t c) {
-    return gptq::detail::dequantize_row{at(f.codes, c), f.groups, at(f.g_idx, c), at(f.to, c)};
+    return gptq::detail::dequantize_row{at(f.codes, c), f.groups, at(f.g_idx, c), f.levels, at(f.to, c)};
 }
 
 constexpr std::size_t columns_of(const gptq::detail::permute_columns& f) { return f.order.cols; }

@@ -1,0 +1,3 @@
+// expect: break its rounding
+// flags: -ffast-math
+#include <gptq/quantize.hpp>

@@ -1,0 +1,3 @@
+// expect: search for NaN
+// flags: -ffinite-math-only
+#include <gptq/finite.hpp>

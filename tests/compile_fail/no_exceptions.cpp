@@ -1,0 +1,3 @@
+// expect: errors are exceptions
+// flags: -fno-exceptions
+#include <gptq/quantize.hpp>
