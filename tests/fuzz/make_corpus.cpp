@@ -98,11 +98,11 @@ void add_texts(corpus& out) {
 
 /// Layers of 8 by 32 in groups of 32 of each layout, whose words are all there.
 void add_layers(corpus& out) {
-    for (const char layout : {0, 1, 2})
-        for (const char bits : {2, 3, 4, 8}) {
+    for (const char layout : {'\0', '\1', '\2'})
+        for (const char bits : {'\2', '\3', '\4', '\10'}) {
             const bool by_rows = layout == 2;
             const int words = 32 * bits / 32;
-            std::string bytes{layout, bits, 1, 1, 0, 1, 0, 32};
+            std::string bytes{layout, bits, 0, 1, 0, 1, 0, 32};
             const auto matrix = [&](int rows, int cols, const std::string& word) {
                 bytes += {static_cast<char>(rows), static_cast<char>(cols)};
                 for (int i = 0; i < rows * cols; ++i) bytes += word;

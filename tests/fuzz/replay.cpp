@@ -2,6 +2,7 @@
 // bytes changed, cut and repeated. What is run is the same every time but for its end.
 //
 //     fuzz_NAME CORPUS SECONDS
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>

@@ -1,9 +1,11 @@
 // Regular expressions and literal patterns of tokenizer.json.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -24,10 +26,9 @@ struct byte_range {
     bool empty() const { return begin == end; }
 };
 
-/// What one walk over the matches in a subject may cost: `free_steps` for each match, and beyond that `steps_per_byte` of
-/// the subject for all of them together, so that the time grows with the subject's length whatever the pattern is.
-/// Steps are PCRE2's: tokenizers in use need a few for a match.
-inline constexpr std::uint32_t free_steps = 200, steps_per_byte = 100;
+/// Seconds of the processor that one walk over the matches in a subject may take, and those for each of its bytes: a
+/// hundred times what tokenizers in use need, so that a pattern made to take for ever is refused.
+inline constexpr double seconds_per_walk = 0.002, seconds_per_byte = 5e-6;
 
 /// Longer patterns are refused.
 inline constexpr std::size_t max_pattern_bytes = std::size_t{64} << 10;
@@ -72,12 +73,15 @@ class regex {
         std::string_view subject;
         std::unique_ptr<pcre2_match_data, decltype(&pcre2_match_data_free)> data;
         std::unique_ptr<pcre2_match_context, decltype(&pcre2_match_context_free)> context;
-        std::uint64_t steps_left;
+        std::chrono::steady_clock::time_point begin;
+        std::optional<double> busy_since;  // by the thread's clock, which takes longer to ask
     };
+
+    static bool took_too_long(search& state);
 
     bool match(search& state, std::size_t from) const;
 
-    /// PCRE2's answer within so many steps.
+    /// PCRE2's answer within so many of its steps, each of which may look at all of the subject.
     int try_match(search& state, std::size_t from, std::uint32_t steps) const;
 
     static std::string message(int code);

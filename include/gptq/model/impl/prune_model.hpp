@@ -47,7 +47,7 @@ class model_pruner {
         }
         for (const std::string& name : folder_.tensor_names())
             if (const io::tensor_info& tensor = folder_.tensor(name); !written_.contains(name))
-                writer_.add_tensor(name, tensor.dtype, tensor.shape, tensor.bytes);
+                writer_.add_tensor(name, tensor.dtype, tensor.shape, tensor.bytes.read());
         result_.zeros = all_ > 0.0 ? zeros_ / all_ : 0.0;
         result_.bytes = writer_.tensor_bytes();
         return std::move(result_);

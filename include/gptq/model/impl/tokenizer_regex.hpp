@@ -2,8 +2,10 @@
 #pragma once
 
 #include <algorithm>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <ctime>
 #include <memory>
 #include <new>
 #include <string>
@@ -54,7 +56,7 @@ GPTQ_INLINE regex::search::search(std::string_view text)
     : subject(text),
       data(pcre2_match_data_create(1, nullptr), &pcre2_match_data_free),
       context(pcre2_match_context_create(nullptr), &pcre2_match_context_free),
-      steps_left(std::uint64_t{steps_per_byte} * text.size()) {
+      begin(std::chrono::steady_clock::now()) {
     if (!data || !context) throw std::bad_alloc();
 }
 
@@ -70,20 +72,35 @@ GPTQ_INLINE int regex::try_match(search& state, std::size_t from, std::uint32_t 
     return count == PCRE2_ERROR_JIT_STACKLIMIT ? run(PCRE2_NO_JIT) : count;
 }
 
+/// Seconds that the thread has computed.
+inline double thread_seconds() {
+    timespec time{};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+    return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
+GPTQ_INLINE bool regex::took_too_long(search& state) {
+    const double allowed = seconds_per_walk + seconds_per_byte * static_cast<double>(state.subject.size());
+    const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - state.begin;
+    if (passed.count() < allowed) return false;
+    if (!state.busy_since) state.busy_since = thread_seconds();
+    return thread_seconds() - *state.busy_since > allowed;
+}
+
 GPTQ_INLINE bool regex::match(search& state, std::size_t from) const {
-    std::uint32_t steps = free_steps;
-    int count = try_match(state, from, steps);
-    while (count == PCRE2_ERROR_MATCHLIMIT && state.steps_left > 0) {
-        steps = std::min(4 * steps, std::uint32_t{1} << 30);
-        state.steps_left -= std::min<std::uint64_t>(steps, state.steps_left);
-        count = try_match(state, from, steps);
-    }
-    if (count == PCRE2_ERROR_NOMATCH) return false;
-    if (count < 0) {
+    const auto fail = [&](const std::string& reason) {
         throw unsupported_error("the tokenizer's regular expression " + in_quotes(pattern_) +
-                                " fails on this text: " + message(count));
+                                " fails on this text: " + reason);
+    };
+    // A match cannot be interrupted, but for its number of steps: each attempt takes no more than a few times as long as
+    // the one before it.
+    int count = PCRE2_ERROR_MATCHLIMIT;
+    for (std::uint32_t steps = 250; count == PCRE2_ERROR_MATCHLIMIT && steps < std::uint32_t{1} << 30; steps *= 4) {
+        count = try_match(state, from, steps);
+        if (took_too_long(state)) fail("it takes too long");
     }
-    return true;
+    if (count < 0 && count != PCRE2_ERROR_NOMATCH) fail(message(count));
+    return count >= 0;
 }
 
 GPTQ_INLINE std::string regex::message(int code) {
