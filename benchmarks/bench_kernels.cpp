@@ -6,7 +6,9 @@
 #include <functional>
 #include <memory>
 #include <random>
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <benchmark/benchmark.h>
@@ -48,13 +50,15 @@ std::vector<float> random_floats(std::size_t count) {
     return values;
 }
 
-gptq::quantized_layer random_layer(int bits) {
+/// Affine without levels.
+gptq::quantized_layer random_layer(int bits, std::span<const float> levels = {}) {
     std::mt19937 random(2);
     gptq::quantized_layer q;
     gptq::allocate(q, bits, false, out_features, in_features, group);
+    q.levels.assign(levels.begin(), levels.end());
     const unsigned mask = (1u << bits) - 1u;
     for (auto& c : q.codes) c = static_cast<std::uint8_t>(random() & mask);
-    for (auto& z : q.zeros) z = static_cast<std::uint8_t>(random() & mask);
+    for (auto& z : q.zeros) z = static_cast<std::uint8_t>(levels.empty() ? random() & mask : 0);
     q.scales.fill(gptq::round_to_half(0.01f));  // as files hold them
     return q;
 }
@@ -192,8 +196,9 @@ void prefill(benchmark::State& state, const gptq::quantized_layer& q, const boun
 }
 
 template <gptq::Activation A>
-void add(const std::string& activation, const std::shared_ptr<gptq::quantized_layer>& q, const bounds& bound) {
-    const std::string suffix = activation + "/" + std::to_string(q->bits) + "_bits";
+void add(const std::string& activation, const std::string& grid, const std::shared_ptr<gptq::quantized_layer>& q,
+         const bounds& bound) {
+    const std::string suffix = activation + "/" + std::to_string(q->bits) + "_bits" + grid;
     benchmark::RegisterBenchmark(("1_row/" + suffix).c_str(), [=](benchmark::State& s) { decode<A>(s, *q, bound); })
         ->UseManualTime()
         ->Unit(benchmark::kMillisecond);
@@ -213,11 +218,14 @@ int main(int argc, char** argv) {
     benchmark::AddCustomContext("sgemv_ms", std::to_string(bound.sgemv * 1e3));
     benchmark::AddCustomContext("sgemm_ms", std::to_string(bound.sgemm * 1e3));
     if (openblas_get_corename) benchmark::AddCustomContext("openblas_core", openblas_get_corename());
-    for (const int bits : {4, 2, 3, 8}) {
-        const auto q = std::make_shared<gptq::quantized_layer>(random_layer(bits));
-        add<gptq::activation::exact>("exact", q, bound);
-        add<gptq::activation::int16>("int16", q, bound);
-        add<gptq::activation::int8>("int8", q, bound);
-    }
+    const auto add_all = [&](const std::string& grid, gptq::quantized_layer layer) {
+        const auto q = std::make_shared<gptq::quantized_layer>(std::move(layer));
+        add<gptq::activation::exact>("exact", grid, q, bound);
+        add<gptq::activation::int16>("int16", grid, q, bound);
+        add<gptq::activation::int8>("int8", grid, q, bound);
+    };
+    for (const int bits : {4, 2, 3, 8}) add_all("", random_layer(bits));
+    add_all("_nf4", random_layer(4, gptq::nf4_table::values));
+    add_all("_fp4", random_layer(4, gptq::fp4_table::values));
     benchmark::RunSpecifiedBenchmarks();
 }

@@ -2,8 +2,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <future>
 #include <iostream>
-#include <thread>
 #include <vector>
 
 #include <gptq/gptq.hpp>
@@ -26,11 +26,12 @@ struct threaded_backend : gptq::host_memory {  // its matrices lie in host memor
     template <class F>
     void for_each_row(std::size_t n, const F& f) const {
         constexpr std::size_t threads = 2;
-        std::vector<std::jthread> workers;
+        std::vector<std::future<void>> workers;  // get() throws what a worker threw
         for (std::size_t first = 0; first < std::min(threads, n); ++first)
-            workers.emplace_back([=, &f] {
+            workers.push_back(std::async(std::launch::async, [=, &f] {
                 for (std::size_t r = first; r < n; r += threads) f(r);
-            });
+            }));
+        for (std::future<void>& worker : workers) worker.get();
     }
     void gram_update(floats H, const_floats X, float alpha, float beta) const {
         for_each_row(H.rows, [=](std::size_t i) {
@@ -83,13 +84,13 @@ static_assert(gptq::Backend<threaded_backend>);
 int main() {
     check_conforms(gptq::testing::check_backend(threaded_backend{}));
 
-    // A backend is an argument; here it does everything, from the Hessian on.
+    // A layer is quantized on the backend of its Hessian, or on any other that is named.
     using w3 = gptq::scheme<3, gptq::group_size<32>, gptq::asymmetric>;
     const auto W = random_matrix(32, 128, 1), X = random_inputs(512, 128, 2);
     gptq::basic_hessian<threaded_backend> h(128);
     h.add(X);
-    const double error = gptq::layer_error(W, gptq::quantize<w3>(W, h, {}, threaded_backend{}), h);
-    const double usual = gptq::layer_error(W, gptq::quantize<w3>(W, h), h);
+    const double error = gptq::layer_error(W, gptq::quantize<w3>(W, h), h);
+    const double usual = gptq::layer_error(W, gptq::quantize<w3>(W, h, {}, gptq::cpu_backend{}), h);
     std::cout << "error of the outputs: " << error << ", on the library's backend: " << usual << '\n';
     check(std::fabs(error - usual) <= 0.02 * usual, "both backends quantize alike");
 }

@@ -20,6 +20,7 @@
 #include <gptq/model/impl/model_config.hpp>
 #include <gptq/model/impl/model_observer.hpp>
 #include <gptq/model/impl/perplexity.hpp>
+#include <gptq/model/impl/prune_model.hpp>
 #include <gptq/model/impl/quantize_checks.hpp>
 #include <gptq/model/impl/quantize_log.hpp>
 #include <gptq/model/impl/quantize_model.hpp>

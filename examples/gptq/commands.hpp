@@ -43,6 +43,16 @@ struct quantize_arguments : compute_arguments {
 };
 void quantize(const quantize_arguments& arguments);
 
+struct prune_arguments : common_arguments {
+    std::string out;
+    std::string sparsity;              ///< a share of the weights, or "2:4"
+    std::string method = "sparsegpt";  ///< or magnitude
+    std::string calib;
+    std::size_t nsamples = 128;
+    std::size_t seqlen = 0;  ///< 0: 2048, or what the model was made for if less
+};
+void prune(const prune_arguments& arguments);
+
 /// What those that run a model have.
 struct run_arguments : compute_arguments {
     std::string activation = "int16";   ///< exact, int16 or int8

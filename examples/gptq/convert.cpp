@@ -11,6 +11,7 @@
 #include <gptq/io/model_folder.hpp>
 #include <gptq/io/quantization_config.hpp>
 #include <gptq/io/quantized_tensors.hpp>
+#include <gptq/model/folder_warnings.hpp>
 
 #include "commands.hpp"
 #include "output.hpp"
@@ -68,13 +69,14 @@ void convert_folder(const convert_arguments& arguments, const io::model_folder& 
         const std::string module = module_of(folder, name);
         if (module.empty()) {
             const io::tensor_info& tensor = folder.tensor(name);
-            writer.add_tensor(name, tensor.dtype, tensor.shape, tensor.bytes);
+            writer.add_tensor(name, tensor.dtype, tensor.shape, tensor.bytes.read());
         } else if (written.insert(module).second) {
             io::write_quantized(writer.sink(), config.format, module, io::read_quantized(folder, *source, module));
         }
     }
     const std::size_t bytes = writer.tensor_bytes();
     io::write_configs(writer, folder, config);
+    if (const std::string left = gptq::model::left_files_warning(folder); !left.empty()) warn(left);
     for (const auto& file : folder.companion_files()) writer.copy_file(file);
     writer.finish();
     print_result(arguments, arguments.format, written.size(), bytes);

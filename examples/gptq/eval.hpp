@@ -120,7 +120,7 @@ class evaluation {
         options_.seqlen = arguments.seqlen;
         if (options_.seqlen == 0) options_.seqlen = model::customary_window(decoder_.config());
         if (const auto warning = model::window_warning(decoder_.config(), options_.seqlen)) {
-            std::fprintf(stderr, "warning: %s\n", warning->c_str());
+            warn(*warning);
             warnings_.push_back(*warning);
         }
     }

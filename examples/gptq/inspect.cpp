@@ -183,8 +183,7 @@ std::string text_of(const model_summary& s) {
 void inspect(const common_arguments& arguments) {
     const io::model_folder folder(arguments.model);
     const model_summary summary = summarize(folder);
-    for (const std::string& warning : model::folder_warnings(summary.config, folder))
-        std::fprintf(stderr, "warning: %s\n", warning.c_str());
+    for (const std::string& warning : model::folder_warnings(summary.config, folder)) warn(warning);
     arguments.json ? print_json(json_of(summary)) : print(text_of(summary));
 }
 

@@ -4,6 +4,8 @@
 #include <atomic>
 #include <csignal>
 
+#include <unistd.h>
+
 #include <gptq/error.hpp>
 
 namespace program {
@@ -12,14 +14,16 @@ namespace {
 std::atomic<bool> interrupted{false};
 static_assert(std::atomic<bool>::is_always_lock_free, "a signal handler may only touch lock-free atomics");
 
-extern "C" void on_signal(int) { interrupted.store(true); }
+extern "C" void on_signal(int number) {
+    // Whoever asks twice, and by whichever signal, does not want to wait for the next step, which may never come.
+    if (interrupted.exchange(true)) _exit(128 + number);
+}
 
 }  // namespace
 
 void catch_interrupts() {
     struct sigaction action = {};
     action.sa_handler = on_signal;
-    action.sa_flags = static_cast<int>(SA_RESETHAND);  // the second signal takes its usual course
     sigaction(SIGINT, &action, nullptr);
     sigaction(SIGTERM, &action, nullptr);
     struct sigaction hangup = {};

@@ -1,7 +1,6 @@
 // Loading a model as the command line asks for it.
 #pragma once
 
-#include <cstdio>
 #include <map>
 #include <string>
 #include <vector>
@@ -13,6 +12,8 @@
 
 #include "adapters.hpp"
 #include "commands.hpp"
+#include "interrupt.hpp"
+#include "output.hpp"
 
 namespace program {
 
@@ -24,7 +25,7 @@ inline gptq::model::cpu_model_backend cpu_of(const run_arguments& arguments) {
     return {forms.at(arguments.activation)};
 }
 
-/// Says on standard error what is odd about the folder. `adapters` are as the command line names them.
+/// Says on standard error what is odd about the folder. The model stops between two blocks where the user asks for it. `adapters` are as the command line names them.
 template <gptq::model::ModelBackend B>
 gptq::model::basic_decoder<B> load_decoder(const gptq::io::model_folder& folder, const run_arguments& arguments,
                                            const B& backend, const std::vector<std::string>& adapters) {
@@ -32,8 +33,8 @@ gptq::model::basic_decoder<B> load_decoder(const gptq::io::model_folder& folder,
     const bool rounded = arguments.head_in_8_bits && gptq::io::holds_quantized_tensors(folder);
     auto decoder = gptq::model::basic_decoder<B>::load(
         folder, backend, rounded ? head_form::eight_bits : head_form::stored, load_adapters(adapters));
-    for (const std::string& warning : gptq::model::folder_warnings(decoder.config(), folder))
-        std::fprintf(stderr, "warning: %s\n", warning.c_str());
+    for (const std::string& warning : gptq::model::folder_warnings(decoder.config(), folder)) warn(warning);
+    decoder.before_each_block(throw_if_interrupted);
     return decoder;
 }
 

@@ -12,11 +12,14 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include <CLI/CLI.hpp>
 
+#include <gptq/error.hpp>
 #include <gptq/options.hpp>
+#include <gptq/quote.hpp>
 #include <gptq/settings.hpp>
 #include <gptq/version.hpp>
 
@@ -41,7 +44,7 @@ CLI::App* add_command(CLI::App& app, const std::string& name, const std::string&
         ->check(CLI::Range(1, 4096));
     command->callback([&arguments, &chosen, run] {
         chosen = [&arguments, run] {
-            use_threads(arguments.threads);
+            use_threads(arguments.threads, std::is_base_of_v<compute_arguments, Arguments>);
             run(arguments);
         };
     });
@@ -153,6 +156,25 @@ void add_quantize(CLI::App& app, quantize_arguments& a, std::function<void()>& c
     command->add_flag("--restart", a.restart, "begin anew where an unfinished run has left finished blocks");
 }
 
+void add_prune(CLI::App& app, prune_arguments& a, std::function<void()>& chosen) {
+    CLI::App* command =
+        add_command(app, "prune", "write a copy of the float MODEL with many weights 0", a, prune, chosen);
+    command->add_option("OUT", a.out, "folder to write; must not exist yet")->required();
+    command
+        ->add_option("--sparsity", a.sparsity,
+                     "share of the weights that become 0, such as 0.5, or how many of how many neighbours stay: 2:4")
+        ->required();
+    command->add_option("--calib", a.calib, "text file to calibrate with; -: standard input")->required();
+    command->add_option("--method", a.method, "sparsegpt, or magnitude: by the weights' size alone, the baseline")
+        ->check(CLI::IsMember({"sparsegpt", "magnitude"}))
+        ->capture_default_str();
+    command->add_option("--nsamples", a.nsamples, "windows of calibration text")
+        ->check(at_least_one())
+        ->capture_default_str();
+    command->add_option("--seqlen", a.seqlen, "tokens a window; default: 2048, or what the model was made for if less")
+        ->check(CLI::Range(2, 1 << 20));
+}
+
 /// An option that may be given several times, with a text each time that is taken as it is.
 CLI::Option* add_texts(CLI::App& command, const std::string& name, std::vector<std::string>& texts,
                        const std::string& what) {
@@ -262,7 +284,7 @@ void add_bench(CLI::App& app, bench_arguments& a, std::function<void()>& chosen)
 int fail(const char* what) {
     std::string line = what;
     std::replace(line.begin(), line.end(), '\n', ' ');
-    std::fprintf(stderr, "gptq: %s\n", line.c_str());
+    std::fprintf(stderr, "gptq: %s\n", gptq::printable(line, gptq::max_message_bytes).c_str());
     return 1;
 }
 
@@ -283,6 +305,7 @@ int main(int argc, char** argv) {
 
     std::function<void()> chosen;
     quantize_arguments quantize_args;
+    prune_arguments prune_args;
     eval_arguments eval_args;
     generate_arguments generate_args;
     common_arguments inspect_args;
@@ -291,6 +314,7 @@ int main(int argc, char** argv) {
     convert_arguments convert_args;
     bench_arguments bench_args;
     add_quantize(app, quantize_args, chosen);
+    add_prune(app, prune_args, chosen);
     add_eval(app, eval_args, chosen);
     add_generate(app, generate_args, chosen);
     add_command(app, "inspect", "what MODEL is made of", inspect_args, inspect, chosen);

@@ -1,19 +1,18 @@
 // gptq merge: writes a copy of a float model with an adapter in its weights.
-#include <cmath>
 #include <cstddef>
-#include <cstring>
 #include <string>
 #include <vector>
 
 #include <gptq/backends/cpu/blas.hpp>
 #include <gptq/error.hpp>
-#include <gptq/half.hpp>
 #include <gptq/io/folder_writer.hpp>
 #include <gptq/io/model_folder.hpp>
 #include <gptq/io/quantization_config.hpp>
+#include <gptq/io/stored_numbers.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/model/adapter.hpp>
 #include <gptq/model/block.hpp>
+#include <gptq/model/folder_warnings.hpp>
 #include <gptq/model/model_config.hpp>
 #include <gptq/xtensor/adapt.hpp>
 
@@ -35,28 +34,6 @@ void add_term(const gptq::model::low_rank_term& term, tensor2<float>& W) {
     gptq::blas::gemm_nt(gptq::view_of(term.up), transposed.view(), gptq::view_of(W), 1.0f, 1.0f);
 }
 
-/// Numbers as T. Throws non_finite_error for those that T cannot hold.
-template <class T>
-std::vector<std::byte> stored_as(const tensor2<float>& W, const std::string& where) {
-    std::vector<std::byte> bytes(W.size() * sizeof(T));
-    for (std::size_t i = 0; i < W.size(); ++i) {
-        const T number = gptq::narrow<T>(W.data()[i]);
-        if (!std::isfinite(static_cast<float>(gptq::to_float(number))))
-            throw gptq::non_finite_error(where + ": a merged weight is outside what the tensor's dtype holds");
-        std::memcpy(bytes.data() + i * sizeof(T), &number, sizeof(T));
-    }
-    return bytes;
-}
-
-std::vector<std::byte> stored_as(gptq::io::dtype type, const tensor2<float>& W, const std::string& where) {
-    switch (type) {
-        case gptq::io::dtype::f32: return stored_as<float>(W, where);
-        case gptq::io::dtype::f16: return stored_as<gptq::half>(W, where);
-        case gptq::io::dtype::bf16: return stored_as<gptq::bfloat16>(W, where);
-        default: throw gptq::unsupported_error(where + ": is merged only as F32, F16 or BF16");
-    }
-}
-
 gptq::model::adapter checked_adapter(const gptq::io::model_folder& folder, const std::string& text) {
     if (gptq::io::holds_quantized_tensors(folder))
         throw gptq::unsupported_error(folder.path().string() +
@@ -76,12 +53,13 @@ void write_tensors(const gptq::io::model_folder& folder, const gptq::model::adap
         const auto term = name.ends_with(suffix) ? adapter.terms().find(name.substr(0, name.size() - suffix.size()))
                                                  : adapter.terms().end();
         if (term == adapter.terms().end()) {
-            writer.add_tensor(name, tensor.dtype, tensor.shape, tensor.bytes);
+            writer.add_tensor(name, tensor.dtype, tensor.shape, tensor.bytes.read());
             continue;
         }
         tensor2<float> W = folder.read_matrix(name);
         add_term(term->second, W);
-        writer.add_tensor(name, tensor.dtype, tensor.shape, stored_as(tensor.dtype, W, folder.describe(name)));
+        writer.add_tensor(name, tensor.dtype, tensor.shape,
+                          gptq::io::stored_as(tensor.dtype, gptq::view_of(W), folder.describe(name)));
     }
 }
 
@@ -100,6 +78,7 @@ void require_weights(const gptq::io::model_folder& folder, const gptq::model::ad
 void merge(const merge_arguments& arguments) {
     const gptq::io::model_folder folder(arguments.model);
     const auto adapter = checked_adapter(folder, arguments.adapter);
+    if (const std::string left = gptq::model::left_files_warning(folder); !left.empty()) warn(left);
     require_weights(folder, adapter);
     gptq::io::folder_writer writer(arguments.out);
     write_tensors(folder, adapter, writer);

@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include <gptq/error.hpp>
+#include <gptq/quote.hpp>
 
 namespace program {
 
@@ -48,6 +49,11 @@ inline void flush_output() {
 /// Throws io_error, with the system's reason, where the text cannot be written.
 inline void print(const std::string& text) {
     if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size()) fail_output();
+}
+
+/// A warning on standard error, one line.
+inline void warn(const std::string& warning) {
+    std::fprintf(stderr, "warning: %s\n", gptq::printable(warning, gptq::max_message_bytes).c_str());
 }
 
 /// One line of JSON. Strings that are not UTF-8 (paths, pieces of text) get replacement characters.

@@ -2,25 +2,76 @@
 #include "threads.hpp"
 
 #include <cstdlib>
+#include <future>
+#include <string>
 #include <string_view>
+#include <system_error>
+#include <thread>
+#include <vector>
 
+#include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #ifdef _OPENMP
 #include <omp.h>
 #endif
 
+#include <gptq/error.hpp>
+
 // OpenBLAS's own call. Weak: with another BLAS it is absent, and that library's environment variable is the way.
 extern "C" __attribute__((weak)) void openblas_set_num_threads(int count);
+extern "C" __attribute__((weak)) int openblas_get_num_threads();
 
 namespace program {
+namespace {
 
-void use_threads(std::size_t count) {
+void set_threads(std::size_t count) {
     if (count == 0) return;
     if (openblas_set_num_threads) openblas_set_num_threads(static_cast<int>(count));
 #ifdef _OPENMP
     omp_set_num_threads(static_cast<int>(count));
 #endif
+}
+
+/// OpenBLAS and OpenMP have teams of their own.
+void require_threads(std::size_t count) {
+    std::promise<void> done;
+    const std::shared_future<void> end = done.get_future().share();
+    std::vector<std::thread> team;
+    std::string problem;
+    try {
+        while (team.size() + 2 < 2 * count) team.emplace_back([end] { end.wait(); });
+    } catch (const std::system_error& refusal) {
+        problem = refusal.code().message();
+    }
+    done.set_value();
+    for (std::thread& one : team) one.join();
+    if (!problem.empty())
+        throw gptq::error("cannot start " + std::to_string(count) + " threads for each of BLAS and OpenMP: " + problem +
+                          "; give fewer --threads, or raise the limit on processes (ulimit -u, or the container's)");
+}
+
+/// OpenBLAS maps a buffer for each of its threads.
+void require_address_space() {
+    constexpr std::size_t buffer = std::size_t{128} << 20;
+    rlimit limit{};
+    if (!openblas_get_num_threads || getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return;
+    const std::size_t needed = static_cast<std::size_t>(openblas_get_num_threads()) * buffer;
+    void* room = mmap(nullptr, needed, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (room == MAP_FAILED)
+        throw gptq::error("OpenBLAS needs " + std::to_string(needed >> 20) +
+                          " MiB of address space, and the limit on it (ulimit -v) leaves less; raise it, or give fewer "
+                          "--threads");
+    munmap(room, needed);
+}
+
+}  // namespace
+
+void use_threads(std::size_t count, bool computes) {
+    if (computes && count > 1) require_threads(count);
+    set_threads(count);
+    if (computes) require_address_space();
 }
 
 void let_idle_threads_sleep(char** argv) {

@@ -5,8 +5,10 @@
 
 namespace program {
 
-/// Makes OpenBLAS and OpenMP use `count` threads from here on; 0 leaves both as they are.
-void use_threads(std::size_t count);
+/// Makes OpenBLAS and OpenMP use `count` threads from here on; 0 leaves both as they are. `computes` says that the
+/// command multiplies matrices. Throws gptq::error where the system does not allow so many threads, or not the address
+/// space that OpenBLAS needs: it would wait for both for ever.
+void use_threads(std::size_t count, bool computes);
 
 /// Starts the program again with the idle threads of OpenMP and OpenBLAS asleep instead of spinning, unless the user has
 /// chosen. Where both and the solver's own threads take turns, as in `quantize` and `eval`, spinning threads of the one

@@ -9,8 +9,8 @@
 
 namespace gptq {
 
-/// A block of b columns of a layer of N rows on its way through the loop, in the backend's memory. A rule chooses a value
-/// q for each weight of T and leaves the matrices as settle() does, row by row.
+/// A block of b columns of a layer of N rows on its way through the loop, in the backend's memory. A rule chooses a
+/// value q for each weight of T and leaves the matrices as settle() does, row by row.
 struct column_block {
     matrix_view<float> T;            // [N, b] weights, all errors of earlier blocks fed back; becomes Err
     matrix_view<float> W;            // [N, b] weights as the solver has kept them; becomes D = W - Q
@@ -34,8 +34,8 @@ struct column_block {
 /// Blocks whose errors are fed back to the rest of the layer by one product.
 inline constexpr std::size_t blocks_per_super_block = 4;
 
-/// How K columns are cut into blocks, and blocks gathered into super-blocks. What belongs together, `group` columns, lies
-/// in one block where it is no larger than a block, and in as many whole blocks as it takes where it is.
+/// How K columns are cut into blocks, and blocks gathered into super-blocks. What belongs together, `group` columns,
+/// lies in one block where it is no larger than a block, and in as many whole blocks as it takes where it is.
 struct column_cuts {
     std::size_t columns;    // K
     std::size_t block;      // columns of a block, at most
@@ -49,7 +49,8 @@ struct column_cuts {
     std::size_t block_end(std::size_t begin, std::size_t last) const { return std::min(end(begin, block), last); }
 
  private:
-    /// Where `count` columns from `first` on end: never inside a group that starts in a block, nor beyond a larger group.
+    /// Where `count` columns from `first` on end: never inside a group that starts in a block, nor beyond a larger
+    /// group.
     std::size_t end(std::size_t first, std::size_t count) const {
         if (group <= block) return std::min(first + count / group * group, columns);
         return std::min({first + count, (first / group + 1) * group, columns});

@@ -97,7 +97,7 @@ concept OrderingPolicy = requires(const O& order, std::span<const float> diag, s
 };
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Backend<B>: where matrices live and who multiplies them. All matrices given to 3-12 are views of the backend's memory.
+// Backend<B>: where matrices live and who multiplies them. All matrices given to 3-12 are views of its memory.
 //  1. make_matrix<T>(r, c) owns r x c zeroed elements and has view().
 //  2. lend(host).view() shows a host matrix in the backend's memory, for as long as both live (a host backend lends the
 //     elements themselves); download(mine, host) copies a matrix of equal shape out. Both for float, double,
@@ -116,8 +116,8 @@ concept OrderingPolicy = requires(const O& order, std::span<const float> diag, s
 //     B [N,K]  A [K,K]
 //  9. A call's results are visible to the next call. Calls throw for resources that ran out, and what f throws leaves
 //     for_each_row.
-// A backend may do some of the solver's work better than by rows, and then has one or more of these. Their arguments are
-// public types with comments on every matrix; what each has to compute is that of its plain form, up to rounding:
+// A backend may do some of the solver's work better than by rows, and then has one or more of these. Their arguments
+// are public types with comments on every matrix; each computes what its plain form does, up to rounding:
 // 10. quantize_block(block), block a block_to_quantize<Bits, Grid> of <gptq/round_to_grid.hpp>; plain: quantize_rows.
 // 11. fit_groups(fit), fit a groups_to_fit<Bits, Grid> of <gptq/fit_groups.hpp>; plain: fit(r) for every row.
 // 12. permute_hessian(p), p a hessian_permutation of <gptq/factor.hpp>; plain: p.place(i, 0, K) for every feature i.
@@ -144,16 +144,16 @@ concept Backend = requires(const B& b, std::size_t n, matrix_view<float> m, matr
 
 // ---------------------------------------------------------------------------------------------------------------------
 // FactorPath<P, B>: how the solver gets the inverse Hessian's Cholesky factor U (U'U = H^-1) and what it does with it.
-// W [N,K] is the solver's working copy: columns that are already quantized hold D = W - Q, later ones what the path left.
-// Columns are taken in super-blocks of a few blocks; S [N, s] is the one that begins at column `first`. The head of
-// <gptq/quantize.hpp> draws them.
+// W [N,K] is the solver's working copy: columns that are already quantized hold D = W - Q, later ones what the path
+// left. Columns are taken in super-blocks of a few blocks; S [N, s] is the one that begins at column `first`. The head
+// of <gptq/quantize.hpp> draws them.
 //  1. factor(b, H): prepares H in place; false where it is not positive definite.
 //  2. enter(b, F, W, first, S): called before the first block of the super-block; S is the path's to fill.
-//  3. current(b, F, W, first, S, begin, end): columns [begin, end) of the super-block, a block, get their up-to-date weights
-//     in S: all errors before `begin` fed back. The blocks of the super-block before `begin` are quantized, and S holds
-//     their errors, Err = (w - q)/U[k,k].
+//  3. current(b, F, W, first, S, begin, end): columns [begin, end) of the super-block, a block, get their up-to-date
+//     weights in S: all errors before `begin` fed back. The blocks before `begin` in it are quantized, and S
+//     holds their errors, Err = (w - q)/U[k,k].
 //  4. diagonal_block(b, F, begin, end, U): U [end-begin, end-begin] = the diagonal block of U.
-//  5. leave(b, F, W, first, Err): called once the whole super-block is quantized.                                Err [N, s]
+//  5. leave(b, F, W, first, Err): called once the whole super-block is quantized.                          Err [N, s]
 //  6. column_costs(b, F, c): c(0, k) = 1/U[k,k]^2.                                                             c [1, K]
 //  7. hessian_factor(b, F, A): A = the upper triangular matrix with H = A A'.                                  A [K, K]
 // ---------------------------------------------------------------------------------------------------------------------

@@ -1,17 +1,25 @@
 // Every exception the library throws. Each message names the tensor or file, what was found, and what to do.
 #pragma once
 
+#include <cstddef>
 #include <stdexcept>
 #include <string>
+#include <string_view>
+
+#include <gptq/quote.hpp>
 
 #include <gptq/compiler.hpp>
 
 namespace gptq {
 
-/// Base of everything the library throws on its own account.
+/// No message is longer.
+inline constexpr std::size_t max_message_bytes = 2000;
+
+/// Base of everything the library throws on its own account. Messages hold names and settings from files of strangers,
+/// so every message is made printable here: one line of UTF-8 of at most max_message_bytes.
 class error : public std::runtime_error {
  public:
-    using std::runtime_error::runtime_error;
+    explicit error(std::string_view message) : std::runtime_error(printable(message, max_message_bytes)) {}
 };
 
 /// Matrices whose shapes do not fit together, or a size that a format cannot hold.

@@ -191,8 +191,8 @@ struct factored_hessian {
     std::size_t in_features() const { return order.size(); }
 };
 
-/// The argument of Backend's optional permute_hessian: F becomes the upper triangle of H, its rows and columns in another
-/// order, with damping added to the diagonal. What is below F's diagonal stays.
+/// The argument of Backend's optional permute_hessian: F becomes the upper triangle of H, its rows and columns in
+/// another order, with damping added to the diagonal. What is below F's diagonal stays.
 struct hessian_permutation {
     matrix_view<const float> H;               // [K, K], upper triangle
     matrix_view<float> F;                     // [K, K]
@@ -307,7 +307,8 @@ void order_columns(Factored& f, const Order& order, std::span<const float> diag)
     if (!Order::static_groups) check_neighbours(f.group_at, f.group_features);
 }
 
-/// Tries one damping after the other, from `damp` on, until one makes H positive definite. `mean` is that of H's diagonal.
+/// Tries one damping after the other, from `damp` on, until one makes H positive definite. `mean` is that of H's
+/// diagonal.
 template <Backend B, class P>
 void factor_damped(factored_hessian<B, P>& f, matrix_view<const float> H, double damp, double growth, double mean) {
     const B& backend = f.backend;
@@ -347,11 +348,11 @@ void shrink(factored_hessian<B, P>& f, matrix_view<const float> H, std::size_t t
 }  // namespace detail
 
 /// Orders the columns of H, damps (see damping.hpp) and factors it. Where it is not positive definite, damping grows by
-/// options.damp_growth up to 1; the result says what it took, and whether nothing helped. Where all inputs were always 0
-/// there is nothing to factor, and layers are rounded to nearest. `group_features` is the size of a full group. H: [K, K]
-/// in the backend's memory, upper triangle, the mean over `tokens` tokens. Of the options it reads those of damping, of which 1 is the largest. Throws
-/// option_error for options out of range, non_finite_error where the Hessian's sums overflowed, concept_error for an order
-/// that is none.
+/// options.damp_growth up to 1; the result says what it took, and whether nothing helped. Where all inputs were always
+/// 0 there is nothing to factor, and layers are rounded to nearest. `group_features` is the size of a full group. H:
+/// [K, K] in the backend's memory, upper triangle, the mean over `tokens` tokens. Of the options it reads those of
+/// damping, of which 1 is the largest. Throws option_error for options out of range, non_finite_error where the
+/// Hessian's sums overflowed, concept_error for an order that is none.
 template <OrderingPolicy Order, Backend B, FactorPath<B> P = inverse_free_path>
 factored_hessian<B, P> factor_hessian(const B& backend, matrix_view<const float> H, std::size_t group_features,
                                       const quantize_options& options = {}, const P& path = {}, const Order& order = {},

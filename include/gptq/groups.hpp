@@ -23,8 +23,8 @@ struct group_size {
     static constexpr int value = Size;
 
     /// The number of input features in a (full) group of a layer with `in_features` inputs. `requested` is for
-    /// group_size<dynamic>: a positive size of at most in_features, or per_channel; other policies accept their own size
-    /// and `dynamic`, which asks for nothing. Throws option_error for other requests.
+    /// group_size<dynamic>: a positive size of at most in_features, or per_channel; other policies accept their own
+    /// size and `dynamic`, which asks for nothing. Throws option_error for other requests.
     static std::size_t features(std::size_t in_features, int requested = dynamic) {
         if constexpr (Size == dynamic) {
             check_request(in_features, requested);

@@ -1,8 +1,8 @@
 // K-best search in place of the nearest plane: fewer errors than rounding each weight to the nearest value leaves, for
 // the same grids and file format.
 //
-// The loop of <gptq/quantize.hpp> finds codes as Babai's nearest plane algorithm does (Chen et al., "The Geometry of LLM
-// Quantization: GPTQ as Babai's Nearest Plane Algorithm", 2025): each column is rounded once, to the nearest value,
+// The loop of <gptq/quantize.hpp> finds codes as Babai's nearest plane algorithm does (Chen et al., "The Geometry of
+// LLM Quantization: GPTQ as Babai's Nearest Plane Algorithm", 2025): each column is rounded once, to the nearest value,
 // although what is not nearest may leave less loss in the columns after it. Decoders of lattices keep K partial
 // sequences of codes instead of one (Guo and Nilsson, "Algorithm and Implementation of the K-Best Sphere Decoding for
 // MIMO Detection", 2006). Here, for a row and some columns whose grids are known when the first of them is reached:
@@ -122,9 +122,9 @@ class candidate_list {
 
 }  // namespace detail
 
-/// Steps (2) to (6) for row r of Block, a block_to_quantize, its codes found by search among block.candidates candidates
-/// (1: the codes of quantize_row). Time: candidates times that of quantize_row within the columns searched at once, and
-/// as much to propose and to sort; memory: 20 KB of stack.
+/// Steps (2) to (6) for row r of Block, a block_to_quantize, its codes found by search among block.candidates
+/// candidates (1: the codes of quantize_row). Time: candidates times that of quantize_row within the columns searched
+/// at once, and as much to propose and to sort; memory: 20 KB of stack.
 template <int Bits, class Block>
 struct k_best_row {
     Block block;

@@ -1,8 +1,8 @@
-// Pruning, and pruning with quantization, as rules of the loop in <gptq/quantize.hpp>: "SparseGPT: Massive Language Models
-// Can Be Accurately Pruned in One-Shot" (Frantar and Alistarh, 2023).
+// Pruning, and pruning with quantization, as rules of the loop in <gptq/quantize.hpp>: "SparseGPT: Massive Language
+// Models Can Be Accurately Pruned in One-Shot" (Frantar and Alistarh, 2023).
 //
-// A weight that becomes 0 is one that is rounded to 0: its error goes to the columns after it as any other. What the loss
-// grows by is w^2 / U[k,k]^2, and the weights with the least of that are those to go:
+// A weight that becomes 0 is one that is rounded to 0: its error goes to the columns after it as any other. What the
+// loss grows by is w^2 / U[k,k]^2, and the weights with the least of that are those to go:
 //
 //   n:m            of every m neighbours in a row, n stay; chosen when the loop reaches the first of them
 //   unstructured   of a block of columns a share goes, in all rows together; chosen when the loop reaches the block
@@ -195,7 +195,8 @@ void check_order_of(const sparsity_pattern& pattern, const factored_hessian<B, P
 template <Backend B>
 class prune_columns {
  public:
-    /// values: [N, K] in the backend's memory, original order; order: position -> original column. All outlive the rule.
+    /// values: [N, K] in the backend's memory, original order; order: position -> original column. All outlive the
+    /// rule.
     prune_columns(const B& backend, const sparsity_pattern& pattern, const column_order& order,
                   matrix_view<float> values)
         : backend_(backend),
@@ -241,8 +242,8 @@ class prune_and_round {
     round_to_grid<Bits, Grid, B, P> round_;
 };
 
-/// Prunes W [N, K] by the size of its weights alone, in blocks of `block_size` columns: what other ways are compared with.
-/// W and out, [N, K], lie in the backend's memory. Throws option_error for a pattern that is none.
+/// Prunes W [N, K] by the size of its weights alone, in blocks of `block_size` columns: what other ways are compared
+/// with. W and out, [N, K], lie in the backend's memory. Throws option_error for a pattern that is none.
 template <Backend B>
 void prune_by_magnitude(in_backend_t, const B& backend, matrix_view<const float> W, const sparsity_pattern& pattern,
                         matrix_view<float> out, std::size_t block_size = 128) {
@@ -266,11 +267,11 @@ void prune_by_magnitude(in_backend_t, const B& backend, matrix_view<const float>
     }
 }
 
-/// Prunes W [N, K] into `out` [N, K], both in the backend's memory, with the factored Hessian of its inputs; the weights
-/// that stay make up for those that go. Of the options block_size is used. Time and memory as solve(), and one selection
-/// among N K weights on the host where the pattern is unstructured. Where the Hessian could not be factored the layer is
-/// pruned by magnitude, and report.rounded_to_nearest says so. Throws option_error for a pattern that is none or does not
-/// go with the order, and for options out of range.
+/// Prunes W [N, K] into `out` [N, K], both in the backend's memory, with the factored Hessian of its inputs; the
+/// weights that stay make up for those that go. Of the options block_size is used. Time and memory as solve(), and one
+/// selection among N K weights on the host where the pattern is unstructured. Where the Hessian could not be factored
+/// the layer is pruned by magnitude, and report.rounded_to_nearest says so. Throws option_error for a pattern that is
+/// none or does not go with the order, and for options out of range.
 template <Backend B, FactorPath<B> P, Observer O>
 solve_report prune(in_backend_t, matrix_view<const float> weights, const factored_hessian<B, P>& f,
                    matrix_view<float> out, const sparsity_pattern& pattern, const quantize_options& options,
@@ -292,9 +293,9 @@ solve_report prune(in_backend_t, matrix_view<const float> weights, const factore
     return report;
 }
 
-/// Prunes and quantizes W [N, K] in one pass into `result`; a weight that goes gets the code of 0. Everything else is as
-/// in prune() and in solve(). Throws option_error, beside what they throw, for a search of codes, and for groups that an
-/// n:m pattern does not divide.
+/// Prunes and quantizes W [N, K] in one pass into `result`; a weight that goes gets the code of 0. Everything else is
+/// as in prune() and in solve(). Throws option_error, beside what they throw, for a search of codes, and for groups
+/// that an n:m pattern does not divide.
 template <int Bits, AffineGrid Grid, Backend B, FactorPath<B> P, Observer O>
 solve_report prune_and_quantize(in_backend_t, matrix_view<const float> weights, const factored_hessian<B, P>& f,
                                 held_layer<B>& result, const sparsity_pattern& pattern, quantize_options options,

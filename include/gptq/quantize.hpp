@@ -20,7 +20,8 @@
 //   grids/affine.hpp    the values that a weight can take, steps (3) and (4)
 //
 // Few large products are faster than many small ones. Four blocks make a super-block: its errors go back to the rest of
-// the layer at once, at (7), and each of its blocks gets what the blocks before it in the super-block have left, at (1).
+// the layer at once, at (7), and each of its blocks gets at (1) what the blocks before it in the super-block have left.
+//
 // N output features, K input features, a super-block of s columns from `first` to `last`, a block of b columns in it:
 //
 //                 first         begin   end           last
@@ -56,8 +57,8 @@
 namespace gptq {
 
 /// Takes W [N, K], in the backend's memory, its columns in f's order, block by block through `rule`, a BlockRule, and
-/// leaves D = W - Q in it. Returns the sum of squared errors, tr(D H_damped D'). Time: N K^2 flops in matrix products and
-/// what the rule takes; memory: N columns of a super-block. Throws what rule and observer throw.
+/// leaves D = W - Q in it. Returns the sum of squared errors, tr(D H_damped D'). Time: N K^2 flops in matrix products
+/// and what the rule takes; memory: N columns of a super-block. Throws what rule and observer throw.
 template <Backend B, FactorPath<B> P, BlockRule Rule, Observer O>
 double solve_columns(const factored_hessian<B, P>& f, matrix_view<float> W, const column_cuts& cuts, const Rule& rule,
                      O& observer) {
@@ -87,8 +88,9 @@ double solve_columns(const factored_hessian<B, P>& f, matrix_view<float> W, cons
 
 /// Quantizes a layer W [N, K], in the backend's memory, with the factored Hessian of its inputs into `result`.
 /// Time: N K^2 flops in matrix products, N K block_size in the loop; memory: W once more in float.
-/// Where the Hessian could not be factored, or errors overflow a float on their way, the layer is rounded to nearest, and
-/// the report says so. Throws option_error for options out of range, concept_error for a grid whose scales are unusable.
+/// Where the Hessian could not be factored, or errors overflow a float on their way, the layer is rounded to nearest,
+/// and the report says so. Throws option_error for options out of range, concept_error for a grid whose scales are
+/// unusable.
 template <int Bits, class Grid, Backend B, FactorPath<B> P, Observer O>
 requires QuantGrid<Grid, Bits> solve_report solve(in_backend_t, matrix_view<const float> weights,
                                                   const factored_hessian<B, P>& f, held_layer<B>& result,

@@ -16,8 +16,8 @@
 namespace gptq {
 
 /// Where a quantized layer of N output and K input features lies in host memory; G groups.
-/// weight(n, k) = grid.decode(codes(n, k), {scales(n, g_idx[k]), zeros(n, g_idx[k])}), where the grid is known. Where it
-/// is not, weight(n, k) = scales(n, g_idx[k]) * (levels[codes(n, k)] - zeros(n, g_idx[k])).
+/// weight(n, k) = grid.decode(codes(n, k), {scales(n, g_idx[k]), zeros(n, g_idx[k])}), where the grid is known. Where
+/// it is not, weight(n, k) = scales(n, g_idx[k]) * (levels[codes(n, k)] - zeros(n, g_idx[k])).
 template <bool Const>
 struct basic_quantized_view {
     template <class T>

@@ -104,8 +104,8 @@ struct group_fit {
     }
 };
 
-/// Step (1) for row r: new parameters for group g, where they lower the loss, and E that goes with them. Zero points are
-/// chosen anew only where they are codes.
+/// Step (1) for row r: new parameters for group g, where they lower the loss, and E that goes with them. Zero points
+/// are chosen anew only where they are codes.
 template <class Grid>
 struct refit_row {
     matrix_view<float> E;         // [N, L]
@@ -297,8 +297,8 @@ class refinement {
 
 /// Lowers the loss of a quantized layer q in place: W [N, K] are the weights it stands for, f the factored Hessian that
 /// it was quantized with, all in the backend's memory. Works after quantize() and after round_to_nearest(), for every
-/// order and grid; scales are refitted where the grid is a RefittableGrid. The loss tr(D H_damped D'), which it returns, never rises
-/// but for the last bits of floats. Cost: up to 6 N K^2 flops a round; memory: 2 N K + K^2 floats.
+/// order and grid; scales are refitted where the grid is a RefittableGrid. The loss tr(D H_damped D'), which it
+/// returns, never rises but for the last bits of floats. Cost: up to 6 N K^2 flops a round; memory: 2 N K + K^2 floats.
 template <int Bits, class Grid, Backend B, FactorPath<B> P>
 requires QuantGrid<Grid, Bits>
 double refine(in_backend_t, matrix_view<const float> W, const factored_hessian<B, P>& f, held_layer<B>& q,

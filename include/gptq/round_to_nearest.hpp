@@ -74,8 +74,8 @@ void check_scales(const B& backend, group_parameters groups) {
 
 }  // namespace detail
 
-/// Rounds every weight of W [N, K], in the backend's memory, to the nearest value of its group's grid; groups are runs of
-/// `group_features` input features. Throws concept_error for a grid whose scales are unusable.
+/// Rounds every weight of W [N, K], in the backend's memory, to the nearest value of its group's grid; groups are runs
+/// of `group_features` input features. Throws concept_error for a grid whose scales are unusable.
 template <int Bits, class Grid, Backend B>
 requires QuantGrid<Grid, Bits>
 void round_to_nearest_into(in_backend_t, const B& backend, matrix_view<const float> W, std::size_t group_features,

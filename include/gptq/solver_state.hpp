@@ -102,8 +102,8 @@ solve_report finish_layer(const factored_hessian<B, P>& f, held_layer<B>& result
     return report;
 }
 
-/// run(weights, held layer), both in the backend's memory, for weights W [N, K] in host memory and a result that goes to
-/// `out`. Throws shape_error where shapes do not fit, non_finite_error for weights that are NaN or infinite.
+/// run(weights, held layer), both in the backend's memory, for weights W [N, K] in host memory and a result that goes
+/// to `out`. Throws shape_error where shapes do not fit, non_finite_error for weights that are NaN or infinite.
 template <Backend B, class P, class Run>
 auto through_host(const factored_hessian<B, P>& f, matrix_view<const float> W, quantized_view out, const Run& run) {
     check_layer(W, f.in_features(), f.group_features, out);

@@ -14,6 +14,7 @@
 #include <gptq/backends/cuda/row_kernels.hpp>
 #include <gptq/backends/cuda/solve_kernel.hpp>
 #include <gptq/grids/affine.hpp>
+#include <gptq/grids/nf4.hpp>
 #include <gptq/round_to_nearest.hpp>
 
 namespace {
@@ -112,6 +113,7 @@ void launch_all() {
     quantizes<2, gptq::searched<gptq::asymmetric>>();
     quantizes<3, gptq::searched_by_loss<gptq::asymmetric_from_one>>();
     quantizes<4, gptq::symmetric>();
+    quantizes<4, gptq::searched_by_loss<gptq::nf4>>();
     quantizes<8, gptq::asymmetric>();
     start(element_kernel<gptq::detail::gather_row>{});
     start(element_kernel<gptq::detail::add_row>{});

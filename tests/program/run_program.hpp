@@ -45,13 +45,19 @@ struct run_result {
 struct run_limits {
     /// This folder is a disk of that many bytes while the program runs.
     std::optional<std::pair<std::filesystem::path, std::size_t>> small_disk = std::nullopt;
-    std::optional<std::size_t> file_bytes = std::nullopt;  ///< writes beyond this size of a file fail
+    std::optional<std::size_t> file_bytes = std::nullopt;     ///< writes beyond this size of a file fail
+    std::optional<std::size_t> address_space = std::nullopt;  ///< bytes
+    std::optional<std::size_t> processes = std::nullopt;      ///< of a user that has no others, where that can be had
+    unsigned seconds = 0;                                     ///< SIGALRM ends the program after that; 0: never
     /// Sent as soon as something matching appears on standard error: (text to wait for, signal).
     std::optional<std::pair<std::string, int>> signal_after = std::nullopt;
 };
 
 /// The status of a run whose small_disk could not be made: that needs privileges, or user namespaces.
 inline constexpr int no_small_disk = 126;
+
+/// A user that owns nothing and runs nothing.
+inline constexpr uid_t nobody = 65534;
 
 namespace detail {
 
@@ -72,6 +78,16 @@ inline bool mount_small_disk(const std::filesystem::path& folder, std::size_t by
     if (limits.file_bytes) {
         const rlimit limit{*limits.file_bytes, *limits.file_bytes};
         ::setrlimit(RLIMIT_FSIZE, &limit);
+    }
+    ::alarm(limits.seconds);
+    if (limits.address_space) {
+        const rlimit limit{*limits.address_space, *limits.address_space};
+        ::setrlimit(RLIMIT_AS, &limit);
+    }
+    if (limits.processes) {
+        const rlimit limit{*limits.processes, *limits.processes};
+        ::setrlimit(RLIMIT_NPROC, &limit);
+        if (::getuid() == 0 && ::setuid(nobody) != 0) ::_exit(127);
     }
     if (limits.small_disk && !mount_small_disk(limits.small_disk->first, limits.small_disk->second))
         ::_exit(no_small_disk);

@@ -66,7 +66,7 @@ double perplexity(const gptq_test::run_result& result) {
 }
 
 bool same_bytes(const gptq::io::tensor_info& a, const gptq::io::tensor_info& b) {
-    return a.dtype == b.dtype && a.shape == b.shape && std::equal(a.bytes.begin(), a.bytes.end(), b.bytes.begin());
+    return a.dtype == b.dtype && a.shape == b.shape && a.bytes.read() == b.bytes.read();
 }
 
 }  // namespace

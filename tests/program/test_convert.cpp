@@ -78,7 +78,8 @@ std::size_t differing(const fs::path& file, const fs::path& folder) {
                                           query ? "model.layers.1.self_attn.q_proj" : "model.layers.0.mlp.down_proj");
         for (std::size_t r = 0; r < tensor.shape[0]; ++r)
             for (std::size_t b = 0; b < tensor.shape[1] / 32; ++b) {
-                const auto block = T::decode(tensor.bytes.subspan((r * tensor.shape[1] / 32 + b) * T::bytes, T::bytes));
+                const auto block =
+                    T::decode(tensor.bytes.subspan((r * tensor.shape[1] / 32 + b) * T::bytes, T::bytes).read());
                 // Heads of 16 rows: row 2 i + j of the file is row i + 8 j of the layer.
                 const std::size_t n = query ? r / 16 * 16 + r % 16 / 2 + 8 * (r % 2) : r;
                 for (std::size_t i = 0; i < 32; ++i) {

@@ -190,8 +190,9 @@ void check_layout(const gptq::quantized_layer& layer, const gptq::matrix<double>
 void check_file(const gptq::quantized_layer& layer) {
     const gptq_test::temp_dir dir;
     gptq::io::folder_writer writer(dir.path() / "out");
-    const std::string message = gptq_test::message_of(
-        [&] { gptq::io::write_quantized(writer, gptq::io::checkpoint_format::gptq_v2, "layers.0.q_proj", layer); });
+    const std::string message = gptq_test::message_of([&] {
+        gptq::io::write_quantized(writer.sink(), gptq::io::checkpoint_format::gptq_v2, "layers.0.q_proj", layer);
+    });
     if (layer.levels.empty() && gptq::layout::gptq_v2::supports(layer.bits))
         CHECK(message == "nothing was thrown");
     else

@@ -1,5 +1,6 @@
 // Models and non-models of every concept. A toy model has every operation that its concept asks for, except the one
 // whose number it is given: so each sentence `static_assert(!Concept<toy<i>>)` shows that the concept asks for i.
+#include <array>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -11,6 +12,7 @@
 #include <gptq/concepts.hpp>
 #include <gptq/factor.hpp>
 #include <gptq/grids/affine.hpp>
+#include <gptq/grids/nf4.hpp>
 #include <gptq/groups.hpp>
 #include <gptq/host_memory.hpp>
 #include <gptq/layouts/compressed_tensors.hpp>
@@ -19,7 +21,9 @@
 #include <gptq/matrix_view.hpp>
 #include <gptq/observer.hpp>
 #include <gptq/orders.hpp>
+#include <gptq/prune.hpp>
 #include <gptq/reference_backend.hpp>
+#include <gptq/round_to_grid.hpp>
 #include <gptq/scheme.hpp>
 
 namespace gptq_test {
@@ -53,6 +57,16 @@ struct toy_grid : toy_sym<Missing> {
 static_assert(gptq::QuantGrid<toy_grid<nothing>, 4>);
 static_assert(none_of_first<4>([]<int I> { return gptq::QuantGrid<toy_grid<I>, 4>; }));
 static_assert(!gptq::CostAwareGrid<toy_grid<nothing>, 4> && !gptq::AffineGrid<toy_grid<nothing>>);
+static_assert(!gptq::LevelGrid<toy_grid<nothing>, 4> && !gptq::RefittableGrid<toy_grid<nothing>, 4>);
+static_assert(gptq::LevelGrid<gptq::nf4, 4> && !gptq::AffineGrid<gptq::nf4> && !gptq::QuantGrid<gptq::nf4, 3>);
+static_assert(gptq::RefittableGrid<gptq::symmetric, 4> && gptq::RefittableGrid<gptq::searched_by_loss<gptq::nf4>, 4>);
+
+struct grid_with_integer_levels : toy_grid<nothing> {
+    template <int Bits>
+    std::array<int, std::size_t{1} << Bits> levels() const;
+};
+static_assert(gptq::QuantGrid<grid_with_integer_levels, 4> && !gptq::LevelGrid<grid_with_integer_levels, 4>);
+
 static_assert(gptq::CostAwareGrid<gptq::searched_by_loss<gptq::symmetric>, 4> &&
               !gptq::CostAwareGrid<gptq::symmetric, 4> && gptq::AffineGrid<gptq::asymmetric_from_one>);
 static_assert(gptq::QuantGrid<gptq::symmetric, 2> && gptq::QuantGrid<gptq::asymmetric, 8>);
@@ -131,6 +145,15 @@ static_assert(none_of_first<7>([]<int I> { return gptq::FactorPath<toy_path<I>, 
 static_assert(!gptq::FactorPath<toy_path<nothing>, toy_backend<7>>, "a path needs a whole backend");
 static_assert(gptq::FactorPath<gptq::inverse_free_path, gptq::reference_backend> &&
               gptq::FactorPath<gptq::paper_path, gptq::reference_backend>);
+
+// ---------------------------------------------------------------------------------------------------------- BlockRule
+struct toy_rule {
+    void operator()(const gptq::column_block&) const;
+};
+static_assert(gptq::BlockRule<toy_rule> && !gptq::BlockRule<gptq::no_observer>);
+static_assert(gptq::BlockRule<gptq::prune_columns<gptq::reference_backend>> &&
+              gptq::BlockRule<gptq::round_to_grid<4, gptq::symmetric, gptq::reference_backend, gptq::paper_path>> &&
+              gptq::BlockRule<gptq::prune_and_round<4, gptq::symmetric, gptq::reference_backend, gptq::paper_path>>);
 
 // --------------------------------------------------------------------------------------------------------- PackLayout
 template <int Missing>

@@ -128,7 +128,7 @@ void write_merged(const std::filesystem::path& source, const std::filesystem::pa
         const io::tensor_info& tensor = floats.tensor(name);
         const std::string layer = name.substr(0, name.rfind('.'));
         if (!layer.ends_with("_proj") && layer != head) {
-            writer.add_tensor(name, tensor.dtype, tensor.shape, tensor.bytes);
+            writer.add_tensor(name, tensor.dtype, tensor.shape, tensor.bytes.read());
             continue;
         }
         std::vector<double> W = weight_of(weights, layer, tensor);

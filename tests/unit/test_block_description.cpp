@@ -93,8 +93,8 @@ TEST_CASE("layers of several parts, and experts, are quantized and run from thei
         const gptq::io::model_folder source(golden.folder);
         const gptq_test::temp_dir temporary;
         quantize_model_options options;
-        options.config.settings.bits = 8;
-        options.config.settings.group_size = gptq::per_channel;
+        options.config.settings = gptq::settings::paper(8);
+        options.config.settings.sym = true;
         options.config.format = gptq::io::checkpoint_format::compressed_tensors;  // for layers of any size
         token_windows windows{golden.input_ids(), 11};
         quantize_model(source, temporary.path() / "out", windows, options);

@@ -110,10 +110,53 @@ TEST_CASE("weights are found under every name", "[model_folder]") {
     // Other files beside the model, as some folders have them.
     make_folder(dir.path() / "e", {{"model.safetensors", content}, {"consolidated.safetensors", "garbage"}});
     for (const char* name : {"a", "b", "c", "d", "e"}) CHECK(found(dir.path() / name));
-    fs::create_symlink(dir.path() / "a" / "model.safetensors", dir.path() / "link");
-    make_folder(dir.path() / "f", {});
-    fs::create_symlink(dir.path() / "link", dir.path() / "f" / "model.safetensors");
-    CHECK(found(dir.path() / "f"));
+}
+
+TEST_CASE("links are followed within a folder and into the blobs of the Hub's cache, and nowhere else",
+          "[model_folder]") {
+    const auto content = one_tensor("t", "U8", "[3]", "abc");
+    const temp_dir dir;
+    const auto refusal_of = [&](const fs::path& folder) {
+        return message_of<gptq::io_error>([&] { io::model_folder{folder}; });
+    };
+    SECTION("within the folder") {
+        make_folder(dir.path() / "a", {{"weights", content}});
+        fs::create_symlink("weights", dir.path() / "a" / "model.safetensors");
+        CHECK(io::model_folder(dir.path() / "a").contains("t"));
+        fs::create_symlink(dir.path() / "a", dir.path() / "name");
+        CHECK(io::model_folder(dir.path() / "name").contains("t"));
+    }
+    SECTION("into the blobs of the repository") {
+        const fs::path cache = dir.path() / "models--x--y";
+        fs::create_directories(cache / "blobs");
+        make_folder(cache / "snapshots" / "0123", {});
+        for (const char* name : {"config.json", "model.safetensors"}) {
+            write_file(cache / "blobs" / name, name == std::string("config.json") ? "{}" : content);
+            fs::remove(cache / "snapshots" / "0123" / name);
+            fs::create_symlink(fs::path("../../blobs") / name, cache / "snapshots" / "0123" / name);
+        }
+        CHECK(io::model_folder(cache / "snapshots" / "0123").contains("t"));
+        write_file(dir.path() / "models--x--y" / "secret.json", "{}");
+        fs::remove(cache / "snapshots" / "0123" / "config.json");
+        fs::create_symlink("../../secret.json", cache / "snapshots" / "0123" / "config.json");
+        CHECK(contains(refusal_of(cache / "snapshots" / "0123"), "outside its folder"));
+    }
+    SECTION("out of the folder") {
+        write_file(dir.path() / "elsewhere", content);
+        make_folder(dir.path() / "a", {});
+        SECTION("at once") { fs::create_symlink("../elsewhere", dir.path() / "a" / "model.safetensors"); }
+        SECTION("by another link") {
+            fs::create_symlink("../elsewhere", dir.path() / "a" / "link");
+            fs::create_symlink("link", dir.path() / "a" / "model.safetensors");
+        }
+        SECTION("to a folder whose name begins alike") {
+            make_folder(dir.path() / "a-secret", {{"model.safetensors", content}});
+            fs::create_symlink("../a-secret/model.safetensors", dir.path() / "a" / "model.safetensors");
+        }
+        const std::string message = refusal_of(dir.path() / "a");
+        CHECK(contains(message, (dir.path() / "a" / "model.safetensors").string() + ": is a link to "));
+        CHECK(contains(message, "outside its folder"));
+    }
 }
 
 TEST_CASE("folders that are not models are refused", "[model_folder]") {
@@ -205,11 +248,24 @@ TEST_CASE("files to carry along", "[model_folder]") {
                              {"quantize_config.json", "{}"},
                              {"quant_log.csv", ""},
                              {".hidden", ""},
-                             {"LICENSE", "x"}});
+                             {"LICENSE", "x"},
+                             {"README.md", "x"},
+                             {"readme.exe", "x"},
+                             {"modeling_x.py", "x"},
+                             {"optimizer.pkl", "x"},
+                             {"last.ckpt", "x"}});
     fs::create_directory(dir.path() / "onnx");
+    const temp_dir elsewhere;
+    write_file(elsewhere.path() / "private_key", "secret");
+    fs::create_symlink(elsewhere.path() / "private_key", dir.path() / "notes.txt");
+    fs::create_symlink(elsewhere.path() / "private_key", dir.path() / "NOTICE");
+    const io::model_folder model(dir.path());
     strings names;
-    for (const auto& file : io::model_folder(dir.path()).companion_files()) names.push_back(file.filename().string());
-    CHECK(names == strings{"LICENSE", "generation_config.json", "tokenizer.json"});
+    for (const auto& file : model.companion_files()) names.push_back(file.filename().string());
+    CHECK(names == strings{"LICENSE", "README.md", "generation_config.json", "tokenizer.json"});
+    CHECK(model.left_files() == strings{"NOTICE", "modeling_x.py", "notes.txt", "optimizer.pkl", "readme.exe"});
+    io::folder_writer writer(dir.path() / "out");
+    CHECK_THROWS_AS(writer.copy_file(dir.path() / "notes.txt"), gptq::io_error);
 }
 
 // ---- writing --------------------------------------------------------------------------------------------------------
@@ -296,7 +352,7 @@ TEST_CASE("headers that are large beside the data, and data that is large beside
         writer.finish();
         const io::model_folder model(out);
         CHECK(model.tensor("large").bytes.size() == 4 * large.size());
-        CHECK(std::memcmp(model.tensor("large").bytes.data(), large.data(), 4 * large.size()) == 0);
+        CHECK(std::memcmp(model.tensor("large").bytes.read().data(), large.data(), 4 * large.size()) == 0);
         CHECK(model.read_vector("small")(0) == 5);
     }
     SECTION("data moved up in several pieces") {
@@ -307,7 +363,7 @@ TEST_CASE("headers that are large beside the data, and data that is large beside
         writer.finish();
         CHECK(fs::file_size(out / "model.safetensors") < 4 * values.size() + 200);
         const io::model_folder model(out);
-        CHECK(std::memcmp(model.tensor("values").bytes.data(), values.data(), 4 * values.size()) == 0);
+        CHECK(std::memcmp(model.tensor("values").bytes.read().data(), values.data(), 4 * values.size()) == 0);
     }
 }
 
@@ -501,14 +557,16 @@ void check_equal(const gptq::quantized_layer& a, const gptq::quantized_layer& b)
     CHECK(std::equal(a.g_idx.begin(), a.g_idx.end(), b.g_idx.begin()));
 }
 
+std::byte byte_at(const io::tensor_info& t, std::size_t i) { return t.bytes.subspan(i, 1).read().front(); }
+
 /// Bit `i` of a matrix of 32-bit words read down column `c` or along row `r`, straight from a file's bytes.
 bool bit_down(const io::tensor_info& t, std::size_t c, std::size_t i) {
     const std::size_t word = i / 32 * t.shape[1] + c;
-    return (std::to_integer<unsigned>(t.bytes[4 * word + i % 32 / 8]) >> (i % 8) & 1u) != 0;
+    return (std::to_integer<unsigned>(byte_at(t, 4 * word + i % 32 / 8)) >> (i % 8) & 1u) != 0;
 }
 bool bit_along(const io::tensor_info& t, std::size_t r, std::size_t i) {
     const std::size_t word = r * t.shape[1] + i / 32;
-    return (std::to_integer<unsigned>(t.bytes[4 * word + i % 32 / 8]) >> (i % 8) & 1u) != 0;
+    return (std::to_integer<unsigned>(byte_at(t, 4 * word + i % 32 / 8)) >> (i % 8) & 1u) != 0;
 }
 
 template <class Bit>
@@ -521,7 +579,7 @@ unsigned field(Bit&& bit, std::size_t index, std::size_t bits) {
 template <class T>
 T element(const io::tensor_info& t, std::size_t i) {
     T value{};
-    std::memcpy(&value, t.bytes.data() + i * sizeof(T), sizeof(T));
+    t.bytes.subspan(i * sizeof(T), sizeof(T)).read(std::as_writable_bytes(std::span(&value, 1)));
     return value;
 }
 
@@ -628,7 +686,7 @@ TEST_CASE("what a format cannot hold is refused, naming the module", "[quantized
     const auto six = random_layer(6, true, 32, 64, 32, false, 1, 1),
                three = random_layer(3, true, 32, 64, 32, false, 1, 1);
     auto book = random_layer(4, false, 32, 64, 32, false, 1, 1);
-    book.levels.assign(gptq::nf4_table::values.begin(), gptq::nf4_table::values.end());
+    book.levels.assign(16, 0.5f);
     using io::checkpoint_format;
     for (const auto format :
          {checkpoint_format::gptq, checkpoint_format::gptq_v2, checkpoint_format::compressed_tensors})
@@ -829,7 +887,7 @@ TEST_CASE("weight_shape of compressed-tensors is checked", "[quantized]") {
         io::folder_writer bad(dir.path() / "bad");
         for (const char* name : {"m.weight_packed", "m.weight_scale"}) {
             const auto& t = source.tensor(name);
-            bad.add_tensor(name, t.dtype, t.shape, t.bytes);
+            bad.add_tensor(name, t.dtype, t.shape, t.bytes.read());
         }
         const std::vector<std::size_t> extent{shape.size()};
         bad.add_tensor("m.weight_shape", io::dtype::i64, extent, std::as_bytes(std::span(shape)));

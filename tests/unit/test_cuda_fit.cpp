@@ -13,6 +13,7 @@
 #include <gptq/backends/cuda/host_context.hpp>
 #include <gptq/backends/cuda/solve_kernel.hpp>
 #include <gptq/grids/affine.hpp>
+#include <gptq/grids/nf4.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/quantize.hpp>
 
@@ -217,6 +218,7 @@ TEST_CASE("the solver's kernel searches grids as the plain loop does") {
     CHECK(solves_as_plain_loop<4, gptq::searched_by_loss<gptq::symmetric>>(20));
     CHECK(solves_as_plain_loop<3, gptq::searched<gptq::asymmetric>>(32));
     CHECK(solves_as_plain_loop<8, gptq::searched_by_loss<gptq::asymmetric>>(45));
+    CHECK(solves_as_plain_loop<4, gptq::searched_by_loss<gptq::nf4>>(24));
 }
 
 TEST_CASE("rounding without a division rounds as a division does") {

@@ -46,6 +46,12 @@ matrix<float> random_matrix(std::size_t rows, std::size_t cols, unsigned seed, f
     return m;
 }
 
+/// With any damping, also by the whole mean of the diagonal, which no caller may ask for.
+auto factor_with(const gptq::hessian<float>& h, double damp_percent) {
+    const std::size_t features = S::group::features(h.in_features());
+    return gptq::factor_hessian<S::order>(h.backend(), h.upper(), features, {.damp_percent = damp_percent});
+}
+
 /// correct_drift with the first `cut` tokens to fit and the others held out.
 double correct(matrix<float>& W, const matrix<float>& float_X, const matrix<float>& X, double damp_percent,
                const matrix<float>* float_S = nullptr, const matrix<float>* states = nullptr) {
@@ -95,7 +101,7 @@ struct drifted {
         gptq::hessian<float> fit(K), held(K);
         fit.add(rows(X, 0, cut));
         held.add(rows(X, cut, T));
-        return {part(0, cut), part(cut, T), gptq::factorize<S>(fit, {.damp_percent = damp_percent}), held};
+        return {part(0, cut), part(cut, T), factor_with(fit, damp_percent), held};
     }
 };
 
@@ -214,7 +220,7 @@ TEST_CASE("a stage's correction is damped as does most for the tokens held out")
     const auto layer = gptq_test::make_layer(N, K, T, 29);
     const drifted d(layer);
     const auto factorize = [](const gptq::hessian<float>& h, double damp_percent = 0.0123) {
-        return gptq::factorize<S>(h, {.damp_percent = damp_percent});
+        return factor_with(h, damp_percent);
     };
     gptq::model::common_hessian<gptq::model::cpu_model_backend> none;
     const auto stage = gptq::model::gather_statistics(
@@ -235,7 +241,7 @@ TEST_CASE("a drift that the inputs tell wants the least damping") {
     for (std::size_t k = 0; k < K; ++k) M(k, k) += 1.0f;
     const matrix<float> float_X = transformed(layer.X, M);
     const auto factorize = [](const gptq::hessian<float>& h, double damp_percent = 0.0123) {
-        return gptq::factorize<S>(h, {.damp_percent = damp_percent});
+        return factor_with(h, damp_percent);
     };
     gptq::model::common_hessian<gptq::model::cpu_model_backend> none;
     const auto stage =

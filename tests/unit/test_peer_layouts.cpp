@@ -21,7 +21,7 @@ gptq::tensor2<T> read2(const gptq::io::safetensors_file& file, const std::string
     REQUIRE(info != nullptr);
     auto m = gptq::make_tensor2<T>(info->shape.at(0), info->shape.at(1));
     REQUIRE(m.size() * sizeof(T) == info->bytes.size());
-    std::memcpy(m.data(), info->bytes.data(), info->bytes.size());
+    info->bytes.read(std::as_writable_bytes(std::span(m.data(), m.size())));
     return m;
 }
 
@@ -38,7 +38,7 @@ gptq::packed_layer read_layer(const gptq::io::safetensors_file& file, const std:
     t.in_features = t.qweight.shape()[0] * 32 / static_cast<std::size_t>(bits);
     t.group_features = std::min(group_features, t.in_features);
     t.g_idx = gptq::make_tensor1<std::int32_t>(g_idx->shape.at(0));
-    std::memcpy(t.g_idx.data(), g_idx->bytes.data(), g_idx->bytes.size());
+    g_idx->bytes.read(std::as_writable_bytes(std::span(t.g_idx.data(), t.g_idx.size())));
     return t;
 }
 

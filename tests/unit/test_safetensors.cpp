@@ -38,8 +38,10 @@ std::string complaint(const std::string& header, const std::string& data) {
     return message;
 }
 
-std::string text(std::span<const std::byte> bytes) {
-    return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+std::string text(const io::file_bytes& stored) {
+    std::string bytes(stored.size(), '\0');
+    stored.read(std::as_writable_bytes(std::span(bytes)));
+    return bytes;
 }
 
 const std::string small_header =

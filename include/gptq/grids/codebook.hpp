@@ -61,16 +61,16 @@ struct codebook : half_scale {
     /// decode(encode(x)), in fewer instructions.
     template <int Bits>
     static constexpr float nearest(float x, grid_params p) {
-        constexpr auto middles = middles_of(levels<Bits>());
+        constexpr auto table = levels<Bits>();  // as a value: CUDA's compiler has no address for a constant of the host
+        constexpr auto middles = middles_of(table);
         if constexpr (!unrolled) return decode<Bits>(encode<Bits>(x, p), p);
         const float level = x / p.scale;
-        return p.scale * last_passed(levels<Bits>(), [&](std::size_t i) { return level > middles[i]; });
+        return p.scale * last_passed(table, [&](std::size_t i) { return level > middles[i]; });
     }
 
     /// The value that a code stands for.
     template <int Bits>
     static constexpr float decode(std::uint8_t code, grid_params p) {
-        // As a value: CUDA's compiler has no address for a constant of the host.
         constexpr auto table = levels<Bits>();
         if constexpr (!unrolled) return p.scale * (table[code] - static_cast<float>(p.zero));
         const float level = last_passed(table, [code](std::size_t i) { return code > i; });

@@ -1,12 +1,15 @@
-// Files of the operating system (POSIX): read-only mappings, and writing with every error reported.
+// Files of the operating system (POSIX): reading and writing with every error reported.
 #pragma once
 
 #include <cstddef>
+#include <ctime>
 #include <filesystem>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include <gptq/error.hpp>
 
@@ -16,6 +19,15 @@ namespace detail {
 
 /// io_error of the form "PATH: cannot WHAT: REASON"; `code` is an errno.
 [[noreturn]] void throw_io_error(const std::filesystem::path& path, const std::string& what, int code);
+
+/// Fills `out` from `offset` of the descriptor on. Throws io_error that says "cannot WHAT"; EIO where the file ends.
+void read_fully(int file, std::size_t offset, std::span<std::byte> out, const std::filesystem::path& path,
+                const char* what);
+
+/// Where the file leads to, if it is a link out of the folder that it lies in; else nothing. A link into the folder
+/// "blobs" of the Hub's cache, whose snapshots are folders of such links, counts as one within the folder; so does one to
+/// a file that is not there.
+std::filesystem::path target_outside(const std::filesystem::path& path);
 
 /// True for the name of a file directly in a folder: no separators, not "." or "..", not empty.
 bool is_plain_file_name(std::string_view name);
@@ -38,26 +50,62 @@ class descriptor {
 
 }  // namespace detail
 
-/// A whole file mapped read-only into memory: its pages are read when touched and can be dropped again, so a file may
-/// be larger than the memory. A file that shrinks while it is mapped raises SIGBUS, as for every program that maps it.
-class mapped_file {
+/// A regular file that is open for reading. A link is followed only where it does not lead out of its folder, for who
+/// made a model's folder is not to choose what else of this machine is read, or copied beside a model that is published
+/// then. It is read piece by piece and never mapped, for a mapped file that becomes
+/// shorter ends the program by a signal. Any number of threads may read from it.
+class input_file {
  public:
-    /// Throws io_error, with the path and the system's reason, if the file cannot be opened or is not a regular file.
-    explicit mapped_file(const std::filesystem::path& path);
-    mapped_file(mapped_file&& other) noexcept
-        : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
-    mapped_file& operator=(mapped_file&& other) noexcept;
-    ~mapped_file();
+    /// Throws io_error, with the path and the system's reason, if the file cannot be opened, is not a regular file, or
+    /// is a link out of its folder. A pipe does not make it wait.
+    explicit input_file(std::filesystem::path path);
 
-    std::span<const std::byte> bytes() const { return {data_, size_}; }
+    const std::filesystem::path& path() const { return path_; }
+
+    /// Bytes when it was opened.
+    std::size_t size() const { return size_; }
+
+    /// Fills `out` with the bytes from `offset` on, which end at size() or before. Throws io_error if they cannot be
+    /// read, or if the file was written to or cut since it was opened: what was read may then be of both versions.
+    void read_at(std::size_t offset, std::span<std::byte> out) const;
 
  private:
-    const std::byte* data_ = nullptr;
+    std::filesystem::path path_;
+    detail::descriptor file_;
+    std::size_t size_ = 0;
+    timespec modified_{};
+};
+
+/// A part of a file that is read when somebody asks for it. Keeps the file open.
+class file_bytes {
+ public:
+    file_bytes() = default;
+
+    /// `size` bytes from `begin` on, all of which the file has.
+    file_bytes(std::shared_ptr<const input_file> file, std::size_t begin, std::size_t size)
+        : file_(std::move(file)), begin_(begin), size_(size) {}
+
+    /// Where in the file it begins.
+    std::size_t begin() const { return begin_; }
+    std::size_t size() const { return size_; }
+    bool empty() const { return size_ == 0; }
+
+    /// `size` bytes of it from `offset` on, which it has.
+    file_bytes subspan(std::size_t offset, std::size_t size) const { return {file_, begin_ + offset, size}; }
+
+    /// Fills `out`, of size() bytes. Throws as input_file::read_at.
+    void read(std::span<std::byte> out) const;
+
+    /// All bytes. Throws likewise.
+    std::vector<std::byte> read() const;
+
+ private:
+    std::shared_ptr<const input_file> file_;
+    std::size_t begin_ = 0;
     std::size_t size_ = 0;
 };
 
-/// The content of a text file of at most `max_bytes`. Throws io_error if it cannot be read, format_error if it is
-/// larger.
+/// The content of a regular file of at most `max_bytes`. Throws as input_file, and format_error if it is larger.
 std::string read_text_file(const std::filesystem::path& path, std::size_t max_bytes);
 
 /// A new file that is being written. Every failure is an io_error with the path and the system's reason, a full disk
@@ -74,6 +122,9 @@ class output_file {
 
     /// Fills `bytes` from what was written before at `offset`.
     void read_at(std::size_t offset, std::span<std::byte> bytes) const;
+
+    /// Writes all of `source`, from the start of this file on, without memory for all of it.
+    void copy_from(const input_file& source);
 
     /// Cuts the file to `size` bytes.
     void truncate(std::size_t size);

@@ -4,7 +4,7 @@
 //   metadata: key, type (4), value     tensors: name, rank (4), extents (8 each, the fastest first), type (4), offset (8)
 //   padding to general.alignment | data; offsets count from its beginning
 //
-// Such files come from strangers, so everything is checked before a byte of data is touched.
+// Such files come from strangers, so everything is checked before a byte of data is read.
 #pragma once
 
 #include <cstddef>
@@ -28,7 +28,7 @@ enum class gguf_type : std::uint32_t { f32 = 0, f16 = 1, q4_0 = 2, q4_1 = 3, q5_
 struct gguf_entry {
     std::string key;
     std::uint32_t type = 0;
-    std::span<const std::byte> value;
+    std::vector<std::byte> value;
 };
 
 /// A tensor. The shape is that of a row-major matrix: the last extent varies fastest.
@@ -36,14 +36,14 @@ struct gguf_tensor {
     std::string name;
     gguf_type type = gguf_type::f32;
     std::vector<std::size_t> shape;
-    std::span<const std::byte> bytes;  ///< valid while the file is open
+    file_bytes bytes;
 };
 
 /// Bytes of a tensor, or nothing for a type that has no name here, for rows that are no whole number of blocks, and for
 /// numbers that do not fit in std::size_t.
 std::optional<std::size_t> gguf_bytes(gguf_type type, std::span<const std::size_t> shape);
 
-/// A GGUF file, mapped read-only.
+/// A GGUF file, whose tensors are read when they are asked for.
 class gguf_file {
  public:
     /// Throws io_error if the file cannot be read, format_error naming the file and the place if anything in it is
@@ -64,7 +64,6 @@ class gguf_file {
     const gguf_entry* find(std::string_view key) const;
 
     std::filesystem::path path_;
-    mapped_file file_;
     std::vector<gguf_entry> metadata_;
     std::vector<gguf_tensor> tensors_;
 };

@@ -24,7 +24,7 @@ void read_floats(const tensor_info& tensor, std::span<float> out, const std::str
 
 }  // namespace detail
 
-/// A folder with config.json and weights. All weights are mapped, none is read before it is asked for. The files are
+/// A folder with config.json and weights. No weight is read before it is asked for. The files are
 /// model.safetensors, or the shards of model.safetensors.index.json, or the only index or the only *.safetensors file
 /// of the folder under another name (AutoGPTQ writes gptq_model-4bit-128g.safetensors).
 class model_folder {
@@ -55,7 +55,7 @@ class model_folder {
     /// All names, sorted.
     std::vector<std::string> tensor_names() const;
 
-    /// The mapped weight files.
+    /// The weight files.
     const std::vector<safetensors_file>& weight_files() const { return files_; }
 
     /// A matrix [rows, cols] of F32, F16, BF16 or F64 as floats. Throws format_error if there is none of that name,
@@ -73,18 +73,20 @@ class model_folder {
     /// Takes no memory for the tensor as a whole.
     void require_finite(std::string_view name) const;
 
-    /// The files to carry along into a copy of the model with other weights (tokenizer, generation config, licence):
-    /// all files directly in the folder but weights of any format, their indices, config.json and what describes or
-    /// logs a quantization. Sorted.
+    /// The files to carry along into a copy of the model with other weights, those known to belong to a model: tokenizer,
+    /// chat template, generation config, licence, readme. Not those that are links out of the folder. Sorted.
     std::vector<std::filesystem::path> companion_files() const;
+
+    /// The names of the other files, but for weights, what a copy gets anew (config.json, what describes or logs a
+    /// quantization), adapters and hidden files: programs, notes, whatever people keep beside a model. A copy does not
+    /// have them, and whoever makes one says so. Sorted.
+    std::vector<std::string> left_files() const;
 
     /// "FOLDER: tensor "NAME"", the beginning of messages.
     std::string describe(std::string_view name) const;
 
  private:
     model_folder() = default;
-
-    static bool is_companion(const std::string& name);
 
     /// Throws for a folder without config.json, and for files that are something else under a model's names.
     void refuse_foreign_files() const;

@@ -1,9 +1,9 @@
-// safetensors files, mapped read-only:
+// safetensors files:
 //
 //   n (8 bytes, little endian) | JSON header (n bytes) | data
 //   header: {"name": {"dtype": "F32", "shape": [2, 3], "data_offsets": [begin, end]}, ..., "__metadata__": {"k": "v"}}
 //
-// Such files come from strangers, so everything is checked before a byte of data is touched.
+// Such files come from strangers, so everything is checked before a byte of data is read.
 #pragma once
 
 #include <bit>
@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -23,6 +24,7 @@
 #include <gptq/error.hpp>
 #include <gptq/io/dtype.hpp>
 #include <gptq/io/file.hpp>
+#include <gptq/quote.hpp>
 
 namespace gptq::io {
 
@@ -31,12 +33,12 @@ static_assert(std::endian::native == std::endian::little, "the files are little 
 /// The largest header that the format allows.
 inline constexpr std::size_t max_safetensors_header = 100'000'000;
 
-/// A tensor of a mapped file. `bytes` is valid as long as the file is open and need not be aligned for its type.
+/// A tensor of a file, whose bytes are read when they are asked for.
 struct tensor_info {
     std::string name;
     io::dtype dtype = io::dtype::f32;
     std::vector<std::size_t> shape;
-    std::span<const std::byte> bytes;
+    file_bytes bytes;
 };
 
 /// A shape as messages show it: "[2, 3]".
@@ -85,7 +87,7 @@ class safetensors_header_reader {
     bool number_integer(std::int64_t value);
     bool number_float(double, const std::string& text);
     bool binary(json::binary_t&) { fail("binary data"); }
-    bool parse_error(std::size_t, const std::string&, const json::exception& e) { fail(e.what()); }
+    bool parse_error(std::size_t, const std::string&, const json::exception& e) { fail(printable(e.what(), 400)); }
 
  private:
     enum class state {
@@ -122,8 +124,8 @@ class safetensors_header_reader {
 
 }  // namespace detail
 
-/// A safetensors file, mapped read-only and checked completely by the constructor: header length, JSON, types, shapes,
-/// offsets, and that the tensors cover the data without holes or overlaps. Movable; tensors stay where they are.
+/// A safetensors file, whose header the constructor checks completely: length, JSON, types, shapes, offsets, and that
+/// the tensors cover the data without holes or overlaps. Movable; tensors stay where they are.
 class safetensors_file {
  public:
     /// Throws io_error if the file cannot be read, format_error (naming file and tensor) if anything in it is wrong,
@@ -145,17 +147,16 @@ class safetensors_file {
 
  private:
     /// Reads the header into `header` and returns the data behind it.
-    std::span<const std::byte> parse_header(const std::string& name, detail::safetensors_header_reader& header) const;
+    static file_bytes parse_header(const std::shared_ptr<const input_file>& file, const std::string& name,
+                                   detail::safetensors_header_reader& header);
 
     /// The entry as a tensor: its offsets lie in the data, and their distance is what type and shape need.
-    static tensor_info checked_tensor(const std::string& file, detail::safetensors_entry entry,
-                                      std::span<const std::byte> data);
+    static tensor_info checked_tensor(const std::string& file, detail::safetensors_entry entry, const file_bytes& data);
 
     /// Sorts the tensors by their place, and checks that each begins where the one before it ends.
-    void check_cover(const std::string& file, std::span<const std::byte> data);
+    void check_cover(const std::string& file, const file_bytes& data);
 
     std::filesystem::path path_;
-    mapped_file file_;
     std::vector<tensor_info> tensors_;
     std::map<std::string, std::string> metadata_;
     std::unordered_map<std::string_view, const tensor_info*> by_name_;  // views into tensors_

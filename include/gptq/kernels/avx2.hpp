@@ -135,6 +135,11 @@ struct vec {
         return {_mm256_add_epi16(sum.low, _mm256_maddubs_epi16(codes.low, inputs.low)),
                 _mm256_add_epi16(sum.high, _mm256_maddubs_epi16(codes.high, inputs.high))};
     }
+    static ints dot_bytes(ints sum, ints levels, ints inputs) {
+        const ints pairs = {_mm256_maddubs_epi16(levels.low, inputs.low),
+                            _mm256_maddubs_epi16(levels.high, inputs.high)};
+        return dot_pairs(sum, pairs, splat(0x00010001u));
+    }
     static ints end_quads(ints before, ints sum) { return dot_pairs(before, sum, splat(0x00010001u)); }
 };
 

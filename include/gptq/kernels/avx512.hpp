@@ -123,6 +123,9 @@ struct vec {
     static ints dot_quads(ints sum, ints codes, ints inputs) {
         return at_once(_mm512_add_epi16(sum, _mm512_maddubs_epi16(codes, inputs)));
     }
+    static ints dot_bytes(ints sum, ints levels, ints inputs) {
+        return dot_pairs(sum, _mm512_maddubs_epi16(levels, inputs), splat(0x00010001u));
+    }
     static ints end_quads(ints before, ints sum) { return dot_pairs(before, sum, splat(0x00010001u)); }
 };
 

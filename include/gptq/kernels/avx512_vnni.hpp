@@ -32,6 +32,7 @@ struct vec : avx512::vec {
         return sum;
     }
     static ints end_quads(ints, ints sum) { return sum; }
+    static ints dot_bytes(ints sum, ints levels, ints inputs) { return dot_quads(sum, levels, inputs); }
 };
 
 #include <gptq/kernels/loops.inl>

@@ -27,6 +27,7 @@ struct vec : avx2::vec {
                 _mm256_dpbusd_avx_epi32(sum.high, codes.high, inputs.high)};
     }
     static ints end_quads(ints, ints sum) { return sum; }
+    static ints dot_bytes(ints sum, ints levels, ints inputs) { return dot_quads(sum, levels, inputs); }
 };
 
 #include <gptq/kernels/loops.inl>

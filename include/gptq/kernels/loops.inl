@@ -58,13 +58,10 @@ inline vec::ints code(const std::uint32_t* run) {
 // What codes stand for; each is made from panel_view::levels.
 //   quad      the levels of quad J of a run as bytes
 //   number    the levels of feature I of a run as floats
-//   largest   the largest byte that quad returns, for codes of Bits bits
 //   are_codes whether levels are the codes
 
 struct own_levels {
     static constexpr bool are_codes = true;
-    template <int Bits>
-    static constexpr int largest = (1 << Bits) - 1;
     explicit own_levels(const level_table*) {}
 
     template <int Bits, std::size_t J>
@@ -98,8 +95,6 @@ struct float_levels {
 /// Whole levels of codes of 4 bits.
 struct byte_levels {
     static constexpr bool are_codes = false;
-    template <int Bits>
-    static constexpr int largest = level_table::largest_byte;
     vec::ints table;
     explicit byte_levels(const level_table* levels) : table(vec::load_bytes(levels->bytes)) {}
 
@@ -200,6 +195,7 @@ struct quad_format : integer_format {
     using levels = Levels;
     template <int Bits>
     static constexpr bool splits = false;
+    static constexpr bool of_codes = Levels::are_codes;
     static constexpr std::size_t operands = run_features / 4;
     static constexpr std::size_t chains = vec::quad_chains;
     static constexpr std::size_t tile_rows = vec::quad_tile_rows;
@@ -208,11 +204,11 @@ struct quad_format : integer_format {
     static vec::ints operand(const Levels& levels, const std::uint32_t* run) {
         return levels.template quad<Bits, I>(run);
     }
-    static sums begin(sums s) { return vec::begin_quads(s); }
+    static sums begin(sums s) { return of_codes ? vec::begin_quads(s) : s; }
     static sums multiply_add(sums s, vec::ints codes, std::uint32_t input) {
-        return vec::dot_quads(s, codes, vec::splat(input));
+        return of_codes ? vec::dot_quads(s, codes, vec::splat(input)) : vec::dot_bytes(s, codes, vec::splat(input));
     }
-    static sums end(sums before, sums s) { return vec::end_quads(before, s); }
+    static sums end(sums before, sums s) { return of_codes ? vec::end_quads(before, s) : s; }
 };
 
 // ----------------------------------------------------------------------------------------------------------- the loops
@@ -668,7 +664,8 @@ inline kernel make_float_kernel() {
 
 template <held_as Held, int Bits, class Levels>
 inline kernel make_integer_kernel() {
-    if constexpr (Held == held_as::int8 && Levels::template largest<Bits> <= vec::largest_quad) {
+    constexpr bool quads = Levels::are_codes ? (1 << Bits) - 1 <= vec::largest_quad : vec::largest_quad > 0;
+    if constexpr (Held == held_as::int8 && quads) {
         using format = quad_format<Levels>;
         return {format::operands, format::tile_rows, hold_quads, hold_quads, multiply<format, Bits>};
     } else {

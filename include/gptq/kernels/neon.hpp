@@ -41,7 +41,7 @@ struct vec {
     template <int Bits>
     static constexpr std::size_t prefetch_words = 512;
     static constexpr int table_bits = 0;
-    static constexpr int largest_quad = 127;  // they are taken for signed bytes
+    static constexpr int largest_quad = 127;  // codes are taken for signed bytes
 
     template <class R, class F>
     static R map(const F& f) {
@@ -179,6 +179,7 @@ struct vec {
         });
     }
     static ints end_quads(ints, ints sum) { return sum; }
+    static ints dot_bytes(ints sum, ints levels, ints inputs) { return dot_quads(sum, levels, inputs); }
 };
 
 #include <gptq/kernels/columns.inl>

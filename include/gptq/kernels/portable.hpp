@@ -31,7 +31,7 @@ struct vec {
     static constexpr std::size_t chains = 1;       // sums side by side that hide the latency of an addition
     static constexpr std::size_t quad_chains = 1;  // the same for dot_quads
     static constexpr std::size_t quad_tile_rows = tile_rows;  // the same for those of dot_quads
-    static constexpr int largest_quad = 0;                    // dot_quads takes codes and levels up to this
+    static constexpr int largest_quad = 0;                    // dot_quads takes codes up to this
     static constexpr int table_bits = 0;                      // add_entry and digits are there, for up to so many bits
     /// How far ahead weights are asked for by kernels for a single row; 0 for not at all.
     template <int Bits>
@@ -184,6 +184,8 @@ struct vec {
     static ints begin_quads(ints sum) { return sum; }
     static ints dot_quads(ints sum, ints, ints) { return sum; }
     static ints end_quads(ints, ints sum) { return sum; }
+    /// The same in sums of 32 bits, for bytes up to level_table::largest_byte in place of codes.
+    static ints dot_bytes(ints sum, ints, ints) { return sum; }
 };
 
 #include <gptq/kernels/columns.inl>

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <new>
 #include <optional>
 #include <span>
@@ -91,6 +92,10 @@ class basic_decoder {
     const model_config& config() const { return config_; }
     const B& backend() const { return backend_; }
 
+    /// From now on `check` is called before each block that tokens pass through. What it throws ends the call of
+    /// logits(), head_states() or append() that it is part of, and leaves the model and a cache as they were before.
+    void before_each_block(std::function<void()> check) { before_block_ = std::move(check); }
+
     /// The logits after each token of one text [tokens, vocab_size]. For long texts and large vocabularies, prefer
     /// head_states() and head() for some tokens at a time.
     tensor2<float> logits(std::span<const std::int32_t> tokens) const;
@@ -120,6 +125,7 @@ class basic_decoder {
     embedding<B> embedding_;
     std::vector<block_of<B>> blocks_;
     head_inputs_of<B> head_inputs_;
+    std::function<void()> before_block_;
     std::optional<typename B::weights> head_;  // nothing where it is embedding_.tokens()
 };
 

@@ -28,7 +28,6 @@
 #include <gptq/model/router_rules.hpp>
 #include <gptq/model/run_record.hpp>
 #include <gptq/model/stage_solver.hpp>
-#include <gptq/model/stage_statistics.hpp>
 #include <gptq/model/stages.hpp>
 #include <gptq/model/stopwatch.hpp>
 #include <gptq/model/weights.hpp>
@@ -234,7 +233,7 @@ quantize_result quantize_model(const io::model_folder& folder, const std::filesy
     run_record record(run, run_description(described, windows, folder, detail::arithmetic_of<B>()), options.restart);
     if (record.finished() != 0) observer.on_resumed(record.finished(), plan.pieces());
     detail::check_space(folder, plan, run);
-    const auto warnings = detail::run_warnings(config, plan, described, windows, !B::beside_host);
+    const auto warnings = detail::run_warnings(folder, config, plan, described, windows, !B::beside_host);
     for (const std::string& warning : warnings) observer.on_warning(warning);
     detail::check_numbers(config, folder, plan);
     detail::model_quantizer<B>(backend, config, folder, plan, options, record, observer).run(windows);

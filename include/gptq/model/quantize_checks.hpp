@@ -75,9 +75,9 @@ namespace detail {
 std::string memory_warning(const memory_estimate& estimate, const token_windows& windows, double available);
 
 /// What the user should know before the work: of the plan, of the windows, and of the memory where that is the host's.
-std::vector<std::string> run_warnings(const model_config& config, const quantization_plan& plan,
-                                      const io::quantization_config& wanted, const token_windows& windows,
-                                      bool in_host_memory);
+std::vector<std::string> run_warnings(const io::model_folder& folder, const model_config& config,
+                                      const quantization_plan& plan, const io::quantization_config& wanted,
+                                      const token_windows& windows, bool in_host_memory);
 
 }  // namespace detail
 

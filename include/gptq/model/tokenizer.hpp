@@ -11,11 +11,14 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include <nlohmann/json.hpp>
 
+#include <gptq/io/file.hpp>
+#include <gptq/io/json.hpp>
 #include <gptq/model/tokenizer_added_tokens.hpp>
 #include <gptq/model/tokenizer_decoders.hpp>
 #include <gptq/model/tokenizer_json.hpp>
@@ -25,6 +28,7 @@
 #include <gptq/model/tokenizer_sentencepiece.hpp>
 #include <gptq/model/tokenizer_unicode.hpp>
 #include <gptq/model/tokenizer_vocabulary.hpp>
+#include <gptq/quote.hpp>
 
 namespace gptq::model {
 
@@ -68,9 +72,14 @@ class tokenizer {
     std::vector<std::int32_t> encode_whole(std::string_view text) const;
 
     /// One more than the largest id that encode() can give.
-    std::size_t vocab_size() const { return data_->tokens.size(); }
+    std::size_t vocab_size() const { return data_->vocab_size; }
 
  private:
+    struct named_token {
+        std::string text;  ///< As the decoder wants it.
+        bool special = false;
+    };
+
     /// Everything that was read.
     struct contents {
         detail::normalizer normalize;
@@ -78,8 +87,8 @@ class tokenizer {
         detail::token_model model;
         detail::added_tokens added;
         detail::token_decoder join;
-        std::vector<std::string> tokens;  ///< By id, as the decoder wants them; empty where an id has no token.
-        std::vector<bool> special;        ///< By id.
+        std::unordered_map<std::int32_t, named_token> tokens;  ///< By id: a file may name any id, and only a few.
+        std::size_t vocab_size = 0;
         std::optional<std::int32_t> bos{};
         std::optional<std::int32_t> eos{};
         bool adds_bos = false;
@@ -95,8 +104,8 @@ class tokenizer {
     explicit tokenizer(std::shared_ptr<const contents> data) : data_(std::move(data)) {}
 
     static std::optional<std::int32_t> leading_special(const detail::json_node& post_processor, int depth = 0);
-    static std::optional<std::int32_t> named_token(const contents& data, std::span<const detail::json_node> configs,
-                                                   const char* key);
+    static std::optional<std::int32_t> configured_token(const contents& data,
+                                                        std::span<const detail::json_node> configs, const char* key);
     static bool template_from_config(const detail::json_node& config);
 
     static nlohmann::json read_if_present(const std::filesystem::path& path);
@@ -127,9 +136,9 @@ inline std::string tokenizer::decode(std::span<const std::int32_t> ids, bool ski
     detail::token_list tokens;
     tokens.reserve(ids.size());
     for (const std::int32_t id : ids) {
-        const auto index = static_cast<std::size_t>(id);
-        if (id < 0 || index >= data_->tokens.size() || (skip_special && data_->special[index])) continue;
-        tokens.push_back(data_->tokens[index]);
+        const auto named = data_->tokens.find(id);
+        if (named == data_->tokens.end() || (skip_special && named->second.special)) continue;
+        tokens.push_back(named->second.text);
     }
     return data_->join(std::move(tokens));
 }
@@ -151,18 +160,19 @@ inline std::optional<std::int32_t> tokenizer::leading_special(const detail::json
         if (cls.size() != 2) node["cls"].fail("expected a token and its id");
         return cls[1].number(detail::max_token_id);
     }
-    if (type != "TemplateProcessing") node.refuse("post-processor \"" + type + "\" is not supported");
+    if (type != "TemplateProcessing") node.refuse("post-processor " + in_quotes(type) + " is not supported");
     const auto pieces = node["single"].items();
     if (pieces.empty() || pieces.front()["SpecialToken"].is_null()) return std::nullopt;
     const std::string name = pieces.front()["SpecialToken"]["id"].text();
     const auto ids = node["special_tokens"][name.c_str()]["ids"].items();
-    if (ids.empty()) node.fail("the template's token \"" + name + "\" has no ids");
+    if (ids.empty()) node.fail("the template's token " + in_quotes(name) + " has no ids");
     return ids.front().number(detail::max_token_id);
 }
 
 /// The id of the token under `key` in the first of the files that names one: "<s>" or {"content": "<s>", ...}.
-inline std::optional<std::int32_t> tokenizer::named_token(const contents& data,
-                                                          std::span<const detail::json_node> configs, const char* key) {
+inline std::optional<std::int32_t> tokenizer::configured_token(const contents& data,
+                                                               std::span<const detail::json_node> configs,
+                                                               const char* key) {
     for (const auto& config : configs) {
         const auto entry = config[key];
         if (entry.is_null()) continue;
@@ -182,7 +192,7 @@ inline bool tokenizer::template_from_config(const detail::json_node& config) {
 /// The file's content, or an empty object where there is none.
 inline nlohmann::json tokenizer::read_if_present(const std::filesystem::path& path) {
     std::error_code ignored;
-    return std::filesystem::exists(path, ignored) ? detail::read_json(path) : nlohmann::json::object();
+    return std::filesystem::exists(path, ignored) ? io::read_json(path) : nlohmann::json::object();
 }
 
 inline nlohmann::json tokenizer::read_sentencepiece(const std::filesystem::path& folder,
@@ -192,7 +202,7 @@ inline nlohmann::json tokenizer::read_sentencepiece(const std::filesystem::path&
     const detail::json_node more(more_document, (folder / "added_tokens.json").string());
     const auto named_class = config["tokenizer_class"].optional_text();
     const bool with_bos = config["add_bos_token"].flag(!named_class || template_from_config(config));
-    const auto parsed = detail::parse_sentencepiece(detail::read_bytes(path), path.string());
+    const auto parsed = detail::parse_sentencepiece(io::read_text_file(path, io::max_json_bytes), path.string());
     return detail::sentencepiece_document(parsed, config, more, with_bos);
 }
 
@@ -203,18 +213,19 @@ inline tokenizer tokenizer::load(const std::filesystem::path& folder) {
     std::error_code ignored;
     const bool sentencepiece = !std::filesystem::exists(folder / "tokenizer.json", ignored) &&
                                std::filesystem::exists(folder / "tokenizer.model", ignored);
-    const auto document =
-        sentencepiece ? read_sentencepiece(folder, config) : detail::read_json(folder / "tokenizer.json");
-    const detail::json_node file(document, (folder / (sentencepiece ? "tokenizer.model" : "tokenizer.json")).string());
+    const auto path = folder / (sentencepiece ? "tokenizer.model" : "tokenizer.json");
+    detail::require_tokenizer_file(path);
+    const auto document = sentencepiece ? read_sentencepiece(folder, config) : io::read_json(path);
+    const detail::json_node file(document, path.string());
     std::vector<detail::json_node> configs{
         config, detail::json_node(map_document, (folder / "special_tokens_map.json").string())};
     if (sentencepiece) configs.push_back(file);  // it names its own tokens
 
     auto data = std::make_shared<contents>(file);
     const auto leading = leading_special(file["post_processor"]);
-    data->bos = named_token(*data, configs, "bos_token");
+    data->bos = configured_token(*data, configs, "bos_token");
     if (!data->bos) data->bos = leading;
-    data->eos = named_token(*data, configs, "eos_token");
+    data->eos = configured_token(*data, configs, "eos_token");
     data->adds_bos = leading && leading == data->bos;
     const auto flag = config["add_bos_token"];
     if (data->bos && !flag.is_null() && template_from_config(config)) data->adds_bos = flag.flag(false);

@@ -1,16 +1,14 @@
 // Added tokens: the strings that tokenizer.json wants found in a text before anything else happens to it.
 #pragma once
 
-#include <algorithm>
-#include <array>
 #include <cstddef>
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include <gptq/model/tokenizer_json.hpp>
+#include <gptq/model/tokenizer_prefix_tree.hpp>
 #include <gptq/model/tokenizer_vocabulary.hpp>
 
 namespace gptq::model::detail {
@@ -27,26 +25,6 @@ struct added_token {
 };
 
 added_token parse_added_token(const json_node& node);
-
-/// Finds any of a set of strings, the longest where several begin at one place.
-class literal_set {
- public:
-    /// The value of a text that is inserted twice is the first one's. Empty texts are left out.
-    void insert(const std::string& text, std::size_t value);
-
-    struct found {
-        std::size_t begin;
-        std::size_t end;
-        std::size_t value;
-    };
-
-    /// The leftmost match at or after `from`.
-    std::optional<found> find(std::string_view text, std::size_t from) const;
-
- private:
-    string_map<std::size_t> values_;
-    std::array<std::vector<std::size_t>, 256> lengths_;  // by first byte, longest first
-};
 
 bool starts_with_word_character(std::string_view text);
 
@@ -67,18 +45,22 @@ class added_tokens {
         if (!node.is_null()) {
             for (const json_node& entry : node.items()) tokens_.push_back(parse_added_token(entry));
         }
+        string_map<std::int32_t> raw, normalized;
         // Where two have the same form after normalization, special ones come first.
         for (const bool special : {true, false}) {
             for (std::size_t i = 0; i < tokens_.size(); ++i) {
                 const added_token& token = tokens_[i];
                 if (token.special != special) continue;
+                const auto index = static_cast<std::int32_t>(i);
                 if (token.normalized) {
-                    in_normalized_text_.insert(normalize(token.content), i);
+                    normalized.emplace(normalize(token.content), index);
                 } else {
-                    in_raw_text_.insert(token.content, i);
+                    raw.emplace(token.content, index);
                 }
             }
         }
+        in_raw_text_ = finder_of(raw);
+        in_normalized_text_ = finder_of(normalized);
     }
 
     const std::vector<added_token>& tokens() const { return tokens_; }
@@ -96,18 +78,25 @@ class added_tokens {
     }
 
  private:
+    static longest_finder finder_of(const string_map<std::int32_t>& texts);
+
+    /// Where the token begins with the white space that it takes to its left, and where it ends likewise. What lies
+    /// before `done` is taken.
+    static std::size_t begin_of(const added_token& token, const longest_finder::found& match, std::string_view text,
+                                std::size_t done);
+    static std::size_t end_of(const added_token& token, const longest_finder::found& match, std::string_view text,
+                              std::size_t done);
+
     template <class OnText, class OnToken>
-    void split(const literal_set& literals, std::string_view text, const OnText& on_text,
+    void split(const longest_finder& literals, std::string_view text, const OnText& on_text,
                const OnToken& on_token) const {
         std::size_t done = 0;
-        std::size_t from = 0;
-        while (const auto match = literals.find(text, from)) {
-            const added_token& token = tokens_[match->value];
-            const std::string_view before = text.substr(0, match->begin), after = text.substr(match->end);
-            from = match->end;
-            if (token.single_word && (ends_with_word_character(before) || starts_with_word_character(after))) continue;
-            const std::size_t begin = token.lstrip ? std::max(trailing_space(before), done) : match->begin;
-            const std::size_t end = match->end + (token.rstrip ? leading_space(after) : 0);
+        for (const auto& match : literals.find_all(text)) {
+            const added_token& token = tokens_[static_cast<std::size_t>(match.value)];
+            if (token.single_word && (ends_with_word_character(text.substr(0, match.begin)) ||
+                                      starts_with_word_character(text.substr(match.end))))
+                continue;
+            const std::size_t begin = begin_of(token, match, text, done), end = end_of(token, match, text, done);
             if (done < begin) on_text(text.substr(done, begin - done), done);
             if (begin < end) on_token(token.id);  // else the token before took all of it as white space
             done = end;
@@ -116,8 +105,8 @@ class added_tokens {
     }
 
     std::vector<added_token> tokens_;
-    literal_set in_raw_text_;
-    literal_set in_normalized_text_;
+    longest_finder in_raw_text_;
+    longest_finder in_normalized_text_;
 };
 
 }  // namespace gptq::model::detail

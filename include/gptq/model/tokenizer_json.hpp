@@ -1,12 +1,12 @@
 // A JSON value that knows where in its file it stands, so that every complaint about a file names the place.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>
 #include <utility>
-#include <vector>
 
 #include <nlohmann/json.hpp>
 
@@ -16,6 +16,8 @@ namespace gptq::model::detail {
 
 /// Sequences of steps and classes of characters may contain their like; no real file nests them this deep.
 inline constexpr int max_nesting = 8;
+
+class json_list;
 
 /// Refers to a value; the document must outlive it. Accessors throw format_error if the file has something else there.
 class json_node {
@@ -31,7 +33,7 @@ class json_node {
     json_node operator[](const char* key) const;
 
     /// The elements of an array.
-    std::vector<json_node> items() const;
+    json_list items() const;
 
     std::string text() const;
 
@@ -61,11 +63,36 @@ class json_node {
     std::string where_;
 };
 
-/// The bytes of a file; io_error if it cannot be read.
-std::string read_bytes(const std::filesystem::path& path);
+/// The elements of an array, each made when it is asked for: a long list takes no memory besides the document's.
+class json_list {
+ public:
+    explicit json_list(json_node array) : array_(std::move(array)) {}
 
-/// The parsed file; io_error if it cannot be read, format_error with the position if it is not JSON.
-nlohmann::json read_json(const std::filesystem::path& path);
+    std::size_t size() const { return array_.value().size(); }
+    bool empty() const { return size() == 0; }
+    json_node operator[](std::size_t index) const {
+        return {array_.value()[index], array_.where() + "[" + std::to_string(index) + "]"};
+    }
+    json_node front() const { return (*this)[0]; }
+
+    /// For loops over ranges.
+    struct iterator {
+        const json_list* list;
+        std::size_t index;
+        json_node operator*() const { return (*list)[index]; }
+        iterator& operator++() { return ++index, *this; }
+        bool operator==(const iterator&) const = default;
+    };
+    iterator begin() const { return {this, 0}; }
+    iterator end() const { return {this, size()}; }
+
+ private:
+    json_node array_;
+};
+
+/// Throws io_error, saying what to do, where a tokenizer's file is missing, and format_error where something else is in
+/// its place.
+void require_tokenizer_file(const std::filesystem::path& path);
 
 }  // namespace gptq::model::detail
 

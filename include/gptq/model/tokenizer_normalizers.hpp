@@ -21,7 +21,7 @@ void flatten_sequence(const json_node& node, const char* key, std::vector<Step>&
         return;
     }
     if (depth == max_nesting) node.fail("sequences nested deeper than " + std::to_string(max_nesting));
-    for (const json_node& child : node[key].items()) flatten_sequence(child, key, steps, make, depth + 1);
+    for (const json_node child : node[key].items()) flatten_sequence(child, key, steps, make, depth + 1);
 }
 
 /// The 256 characters that stand for bytes in byte-level vocabularies: printable Latin-1 characters stand for
@@ -41,6 +41,7 @@ class normalizer {
  public:
     explicit normalizer(const json_node& node) { flatten_sequence(node, "normalizers", steps_, make_normalizer_step); }
 
+    /// Throws unsupported_error where the text grows beyond what check_growth allows.
     std::string operator()(std::string text) const;
 
  private:

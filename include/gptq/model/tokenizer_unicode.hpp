@@ -8,21 +8,14 @@
 
 #include <utf8proc.h>
 
+#include <gptq/utf8.hpp>
+
 namespace gptq::model::detail {
 
 /// U+FFFD, what stands for bytes that are not UTF-8.
 inline constexpr std::string_view replacement_character = "\xEF\xBF\xBD";
 
-/// One step through UTF-8: the character and its bytes, or, where the bytes are no character, how many of them to skip.
-struct decoded_character {
-    char32_t code;       ///< Meaningful if `valid`.
-    std::size_t length;  ///< At least 1.
-    bool valid;
-};
-
-/// The character at `pos` (< text.size()). Where there is none, the length is that of the longest start of one, as the
-/// Unicode standard recommends (chapter 3, "U+FFFD Substitution of Maximal Subparts"), which others follow as well.
-decoded_character decode_character(std::string_view text, std::size_t pos);
+using gptq::detail::decode_character;
 
 /// Appends the UTF-8 of `code`.
 void append_character(std::string& text, char32_t code);

@@ -17,6 +17,10 @@ namespace gptq::model::detail {
 /// Ids at or above this are refused: 16 times the largest vocabularies in use, and small enough to index by.
 inline constexpr std::int32_t max_token_id = 1 << 22;
 
+/// Longer pieces, where a text is searched for every one that begins at a place, and longer marks at the ends of symbols
+/// are refused: those in use have a few dozen bytes, and a search costs as many steps.
+inline constexpr std::size_t max_piece_bytes = 1024;
+
 /// Lets maps with std::string keys be searched by std::string_view.
 struct string_hash {
     using is_transparent = void;
@@ -31,6 +35,9 @@ using token_ids = string_map<std::int32_t>;
 
 /// A vocabulary that is an object of tokens and their ids.
 token_ids read_vocabulary(const json_node& node);
+
+/// What a model puts before or behind symbols; `otherwise` where the file has none.
+std::string read_mark(const json_node& node, const char* otherwise);
 
 std::optional<std::int32_t> find_id(const token_ids& ids, std::string_view token);
 

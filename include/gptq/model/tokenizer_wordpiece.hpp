@@ -6,9 +6,11 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <gptq/model/tokenizer_json.hpp>
+#include <gptq/model/tokenizer_prefix_tree.hpp>
 #include <gptq/model/tokenizer_vocabulary.hpp>
 
 namespace gptq::model::detail {
@@ -35,20 +37,23 @@ class wordpiece_model {
         void encode(std::string_view word, std::vector<std::int32_t>& ids);
 
      private:
-        /// The longest piece that `rest` begins with; its length in `length`.
-        std::optional<std::int32_t> longest_piece(std::string_view rest, bool first, std::size_t& length);
-
         const wordpiece_model& model_;
-        std::string buffer_;
     };
 
  private:
+    /// The pieces that begin with `prefix`, by what follows it.
+    prefix_tree pieces_behind(std::string_view prefix, const json_node& vocab) const;
+
+    /// The length of the longest piece that `rest`, which is not empty, begins with, and its id.
+    static std::optional<std::pair<std::size_t, std::int32_t>> longest_piece(const prefix_tree& pieces,
+                                                                             std::string_view rest);
+
     std::int32_t unknown() const;
 
     token_ids ids_;
     std::string unknown_;
-    std::string prefix_;           // of every piece of a word but the first
-    std::size_t longest_ = 0;      // bytes of the longest token
+    prefix_tree first_pieces_;     // of a word
+    prefix_tree next_pieces_;      // without their prefix
     std::size_t most_characters_;  // of a word; longer ones are unknown
     bool only_words_;
 };

@@ -130,6 +130,11 @@ class backend_check {
         found_ = operations();
         attempt(9, [&] { check_quantize(inverse_free_path{}, "without an inverse"); });
         attempt(9, [&] { check_quantize(paper_path{}, "the paper's path"); });
+        attempt(10, [&] {
+            check_quantize_in<natural_order, searched_by_loss<symmetric>>(10, inverse_free_path{},
+                                                                          "grids searched by the loss, 2 candidates",
+                                                                          {.block_size = 32, .candidates = 2});
+        });
         return std::move(found_);
     }
 
@@ -290,16 +295,17 @@ class backend_check {
 
     template <class Path>
     void check_quantize(const Path& path, const std::string& path_name) {
-        check_quantize_in<natural_order>(path, path_name + ", natural order");
-        check_quantize_in<act_order>(path, path_name + ", act order");
-        check_quantize_in<act_order_static>(path, path_name + ", static groups");
-        check_quantize_in<group_aware_order>(path, path_name + ", group-aware order");
+        const quantize_options options{.block_size = 32};
+        check_quantize_in<natural_order, symmetric>(9, path, path_name + ", natural order", options);
+        check_quantize_in<act_order, symmetric>(9, path, path_name + ", act order", options);
+        check_quantize_in<act_order_static, symmetric>(9, path, path_name + ", static groups", options);
+        check_quantize_in<group_aware_order, symmetric>(9, path, path_name + ", group-aware order", options);
     }
 
     /// Quantizes a ragged layer here and on the reference. Rounding may turn a tie, and what follows it in its row, so
     /// nearly all codes must be equal, and the error of the layer's outputs.
-    template <class Order, class Path>
-    void check_quantize_in(const Path& path, const std::string& name) {
+    template <class Order, class Grid, class Path>
+    void check_quantize_in(int sentence, const Path& path, const std::string& name, const quantize_options& options) {
         constexpr std::size_t N = 24, K = 100, T = 300;
         random_numbers random(9);
         const matrix<float> W = random.reals(N, K);
@@ -307,31 +313,30 @@ class backend_check {
         for (std::size_t t = 0; t < T; ++t)  // features that are correlated, unequal, and one that is dead
             for (std::size_t k = 1; k < K; ++k)
                 X(t, k) = k == 41 ? 0.0f : 0.6f * X(t, k - 1) + X(t, k) * static_cast<float>(1 + k * 7 % 5);
-        const auto expected = quantize_on<Order>(reference_backend{}, path, W, X);
-        const auto got = quantize_on<Order>(backend_, path, W, X);
+        const auto expected = quantize_on<Order, Grid>(reference_backend{}, path, W, X, options);
+        const auto got = quantize_on<Order, Grid>(backend_, path, W, X, options);
         std::size_t different = 0;
         for (std::size_t i = 0; i < N * K; ++i) different += got.codes.data()[i] != expected.codes.data()[i];
         if (different * 50 > N * K)
-            report(9, "quantize, " + name + ": " + std::to_string(different) + " of " + std::to_string(N * K) +
-                          " codes differ from the reference's");
+            report(sentence, "quantize, " + name + ": " + std::to_string(different) + " of " + std::to_string(N * K) +
+                                 " codes differ from the reference's");
         const double error = error_of(W, X, got), reference_error = error_of(W, X, expected);
         if (!(std::fabs(error - reference_error) <= 0.01 * reference_error))
-            report(9, "quantize, " + name + ": the outputs' error is " + text(static_cast<float>(error)) +
-                          ", the reference's " + text(static_cast<float>(reference_error)));
+            report(sentence, "quantize, " + name + ": the outputs' error is " + text(static_cast<float>(error)) +
+                                 ", the reference's " + text(static_cast<float>(reference_error)));
     }
 
-    template <class Order, class Any, class Path>
-    static host_layer quantize_on(const Any& backend, const Path& path, const matrix<float>& W,
-                                  const matrix<float>& X) {
+    template <class Order, class Grid, class Any, class Path>
+    static host_layer quantize_on(const Any& backend, const Path& path, const matrix<float>& W, const matrix<float>& X,
+                                  const quantize_options& options) {
         constexpr std::size_t group_features = 16;
-        const quantize_options options{.block_size = 32};
         basic_hessian<Any> h(X.cols(), backend);
         h.add(X.view().block(0, 100, 0, X.cols()));
         h.add(X.view().block(100, X.rows() - 100, 0, X.cols()));
         const auto f = factor_hessian<Order>(backend, h.upper(), group_features, options, path);
         host_layer q(W.rows(), W.cols(), group_count(W.cols(), group_features));
         no_observer observer;
-        solve_and_refine<4>(W.view(), f, q.view(), options, observer, symmetric{});
+        solve_and_refine<4>(W.view(), f, q.view(), options, observer, Grid{});
         return q;
     }
 

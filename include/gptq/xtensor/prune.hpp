@@ -28,9 +28,9 @@ struct pruned {
 };
 
 /// Prunes W [out_features, in_features] by SparseGPT with the pattern, from the factored Hessian of its inputs, on the
-/// factor's backend. Of the options block_size is used. Throws shape_error where shapes do not fit, non_finite_error for
-/// weights that are NaN or infinite, option_error for a pattern that is none or does not go with the factor's order, and
-/// what the observer throws.
+/// factor's backend. Of the options block_size is used. Throws shape_error where shapes do not fit, non_finite_error
+/// for weights that are NaN or infinite, option_error for a pattern that is none or does not go with the factor's
+/// order, and what the observer throws.
 template <ReadableMatrix M, Backend B, FactorPath<B> P, class O = no_observer>
 requires Observer<std::remove_reference_t<O>> pruned prune(const M& W, const factored_hessian<B, P>& f,
                                                            const sparsity_pattern& pattern,
@@ -67,8 +67,8 @@ tensor2<float> prune_by_magnitude(const M& W, const sparsity_pattern& pattern, c
     return result;
 }
 
-/// Prunes and quantizes W in one pass with scheme S, whose grid is affine. Throws as quantize and prune, and option_error
-/// for options that search for codes.
+/// Prunes and quantizes W in one pass with scheme S, whose grid is affine. Throws as quantize and prune, and
+/// option_error for options that search for codes.
 template <Scheme S, ReadableMatrix M, Backend B, FactorPath<B> P, class O = no_observer>
 requires AffineGrid<typename S::grid> && Observer<std::remove_reference_t<O>> quantized<S> prune_and_quantize(
     const M& W, const factored_hessian<B, P>& f, const sparsity_pattern& pattern, const quantize_options& options = {},

@@ -20,6 +20,7 @@
 #include <gptq/io/dynamic_rules.hpp>
 #include <gptq/io/json.hpp>
 #include <gptq/io/pcre2.hpp>
+#include <gptq/quote.hpp>
 
 namespace gptq::io {
 namespace detail {
@@ -49,7 +50,7 @@ GPTQ_INLINE bool anchored_pattern::matches(std::string_view name) const {
                                      data.get(), context.get());
     if (result >= 0) return true;
     if (result == PCRE2_ERROR_NOMATCH) return false;
-    fail("cannot be matched against \"" + std::string(name) + "\": " + pcre2_message(result));
+    fail("cannot be matched against " + in_quotes(name) + ": " + pcre2_message(result));
 }
 
 GPTQ_INLINE std::string anchored_pattern::pcre2_message(int code) {
@@ -60,7 +61,7 @@ GPTQ_INLINE std::string anchored_pattern::pcre2_message(int code) {
 }
 
 GPTQ_INLINE void anchored_pattern::fail(const std::string& what) const {
-    throw format_error(where_ + ": the regular expression \"" + text_ + "\" " + what);
+    throw format_error(where_ + ": the regular expression " + in_quotes(text_) + " " + what);
 }
 
 }  // namespace detail
@@ -90,7 +91,7 @@ GPTQ_INLINE nlohmann::ordered_json dynamic_rules::to_json() const {
 
 GPTQ_INLINE void dynamic_rules::add(const std::string& key, const nlohmann::ordered_json& settings,
                                     const std::string& where, unknown_settings unknown) {
-    const std::string here = where + ": dynamic rule \"" + key + "\"";
+    const std::string here = where + ": dynamic rule " + in_quotes(key);
     if (!settings.is_object() && !settings.is_null()) throw format_error(here + ": settings must be a JSON object");
     const bool has_prefix = key.starts_with("-:") || key.starts_with("+:");
     const std::string expression = has_prefix ? key.substr(2) : key;
@@ -115,7 +116,7 @@ GPTQ_INLINE void dynamic_rules::refuse_unknown(const nlohmann::ordered_json& set
             continue;
         std::string names;
         for (const std::string_view other : known) names += (names.empty() ? "" : ", ") + std::string(other);
-        throw format_error(where + ": the setting \"" + name + "\" is not known; those known are " + names);
+        throw format_error(where + ": the setting " + in_quotes(name) + " is not known; those known are " + names);
     }
 }
 

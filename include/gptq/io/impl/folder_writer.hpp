@@ -169,9 +169,9 @@ GPTQ_INLINE void folder_writer::write_text(const std::string& name, std::string_
 
 GPTQ_INLINE void folder_writer::copy_file(const std::filesystem::path& source) {
     write([&] {
-        const mapped_file content(source);
+        const input_file content(source);
         output_file file(new_file(source.filename().string()));
-        file.write_at(0, content.bytes());
+        file.copy_from(content);
         file.close();
     });
 }

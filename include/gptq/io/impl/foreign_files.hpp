@@ -17,6 +17,8 @@
 #include <gptq/error.hpp>
 #include <gptq/io/file.hpp>
 #include <gptq/io/foreign_files.hpp>
+#include <gptq/io/json.hpp>
+#include <gptq/quote.hpp>
 
 namespace gptq::io {
 namespace detail {
@@ -97,7 +99,7 @@ inline std::string file_ending_in(const std::vector<std::filesystem::path>& file
 /// The model that an adapter belongs to, as its config names it; "" if it does not.
 inline std::string base_of_adapter(const std::filesystem::path& folder) {
     try {
-        const auto config = nlohmann::json::parse(read_text_file(folder / "adapter_config.json", std::size_t{1} << 20));
+        const auto config = read_json(folder / "adapter_config.json");
         return config.at("base_model_name_or_path").get<std::string>();
     } catch (const std::exception&) {
         return "";  // the name is only for a message
@@ -157,7 +159,7 @@ GPTQ_INLINE std::string foreign_folder(const std::filesystem::path& folder,
         return link + " is a link to a file that is not there; download the model again";
     if (detail::exists_in(folder, "adapter_config.json")) {
         const std::string base = detail::base_of_adapter(folder);
-        return "it holds an adapter (adapter_config.json)" + (base.empty() ? "" : " of the model \"" + base + "\"") +
+        return "it holds an adapter (adapter_config.json)" + (base.empty() ? "" : " of the model " + in_quotes(base)) +
                ", not a model; merge it into its model first (merge_and_unload() of PEFT) and save that";
     }
     for (const detail::weight_kind& kind : detail::weight_kinds)

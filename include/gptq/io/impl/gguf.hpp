@@ -1,6 +1,8 @@
 // The bodies of <gptq/io/gguf.hpp>.
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <bit>
 #include <cerrno>
 #include <cstddef>
@@ -8,6 +10,7 @@
 #include <cstring>
 #include <filesystem>
 #include <limits>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -22,6 +25,7 @@
 #include <gptq/io/file.hpp>
 #include <gptq/io/gguf.hpp>
 #include <gptq/layouts/ggml_blocks.hpp>
+#include <gptq/quote.hpp>
 
 namespace gptq::io {
 namespace detail {
@@ -41,55 +45,73 @@ inline std::size_t gguf_size(std::uint32_t kind) {
 /// Takes values from the front of a file. Throws format_error where the file ends too early.
 class gguf_reader {
  public:
-    gguf_reader(std::string where, std::span<const std::byte> bytes) : where_(std::move(where)), bytes_(bytes) {}
+    explicit gguf_reader(const input_file& file) : file_(file) {}
 
     std::size_t position() const { return position_; }
 
-    std::span<const std::byte> take(std::uint64_t count) {
-        if (count > bytes_.size() - position_) fail("the file ends too early");
-        const auto taken = bytes_.subspan(position_, static_cast<std::size_t>(count));
-        position_ += taken.size();
-        return taken;
+    /// Goes on behind so many bytes, and returns where they begin.
+    std::size_t skip(std::uint64_t count) {
+        if (count > left()) fail("the file ends too early");
+        return std::exchange(position_, position_ + static_cast<std::size_t>(count));
+    }
+
+    /// The next bytes, as many as `out` has.
+    void take(std::span<std::byte> out) {
+        const std::size_t begin = skip(out.size());
+        if (out.size() > window) return file_.read_at(begin, out);
+        if (begin < window_begin_ || begin + out.size() > window_begin_ + window_.size()) {
+            window_begin_ = begin;
+            window_.resize(std::min(window, file_.size() - begin));
+            file_.read_at(begin, window_);
+        }
+        std::copy_n(window_.begin() + static_cast<std::ptrdiff_t>(begin - window_begin_), out.size(), out.begin());
     }
 
     template <class T>
     T number() {
-        T value;
-        std::memcpy(&value, take(sizeof value).data(), sizeof value);
+        T value{};
+        take(std::as_writable_bytes(std::span(&value, 1)));
         return value;
     }
 
     std::string text(std::size_t max_bytes) {
         const auto length = number<std::uint64_t>();
         if (length > max_bytes) fail("a name of " + std::to_string(length) + " bytes");
-        const auto bytes = take(length);
-        return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+        std::string characters(static_cast<std::size_t>(length), '\0');
+        take(std::as_writable_bytes(std::span(characters)));
+        return characters;
     }
 
     /// The bytes of a value of that type.
-    std::span<const std::byte> value(std::uint32_t kind) {
+    std::vector<std::byte> value(std::uint32_t kind) {
         const std::size_t begin = position_;
-        skip(kind);
-        return bytes_.subspan(begin, position_ - begin);
+        skip_value(kind);
+        std::vector<std::byte> bytes(position_ - begin);
+        file_.read_at(begin, bytes);
+        return bytes;
     }
 
     /// How many entries of at least `least` bytes there can be. Throws for a number that the file has no room for.
     std::size_t count(std::uint64_t claimed, std::size_t least) const {
-        if (claimed > (bytes_.size() - position_) / least)
+        if (claimed > left() / least)
             fail("has no room for the " + std::to_string(claimed) + " entries that it claims");
         return static_cast<std::size_t>(claimed);
     }
 
     [[noreturn]] void fail(const std::string& what) const {
-        throw format_error(where_ + ": byte " + std::to_string(position_) + ": " + what);
+        throw format_error(file_.path().string() + ": byte " + std::to_string(position_) + ": " + what);
     }
 
  private:
-    void skip(std::uint32_t kind) {
+    static constexpr std::size_t window = std::size_t{1} << 16;
+
+    std::size_t left() const { return file_.size() - position_; }
+
+    void skip_value(std::uint32_t kind) {
         if (const std::size_t size = gguf_size(kind); size != 0) {
-            take(size);
+            skip(size);
         } else if (kind == static_cast<std::uint32_t>(gguf_kind::text)) {
-            take(number<std::uint64_t>());
+            skip(number<std::uint64_t>());
         } else if (kind == static_cast<std::uint32_t>(gguf_kind::array)) {
             skip_array();
         } else {
@@ -101,14 +123,15 @@ class gguf_reader {
         const auto kind = number<std::uint32_t>();
         const std::size_t size = gguf_size(kind);
         const std::size_t elements = count(number<std::uint64_t>(), size != 0 ? size : 8);
-        if (size != 0) return static_cast<void>(take(elements * size));
+        if (size != 0) return static_cast<void>(skip(elements * size));
         if (kind != static_cast<std::uint32_t>(gguf_kind::text)) fail("an array of arrays");
-        for (std::size_t i = 0; i < elements; ++i) skip(kind);
+        for (std::size_t i = 0; i < elements; ++i) skip_value(kind);
     }
 
-    std::string where_;
-    std::span<const std::byte> bytes_;
+    const input_file& file_;
     std::size_t position_ = 0;
+    std::vector<std::byte> window_;  // of the file, from window_begin_ on
+    std::size_t window_begin_ = 0;
 };
 
 /// A tensor as the header has it; its bytes are found once the data's beginning is known.
@@ -230,11 +253,13 @@ GPTQ_INLINE std::optional<std::size_t> gguf_bytes(gguf_type type, std::span<cons
     return bytes;
 }
 
-GPTQ_INLINE gguf_file::gguf_file(const std::filesystem::path& path) : path_(path), file_(path) {
+GPTQ_INLINE gguf_file::gguf_file(const std::filesystem::path& path) : path_(path) {
     static_assert(std::endian::native == std::endian::little);
-    detail::gguf_reader in(path.string(), file_.bytes());
-    const auto magic = in.take(detail::gguf_magic.size());
-    if (std::memcmp(magic.data(), detail::gguf_magic.data(), magic.size()) != 0)
+    const auto file = std::make_shared<const input_file>(path);
+    detail::gguf_reader in(*file);
+    std::array<char, detail::gguf_magic.size()> magic{};
+    in.take(std::as_writable_bytes(std::span(magic)));
+    if (std::string_view(magic.data(), magic.size()) != detail::gguf_magic)
         throw format_error(path.string() + ": is no GGUF file");
     if (const auto version = in.number<std::uint32_t>(); version != 2 && version != 3)
         throw unsupported_error(path.string() + ": is a GGUF file of version " + std::to_string(version) +
@@ -258,17 +283,17 @@ GPTQ_INLINE gguf_file::gguf_file(const std::filesystem::path& path) : path_(path
     const auto alignment = number("general.alignment").value_or(detail::gguf_alignment);
     if (alignment < 8 || alignment > 65536 || alignment % 8 != 0) in.fail("an alignment that none is");
     const std::size_t begin = detail::aligned(in.position(), static_cast<std::size_t>(alignment));
-    const std::size_t size = file_.bytes().size();
+    const std::size_t size = file->size();
     for (detail::gguf_place& place : places) {
         const auto bytes = gguf_bytes(place.tensor.type, place.tensor.shape);
-        const std::string where = path.string() + ": tensor \"" + place.tensor.name + "\"";
+        const std::string where = path.string() + ": tensor " + in_quotes(place.tensor.name);
         if (!bytes)
             throw unsupported_error(where + ": has the type " +
                                     std::to_string(static_cast<std::uint32_t>(place.tensor.type)) +
                                     ", which is not read, or a shape that its type does not have");
         if (begin > size || place.offset > size - begin || *bytes > size - begin - place.offset)
             throw format_error(where + ": reaches beyond the end of the file");
-        place.tensor.bytes = file_.bytes().subspan(begin + static_cast<std::size_t>(place.offset), *bytes);
+        place.tensor.bytes = {file, begin + static_cast<std::size_t>(place.offset), *bytes};
         tensors_.push_back(std::move(place.tensor));
     }
 }
@@ -282,8 +307,8 @@ GPTQ_INLINE const gguf_entry* gguf_file::find(std::string_view key) const {
 GPTQ_INLINE std::string gguf_file::text(std::string_view key) const {
     const gguf_entry* entry = find(key);
     if (entry == nullptr || entry->type != static_cast<std::uint32_t>(detail::gguf_kind::text))
-        throw format_error(path_.string() + ": has no text \"" + std::string(key) + "\"");
-    const auto characters = entry->value.subspan(sizeof(std::uint64_t));
+        throw format_error(path_.string() + ": has no text " + in_quotes(key));
+    const auto characters = std::span(entry->value).subspan(sizeof(std::uint64_t));
     return {reinterpret_cast<const char*>(characters.data()), characters.size()};
 }
 
@@ -294,7 +319,7 @@ GPTQ_INLINE std::optional<std::uint64_t> gguf_file::number(std::string_view key)
     const auto kind = static_cast<gguf_kind>(entry->type);
     const bool whole = kind != gguf_kind::f32 && kind != gguf_kind::f64 && kind != gguf_kind::boolean;
     if (!whole || detail::gguf_size(entry->type) == 0)
-        throw format_error(path_.string() + ": \"" + std::string(key) + "\" is no whole number");
+        throw format_error(path_.string() + ": " + in_quotes(key) + " is no whole number");
     std::uint64_t value = 0;
     std::memcpy(&value, entry->value.data(), entry->value.size());
     return value;

@@ -6,7 +6,6 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <filesystem>
 #include <optional>
 #include <span>
@@ -18,6 +17,7 @@
 #include <gptq/compiled.hpp>
 #include <gptq/error.hpp>
 #include <gptq/half.hpp>
+#include <gptq/io/dtype.hpp>
 #include <gptq/io/gguf.hpp>
 #include <gptq/io/gguf_export.hpp>
 #include <gptq/io/model_folder.hpp>
@@ -85,17 +85,14 @@ class row_order {
     bool interleaved_ = false;
 };
 
-/// The element of a float tensor.
-inline float gguf_element(const gguf_tensor& tensor, std::size_t i) {
-    const auto as = [&]<class T>(T value) {
-        std::memcpy(&value, tensor.bytes.data() + i * sizeof value, sizeof value);
-        return to_float(value);
-    };
-    switch (tensor.type) {
-        case gguf_type::f16: return as(half{});
-        case gguf_type::bf16: return as(bfloat16{});
-        default: return as(float{});
-    }
+/// The elements of a float tensor.
+inline std::vector<float> gguf_floats(const gguf_tensor& tensor) {
+    const dtype type = tensor.type == gguf_type::f16    ? dtype::f16
+                       : tensor.type == gguf_type::bf16 ? dtype::bf16
+                                                        : dtype::f32;
+    std::vector<float> values(tensor.bytes.size() / dtype_size(type));
+    read_floats({tensor.name, type, tensor.shape, tensor.bytes}, values, tensor.name);
+    return values;
 }
 
 inline bool is_float(gguf_type type) {
@@ -114,10 +111,6 @@ decltype(auto) visit_ggml(gguf_type type, F&& f) {
 
 /// The smallest type that holds every level code - zero of the layer, each block in one group.
 inline gguf_type gguf_type_of(const quantized_layer& q, const std::string& where) {
-    if (!q.levels.empty())
-        throw unsupported_error(where +
-                                ": has levels of its own, and blocks of these types hold affine layers; "
-                                "quantize by an affine grid");
     if (q.in_features() % layout::ggml_block != 0)
         throw unsupported_error(where + ": has " + std::to_string(q.in_features()) +
                                 " inputs, and rows of GGUF's blocks are multiples of 32");
@@ -161,11 +154,12 @@ void encode_layer(const quantized_layer& q, const row_order& place, std::span<st
 inline void check_same_weights(const quantized_layer& q, const row_order& place, const gguf_tensor& base,
                                const std::string& where) {
     static constexpr double too_much = 0.5;
+    const std::vector<float> weights = gguf_floats(base);
     double difference = 0.0, energy = 0.0;
     for (std::size_t n = 0; n < q.out_features(); ++n)
         for (std::size_t k = 0; k < q.in_features(); ++k) {
             const auto g = static_cast<std::size_t>(q.g_idx(k));
-            const double w = gguf_element(base, place(n) * q.in_features() + k);
+            const double w = double{weights[place(n) * q.in_features() + k]};
             const double d = w - double{q.scales(n, g)} * (q.codes(n, k) - q.zeros(n, g));
             difference += d * d;
             energy += w * w;
@@ -178,15 +172,16 @@ inline void check_same_weights(const quantized_layer& q, const row_order& place,
 /// Rounds a float matrix to Q8_0 as llama.cpp does: d is the largest magnitude of a block by 127.
 inline void round_to_q8_0(const gguf_tensor& tensor, std::span<std::byte> out) {
     const std::size_t blocks = out.size() / layout::q8_0::bytes;
+    const std::vector<float> weights = gguf_floats(tensor);
     for (std::size_t b = 0; b < blocks; ++b) {
         float largest = 0.0f;
         for (std::size_t i = 0; i < layout::ggml_block; ++i)
-            largest = std::max(largest, std::abs(gguf_element(tensor, b * layout::ggml_block + i)));
+            largest = std::max(largest, std::abs(weights[b * layout::ggml_block + i]));
         const float d = largest / 127.0f;
         layout::ggml_values values{to_half(d), {}, {}};
         for (std::size_t i = 0; i < layout::ggml_block; ++i)
             values.levels[i] =
-                d == 0.0f ? 0 : static_cast<int>(std::nearbyint(gguf_element(tensor, b * layout::ggml_block + i) / d));
+                d == 0.0f ? 0 : static_cast<int>(std::nearbyint(weights[b * layout::ggml_block + i] / d));
         layout::q8_0::encode(values, out.subspan(b * layout::q8_0::bytes, layout::q8_0::bytes));
     }
 }
@@ -261,8 +256,7 @@ class gguf_exporter {
         const gguf_tensor& tensor = base_.tensors()[i];
         if (modules_[i].empty()) {
             if (outputs_[i].type != tensor.type) return round_to_q8_0(tensor, bytes);
-            std::copy(tensor.bytes.begin(), tensor.bytes.end(), bytes.begin());
-            return;
+            return tensor.bytes.read(bytes);
         }
         const quantized_layer q = layer(modules_[i]);
         const row_order place(base_, tensor.name, q.out_features());

@@ -5,7 +5,6 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <filesystem>
 #include <map>
 #include <span>
@@ -25,6 +24,7 @@
 #include <gptq/io/json.hpp>
 #include <gptq/io/model_folder.hpp>
 #include <gptq/io/safetensors.hpp>
+#include <gptq/quote.hpp>
 #include <gptq/xtensor/adapt.hpp>
 
 namespace gptq::io {
@@ -44,20 +44,71 @@ inline std::vector<std::filesystem::path> files_in(const std::filesystem::path& 
     return files;
 }
 
-/// Stored numbers of one type, possibly unaligned, as floats.
+/// Stored numbers of one type as floats, by pieces that a processor's cache holds.
 template <class Stored, class Widen>
-void widen_to(std::span<const std::byte> bytes, std::span<float> out, Widen&& widen) {
-    for (std::size_t i = 0; i < out.size(); ++i) {
-        Stored stored{};
-        std::memcpy(&stored, bytes.data() + i * sizeof(Stored), sizeof(Stored));
-        out[i] = widen(stored);
+void widen_to(const file_bytes& bytes, std::span<float> out, Widen&& widen) {
+    std::vector<Stored> part(std::min(out.size(), (std::size_t{128} << 10) / sizeof(Stored)));
+    for (std::size_t first = 0; first < out.size(); first += part.size()) {
+        const auto stored = std::span(part).first(std::min(part.size(), out.size() - first));
+        bytes.subspan(first * sizeof(Stored), stored.size_bytes()).read(std::as_writable_bytes(stored));
+        for (std::size_t i = 0; i < stored.size(); ++i) out[first + i] = widen(stored[i]);
     }
+}
+
+/// Files that belong to a model, whatever its weights are.
+inline bool is_companion(const std::string& name) {
+    static constexpr std::string_view names[] = {"tokenizer.json",
+                                                 "tokenizer_config.json",
+                                                 "tokenizer.model",
+                                                 "tokenizer.model.v3",
+                                                 "tekken.json",
+                                                 "special_tokens_map.json",
+                                                 "added_tokens.json",
+                                                 "vocab.json",
+                                                 "vocab.txt",
+                                                 "merges.txt",
+                                                 "spiece.model",
+                                                 "spm.model",
+                                                 "sentencepiece.bpe.model",
+                                                 "chat_template.jinja",
+                                                 "chat_template.json",
+                                                 "generation_config.json",
+                                                 "preprocessor_config.json",
+                                                 "processor_config.json"};
+    static constexpr std::string_view texts[] = {
+        "license", "licence", "notice", "copying", "readme", "use_policy", "acceptable_use_policy"};
+    if (std::find(std::begin(names), std::end(names), name) != std::end(names)) return true;
+    const std::string lower = lower_case(name), stem = lower.substr(0, lower.find('.'));
+    const std::string_view suffix = std::string_view(lower).substr(stem.size());
+    return std::find(std::begin(texts), std::end(texts), stem) != std::end(texts) &&
+           (suffix.empty() || suffix == ".txt" || suffix == ".md");
+}
+
+/// Weights of any format and what belongs to them: a model with other weights has its own, or none.
+inline bool is_made_anew(const std::string& name) {
+    static constexpr std::string_view suffixes[] = {".safetensors", ".safetensors.index.json",
+                                                    ".bin",         ".bin.index.json",
+                                                    ".pt",          ".pth",
+                                                    ".gguf",        ".h5",
+                                                    ".msgpack",     ".onnx",
+                                                    ".onnx_data",   ".ckpt",
+                                                    ".ggml",        ".npz",
+                                                    ".tflite",      ".ot",
+                                                    ".part",        ".incomplete"};
+    static constexpr std::string_view names[] = {
+        "config.json",          "quantize_config.json", "quant_config.json", "quantization_config.json",
+        "hf_quant_config.json", "quanto_qmap.json",     "quant_log.csv"};
+    // An adapter's config without the adapter makes loaders fetch the model that it names.
+    return name.starts_with('.') || name.starts_with("adapter_") ||
+           std::any_of(std::begin(suffixes), std::end(suffixes),
+                       [&](std::string_view suffix) { return name.ends_with(suffix); }) ||
+           std::find(std::begin(names), std::end(names), name) != std::end(names);
 }
 
 GPTQ_INLINE void read_floats(const tensor_info& tensor, std::span<float> out, const std::string& where) {
     switch (tensor.dtype) {
         case dtype::f64: return widen_to<double>(tensor.bytes, out, [](double x) { return static_cast<float>(x); });
-        case dtype::f32: return widen_to<float>(tensor.bytes, out, [](float x) { return x; });
+        case dtype::f32: return tensor.bytes.read(std::as_writable_bytes(out));
         case dtype::f16: return widen_to<half>(tensor.bytes, out, [](half x) { return to_float(x); });
         case dtype::bf16: return widen_to<bfloat16>(tensor.bytes, out, [](bfloat16 x) { return to_float(x); });
         default:
@@ -150,32 +201,24 @@ GPTQ_INLINE void model_folder::require_finite(std::string_view name) const {
 
 GPTQ_INLINE std::vector<std::filesystem::path> model_folder::companion_files() const {
     auto files = detail::files_in(path_);
-    std::erase_if(files, [](const std::filesystem::path& file) { return !is_companion(file.filename().string()); });
+    std::erase_if(files, [](const std::filesystem::path& file) {
+        return !detail::is_companion(file.filename().string()) || !detail::target_outside(file).empty();
+    });
     return files;
 }
 
-GPTQ_INLINE std::string model_folder::describe(std::string_view name) const {
-    return path_.string() + ": tensor \"" + std::string(name) + "\"";
+GPTQ_INLINE std::vector<std::string> model_folder::left_files() const {
+    std::vector<std::string> names;
+    for (const auto& file : detail::files_in(path_)) {
+        const std::string name = file.filename().string();
+        const bool companion = detail::is_companion(name) && detail::target_outside(file).empty();
+        if (!companion && !detail::is_made_anew(name)) names.push_back(name);
+    }
+    return names;
 }
 
-GPTQ_INLINE bool model_folder::is_companion(const std::string& name) {
-    static constexpr std::string_view weight_suffixes[] = {".safetensors", ".safetensors.index.json",
-                                                           ".bin",         ".bin.index.json",
-                                                           ".pt",          ".pth",
-                                                           ".gguf",        ".h5",
-                                                           ".msgpack",     ".onnx",
-                                                           ".onnx_data",   ".ckpt",
-                                                           ".ggml",        ".npz",
-                                                           ".tflite",      ".ot",
-                                                           ".part",        ".incomplete"};
-    static constexpr std::string_view written_anew[] = {
-        "config.json",          "quantize_config.json", "quant_config.json", "quantization_config.json",
-        "hf_quant_config.json", "quanto_qmap.json",     "quant_log.csv"};
-    // An adapter's config without the adapter makes loaders fetch the model that it names.
-    return !name.starts_with('.') && !name.starts_with("adapter_") &&
-           std::none_of(std::begin(weight_suffixes), std::end(weight_suffixes),
-                        [&](std::string_view suffix) { return name.ends_with(suffix); }) &&
-           std::find(std::begin(written_anew), std::end(written_anew), name) == std::end(written_anew);
+GPTQ_INLINE std::string model_folder::describe(std::string_view name) const {
+    return path_.string() + ": tensor " + in_quotes(name);
 }
 
 GPTQ_INLINE void model_folder::refuse_foreign_files() const {
@@ -194,14 +237,14 @@ GPTQ_INLINE std::string model_folder::like(std::string_view name) const {
     for (const auto& [other, tensor] : tensors_) {
         first = std::min(first, other);
         if (other.size() > name.size() + 1 && other.ends_with(name) && other[other.size() - name.size() - 1] == '.')
-            return "; it has \"" + std::string(other) + "\": save the model again without \"" +
-                   std::string(other.substr(0, other.size() - name.size())) + "\" before its tensors' names" +
+            return "; it has " + in_quotes(other) + ": save the model again without " +
+                   in_quotes(other.substr(0, other.size() - name.size())) + " before its tensors' names" +
                    (other.starts_with("base_model.") ? ", after merging the adapter into it" : "");
         if (name.size() > other.size() + 1 && name.ends_with(other) && name[name.size() - other.size() - 1] == '.')
-            return "; it has \"" + std::string(other) + "\": save the whole model (with its head), whose names " +
-                   "begin with \"" + std::string(name.substr(0, name.size() - other.size())) + "\"";
+            return "; it has " + in_quotes(other) + ": save the whole model (with its head), whose names " +
+                   "begin with " + in_quotes(name.substr(0, name.size() - other.size()));
     }
-    return "; of those it has, the first is \"" + std::string(first) + "\"";
+    return "; of those it has, the first is " + in_quotes(first);
 }
 
 GPTQ_INLINE void model_folder::open_weights() {
@@ -211,7 +254,7 @@ GPTQ_INLINE void model_folder::open_weights() {
         const std::string name = file.filename().string();
         const bool adapter = name.starts_with("adapter") && name.ends_with(".safetensors");
         if (adapter)
-            warnings_.push_back(path_.string() + ": the adapter " + name +
+            warnings_.push_back(path_.string() + ": the adapter " + printable(name) +
                                 " beside the model is ignored; merge it into the model first if it is wanted");
         return adapter;
     });
@@ -262,7 +305,7 @@ GPTQ_INLINE void model_folder::open_all(const std::vector<std::filesystem::path>
         files_.emplace_back(shard);
         for (const auto& tensor : files_.back().tensors())
             if (!tensors_.emplace(tensor.name, &tensor).second)
-                throw format_error(shard.string() + ": tensor \"" + tensor.name + "\" is in another shard, too");
+                throw format_error(shard.string() + ": tensor " + in_quotes(tensor.name) + " is in another shard, too");
     }
     warnings_.push_back(path_.string() + ": model.safetensors.index.json is missing; all " +
                         std::to_string(shards.size()) + " shards are read");
@@ -296,8 +339,8 @@ GPTQ_INLINE void model_folder::open_shards(const std::filesystem::path& index_pa
         const auto& file = files_[shard_of.at(shard.get_ref<const std::string&>())];
         const tensor_info* info = file.find(tensor);
         if (info == nullptr)
-            throw format_error(where + ": tensor \"" + tensor + "\" is not in " + file.path().filename().string() +
-                               ", where the index says it is");
+            throw format_error(where + ": tensor " + in_quotes(tensor) + " is not in " +
+                               file.path().filename().string() + ", where the index says it is");
         tensors_.emplace(info->name, info);
     }
 }
@@ -306,16 +349,18 @@ GPTQ_INLINE std::map<std::string, std::size_t> model_folder::open_files_of(const
                                                                            const std::string& where) {
     std::map<std::string, std::size_t> shard_of;
     for (const auto& [tensor, shard] : weight_map.items()) {
-        if (!shard.is_string()) throw format_error(where + ": the shard of tensor \"" + tensor + "\" is no string");
+        if (!shard.is_string())
+            throw format_error(where + ": the shard of tensor " + in_quotes(tensor) + " is no string");
         const auto& name = shard.get_ref<const std::string&>();
         if (!detail::is_plain_file_name(name))
-            throw format_error(where + ": tensor \"" + tensor + "\" is said to be in \"" + name +
-                               "\", which is not the name of a file in this folder");
+            throw format_error(where + ": tensor " + in_quotes(tensor) + " is said to be in " + in_quotes(name) +
+                               ", which is not the name of a file in this folder");
         shard_of.emplace(name, 0);
     }
     for (auto& [name, place] : shard_of) {
         std::error_code code;
-        if (!std::filesystem::exists(path_ / name, code)) throw format_error(where + ": shard " + name + " is missing");
+        if (!std::filesystem::exists(path_ / name, code))
+            throw format_error(where + ": shard " + printable(name) + " is missing");
         place = files_.size();
         files_.emplace_back(path_ / name);
     }

@@ -4,7 +4,6 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <span>
 #include <string>
 #include <string_view>
@@ -70,7 +69,7 @@ inline void check_extents(const model_folder& folder, const tensor_info& info, e
 
 inline tensor2<std::int32_t> read_words(const tensor_info& info) {
     auto words = make_tensor2<std::int32_t>(info.shape[0], info.shape[1]);
-    if (!info.bytes.empty()) std::memcpy(words.data(), info.bytes.data(), info.bytes.size());
+    info.bytes.read(std::as_writable_bytes(std::span(words.data(), words.size())));
     return words;
 }
 
@@ -89,7 +88,7 @@ inline tensor1<std::int32_t> read_g_idx(const model_folder& folder, const std::s
         throw shape_error(folder.describe(name) + ": has " + std::to_string(info.shape[0]) +
                           " entries, but there are " + std::to_string(in_features) + " input features");
     auto g_idx = make_tensor1<std::int32_t>(in_features);
-    if (in_features != 0) std::memcpy(g_idx.data(), info.bytes.data(), info.bytes.size());
+    info.bytes.read(std::as_writable_bytes(std::span(g_idx.data(), in_features)));
     const auto count = static_cast<std::int64_t>(groups);
     for (std::size_t k = 0; k < in_features; ++k) {
         const std::int64_t group = g_idx(k);
@@ -126,7 +125,7 @@ extent2 layer_extents(const model_folder& folder, std::string_view module, const
         if (info.bytes.size() != sizeof shape)
             throw shape_error(folder.describe(info.name) + ": has the shape " + shape_text(info.shape) +
                               "; two numbers are needed");
-        std::memcpy(shape.data(), info.bytes.data(), sizeof shape);
+        info.bytes.read(std::as_writable_bytes(std::span(shape)));
         if (shape[0] < 0 || shape[1] < 0) throw format_error(folder.describe(info.name) + ": holds a negative number");
         return {static_cast<std::size_t>(shape[0]), static_cast<std::size_t>(shape[1])};
     }

@@ -2,12 +2,14 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <limits>
 #include <map>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -24,6 +26,7 @@
 #include <gptq/io/file.hpp>
 #include <gptq/io/foreign_files.hpp>
 #include <gptq/io/safetensors.hpp>
+#include <gptq/quote.hpp>
 
 namespace gptq::io {
 
@@ -61,7 +64,7 @@ GPTQ_INLINE bool safetensors_header_reader::start_object(std::size_t) {
 GPTQ_INLINE bool safetensors_header_reader::key(std::string& name) {
     if (state_ == state::top) return top_key(name);
     if (state_ == state::entry) return entry_key(name);
-    if (metadata.contains(name)) fail("key \"" + name + "\" appears twice in __metadata__");
+    if (metadata.contains(name)) fail("key " + in_quotes(name) + " appears twice in __metadata__");
     metadata_key_ = name;
     state_ = state::metadata_text;
     return true;
@@ -76,7 +79,8 @@ GPTQ_INLINE bool safetensors_header_reader::string(std::string& text) {
     if (state_ != state::dtype) fail("a string where none belongs");
     entry().type = dtype_from_name(text);
     if (!entry().type)
-        throw unsupported_error(file_ + ": tensor \"" + entry().name + "\" has the unknown dtype \"" + text + "\"");
+        throw unsupported_error(file_ + ": tensor " + in_quotes(entry().name) + " has the unknown dtype " +
+                                in_quotes(text));
     state_ = state::entry;
     return true;
 }
@@ -132,14 +136,14 @@ GPTQ_INLINE bool safetensors_header_reader::top_key(const std::string& name) {
 
 GPTQ_INLINE bool safetensors_header_reader::entry_key(const std::string& name) {
     const auto expect_once = [&](bool seen, state next) {
-        if (seen) fail("\"" + name + "\" appears twice");
+        if (seen) fail(in_quotes(name) + " appears twice");
         state_ = next;
         return true;
     };
     if (name == "dtype") return expect_once(entry().type.has_value(), state::dtype);
     if (name == "shape") return expect_once(entry().shape.has_value(), state::shape_value);
     if (name == "data_offsets") return expect_once(entry().offsets.has_value(), state::offsets_value);
-    fail("unknown field \"" + name + "\"");
+    fail("unknown field " + in_quotes(name));
 }
 
 GPTQ_INLINE bool safetensors_header_reader::begin_array(std::optional<std::vector<std::size_t>>& numbers, state next) {
@@ -153,7 +157,7 @@ GPTQ_INLINE void safetensors_header_reader::fail(const std::string& what) const 
                           state_ != state::metadata && state_ != state::metadata_value &&
                           state_ != state::metadata_text;
     throw format_error(file_ + ": not a valid safetensors header: " +
-                       (in_entry ? "tensor \"" + entries.back().name + "\": " : std::string()) + what);
+                       (in_entry ? "tensor " + in_quotes(entries.back().name) + ": " : std::string()) + what);
 }
 
 }  // namespace detail
@@ -161,18 +165,18 @@ GPTQ_INLINE void safetensors_header_reader::fail(const std::string& what) const 
 
 namespace gptq::io {
 
-GPTQ_INLINE safetensors_file::safetensors_file(const std::filesystem::path& path) : path_(path), file_(path) {
+GPTQ_INLINE safetensors_file::safetensors_file(const std::filesystem::path& path) : path_(path) {
     refuse_foreign_content(path);
     const std::string name = path.string();
     detail::safetensors_header_reader header(name);
-    const auto data = parse_header(name, header);
+    const auto data = parse_header(std::make_shared<const input_file>(path), name, header);
     metadata_ = std::move(header.metadata);
     tensors_.reserve(header.entries.size());
     for (auto& entry : header.entries) tensors_.push_back(checked_tensor(name, std::move(entry), data));
     check_cover(name, data);
     for (const auto& tensor : tensors_)
         if (!by_name_.emplace(tensor.name, &tensor).second)
-            throw format_error(name + ": tensor \"" + tensor.name + "\" appears twice");
+            throw format_error(name + ": tensor " + in_quotes(tensor.name) + " appears twice");
 }
 
 GPTQ_INLINE const tensor_info* safetensors_file::find(std::string_view name) const {
@@ -180,33 +184,36 @@ GPTQ_INLINE const tensor_info* safetensors_file::find(std::string_view name) con
     return found == by_name_.end() ? nullptr : found->second;
 }
 
-GPTQ_INLINE std::span<const std::byte> safetensors_file::parse_header(const std::string& name,
-                                                                      detail::safetensors_header_reader& header) const {
-    const auto bytes = file_.bytes();
-    if (bytes.size() < 8)
-        throw format_error(name + ": has " + std::to_string(bytes.size()) +
+GPTQ_INLINE file_bytes safetensors_file::parse_header(const std::shared_ptr<const input_file>& file,
+                                                      const std::string& name,
+                                                      detail::safetensors_header_reader& header) {
+    if (file->size() < 8)
+        throw format_error(name + ": has " + std::to_string(file->size()) +
                            " bytes; a safetensors file has at least 8 (truncated?)");
+    std::array<std::byte, 8> digits{};
+    file->read_at(0, digits);
+    const std::size_t behind = file->size() - digits.size();
     std::uint64_t length = 0;
-    for (std::size_t i = 0; i < 8; ++i) length |= std::to_integer<std::uint64_t>(bytes[i]) << (8 * i);
+    for (std::size_t i = 0; i < 8; ++i) length |= std::to_integer<std::uint64_t>(digits[i]) << (8 * i);
     if (length > max_safetensors_header)
         throw format_error(name + ": claims a header of " + std::to_string(length) + " bytes; the format allows " +
                            std::to_string(max_safetensors_header) + " (not a safetensors file?)");
-    if (length > bytes.size() - 8)
+    if (length > behind)
         throw format_error(name + ": claims a header of " + std::to_string(length) + " bytes, but only " +
-                           std::to_string(bytes.size() - 8) + " follow (truncated?)");
-    const auto header_size = static_cast<std::size_t>(length);
-    const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + 8, header_size);
+                           std::to_string(behind) + " follow (truncated?)");
+    std::string text(static_cast<std::size_t>(length), '\0');
+    file->read_at(digits.size(), std::as_writable_bytes(std::span(text)));
     if (!text.starts_with('{')) throw format_error(name + ": the safetensors header does not begin with '{'");
     nlohmann::json::sax_parse(text.begin(), text.end(), &header);
-    return bytes.subspan(8 + header_size);
+    return {file, digits.size() + text.size(), behind - text.size()};
 }
 
 GPTQ_INLINE tensor_info safetensors_file::checked_tensor(const std::string& file, detail::safetensors_entry entry,
-                                                         std::span<const std::byte> data) {
+                                                         const file_bytes& data) {
     const std::size_t begin = (*entry.offsets)[0];
     const std::size_t end = (*entry.offsets)[1];
     const auto describe = [&] {
-        return file + ": tensor \"" + entry.name + "\" " + std::string(dtype_name(*entry.type)) +
+        return file + ": tensor " + in_quotes(entry.name) + " " + std::string(dtype_name(*entry.type)) +
                shape_text(*entry.shape);
     };
     const auto needed = tensor_bytes(*entry.type, *entry.shape);
@@ -220,17 +227,17 @@ GPTQ_INLINE tensor_info safetensors_file::checked_tensor(const std::string& file
     return {std::move(entry.name), *entry.type, std::move(*entry.shape), data.subspan(begin, end - begin)};
 }
 
-GPTQ_INLINE void safetensors_file::check_cover(const std::string& file, std::span<const std::byte> data) {
+GPTQ_INLINE void safetensors_file::check_cover(const std::string& file, const file_bytes& data) {
     std::sort(tensors_.begin(), tensors_.end(), [](const tensor_info& a, const tensor_info& b) {
-        if (a.bytes.data() != b.bytes.data()) return a.bytes.data() < b.bytes.data();
+        if (a.bytes.begin() != b.bytes.begin()) return a.bytes.begin() < b.bytes.begin();
         return a.bytes.size() < b.bytes.size();
     });
     std::size_t position = 0;
     for (const auto& tensor : tensors_) {
-        const auto begin = static_cast<std::size_t>(tensor.bytes.data() - data.data());
+        const std::size_t begin = tensor.bytes.begin() - data.begin();
         if (begin != position)
-            throw format_error(file + ": tensor \"" + tensor.name + "\" begins at byte " + std::to_string(begin) +
-                               " of the data, where " + std::to_string(position) +
+            throw format_error(file + ": tensor " + in_quotes(tensor.name) + " begins at byte " +
+                               std::to_string(begin) + " of the data, where " + std::to_string(position) +
                                " was expected: " + (begin < position ? "tensors overlap" : "there is a hole"));
         position += tensor.bytes.size();
     }

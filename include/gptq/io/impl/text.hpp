@@ -19,6 +19,7 @@
 #include <gptq/error.hpp>
 #include <gptq/io/file.hpp>
 #include <gptq/io/gzip.hpp>
+#include <gptq/io/json.hpp>
 #include <gptq/io/text.hpp>
 
 namespace gptq::io {
@@ -144,8 +145,8 @@ inline std::string join_json_lines(const std::string& lines, const std::string& 
         begin = end + 1;
         ++number;
         if (line.find_first_not_of(" \t") == std::string_view::npos) continue;
-        const auto value = nlohmann::json::parse(line, nullptr, false);
-        text += text_of(value, path + ": line " + std::to_string(number)) + '\n';
+        const std::string where = path + ": line " + std::to_string(number);
+        text += text_of(parse_json(line, where), where) + '\n';
     }
     return text;
 }
@@ -155,7 +156,7 @@ inline bool is_json_lines(const std::string& text) {
     const std::size_t begin = text.find_first_not_of(" \t\n");
     if (begin == std::string::npos || text[begin] != '{') return false;
     const std::size_t end = std::min(text.find('\n', begin), text.size());
-    return nlohmann::json::parse(text.substr(begin, end - begin), nullptr, false).is_object();
+    return nlohmann::json::accept(std::string_view(text).substr(begin, end - begin));
 }
 
 inline void refuse_ill_formed(const text_content& content, const std::string& path) {

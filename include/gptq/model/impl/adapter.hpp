@@ -21,6 +21,7 @@
 #include <gptq/model/adapter.hpp>
 #include <gptq/model/config_values.hpp>
 #include <gptq/model/stored_layer.hpp>
+#include <gptq/quote.hpp>
 #include <gptq/xtensor/adapt.hpp>
 
 namespace gptq::model {
@@ -39,9 +40,10 @@ class adapter_pattern {
         if (!at->is_object()) values.fail(key, "is not an object");
         for (const auto& [name, value] : at->items()) {
             if (name.find_first_of("\\^$*+?()[]{}|") != std::string::npos)
-                values.unsupported(key, "has the regular expression \"" + name + "\"; only names of layers are read");
+                values.unsupported(key,
+                                   "has the regular expression " + in_quotes(name) + "; only names of layers are read");
             if (!value.is_number() || !(value.get<double>() > 0.0))
-                values.fail(key, "has no number above 0 for \"" + name + "\"");
+                values.fail(key, "has no number above 0 for " + in_quotes(name));
         }
         numbers_ = *at;
     }
@@ -59,11 +61,11 @@ class adapter_pattern {
 /// Settings of PEFT that change what an adapter computes, or the base model.
 inline void refuse_other_arithmetic(const config_values& values) {
     if (const std::string type = values.text("peft_type", ""); type != "LORA")
-        values.unsupported("peft_type", "is \"" + type + "\"; only LORA is supported");
+        values.unsupported("peft_type", "is " + in_quotes(type) + "; only LORA is supported");
     for (const char* key : {"use_dora", "fan_in_fan_out", "lora_bias", "use_qalora"})
         if (values.flag(key, false)) values.unsupported(key, "is true; only plain LoRA is supported");
     if (const std::string bias = values.text("bias", "none"); bias != "none")
-        values.unsupported("bias", "is \"" + bias + "\"; only \"none\" is supported");
+        values.unsupported("bias", "is " + in_quotes(bias) + "; only \"none\" is supported");
     for (const char* key : {"modules_to_save", "layer_replication", "trainable_token_indices", "target_parameters",
                             "alora_invocation_tokens"})
         if (const nlohmann::json* value = values.find(key); value != nullptr && !value->empty())
@@ -72,9 +74,9 @@ inline void refuse_other_arithmetic(const config_values& values) {
     if (start == nullptr || !start->is_string()) return;
     const std::string name = *start;
     if (name != "gaussian" && name != "eva" && name != "orthogonal")
-        values.unsupported(
-            "init_lora_weights",
-            "is \"" + name + "\", which changes the base model; convert the adapter " + "to a plain one with PEFT");
+        values.unsupported("init_lora_weights", "is " + in_quotes(name) +
+                                                    ", which changes the base model; convert the adapter " +
+                                                    "to a plain one with PEFT");
 }
 
 /// The factor of B A for each layer.
@@ -115,7 +117,7 @@ class adapter_scales {
 };
 
 inline std::string describe(const io::safetensors_file& file, const io::tensor_info& tensor) {
-    return file.path().string() + ": tensor \"" + tensor.name + "\"";
+    return file.path().string() + ": tensor " + in_quotes(tensor.name);
 }
 
 /// The numbers times `factor`.
@@ -143,7 +145,7 @@ inline bool copies_base_layer(const io::safetensors_file& file, std::string_view
 inline const io::tensor_info& partner(const io::safetensors_file& file, const io::tensor_info& tensor,
                                       const std::string& name) {
     const io::tensor_info* found = file.find(name);
-    if (found == nullptr) throw format_error(describe(file, tensor) + ": has no partner \"" + name + "\"");
+    if (found == nullptr) throw format_error(describe(file, tensor) + ": has no partner " + in_quotes(name));
     return *found;
 }
 

@@ -15,6 +15,7 @@
 #include <gptq/model/block_description.hpp>
 #include <gptq/model/model_config.hpp>
 #include <gptq/model/weights.hpp>
+#include <gptq/quote.hpp>
 
 namespace gptq::model {
 
@@ -64,12 +65,12 @@ GPTQ_INLINE void check_adapters(const model_config& config, bool has_head, std::
         for (const auto& [name, term] : a.terms()) {
             const auto found = shapes.find(name);
             if (found == shapes.end())
-                throw format_error(a.where() + ": changes the layer \"" + name +
-                                   "\", which the model does not have as a linear layer of its own; take the adapter's "
+                throw format_error(a.where() + ": changes the layer " + in_quotes(name) +
+                                   ", which the model does not have as a linear layer of its own; take the adapter's "
                                    "own base model");
             const detail::layer_shape shape{term.up.shape()[0], term.down.shape()[1]};
             if (shape != found->second)
-                throw shape_error(a.where() + ": changes \"" + name + "\" as a layer of " +
+                throw shape_error(a.where() + ": changes " + in_quotes(name) + " as a layer of " +
                                   shape_string(shape.first, shape.second) + "; the model's is " +
                                   shape_string(found->second.first, found->second.second));
         }

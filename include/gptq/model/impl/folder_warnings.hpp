@@ -16,6 +16,7 @@
 #include <gptq/model/block_description.hpp>
 #include <gptq/model/folder_warnings.hpp>
 #include <gptq/model/model_config.hpp>
+#include <gptq/quote.hpp>
 
 namespace gptq::model {
 
@@ -88,8 +89,8 @@ inline void warn_about_tensors(const model_config& config, const io::model_folde
                            ": the others are not used");
     if (unused != 0)
         warnings.push_back(folder.path().string() + ": " + std::to_string(unused) +
-                           (unused == 1 ? " tensor is" : " tensors are") + " not used by the architecture \"" +
-                           std::string(config.arch.model_type) + "\", such as \"" + example + "\"");
+                           (unused == 1 ? " tensor is" : " tensors are") + " not used by the architecture " +
+                           in_quotes(config.arch.model_type) + ", such as " + in_quotes(example));
 }
 
 }  // namespace detail
@@ -109,6 +110,17 @@ GPTQ_INLINE std::vector<std::string> folder_warnings(const model_config& config,
                                "stale and ignored");
     detail::warn_about_tensors(config, folder, warnings);
     return warnings;
+}
+
+GPTQ_INLINE std::string left_files_warning(const io::model_folder& folder) {
+    static constexpr std::size_t most = 5;
+    const std::vector<std::string> names = folder.left_files();
+    if (names.empty()) return "";
+    std::string list;
+    for (std::size_t i = 0; i < std::min(names.size(), most); ++i)
+        list += (i == 0 ? "" : ", ") + printable(names[i], 60);
+    if (names.size() > most) list += " and " + std::to_string(names.size() - most) + " more";
+    return folder.path().string() + ": not copied, for they are not known to belong to a model: " + list;
 }
 
 }  // namespace gptq::model

@@ -16,6 +16,7 @@
 #include <gptq/model/architecture.hpp>
 #include <gptq/model/config_values.hpp>
 #include <gptq/model/model_config.hpp>
+#include <gptq/quote.hpp>
 
 namespace gptq::model {
 
@@ -61,8 +62,8 @@ inline const architecture& find_architecture(const config_values& values) {
         return type.empty() ? a.class_name == class_name : a.model_type == type;
     });
     if (found == architectures.end())
-        throw unsupported_error(values.what() + ": the architecture \"" + (type.empty() ? class_name : type) +
-                                "\" is not one of those supported (" + known_architectures() + ")");
+        throw unsupported_error(values.what() + ": the architecture " + in_quotes(type.empty() ? class_name : type) +
+                                " is not one of those supported (" + known_architectures() + ")");
     if (!class_name.empty() && class_name != found->class_name)
         throw unsupported_error(values.what() + ": the model is a " + class_name + "; of the type " +
                                 std::string(found->model_type) + " only " + std::string(found->class_name) +
@@ -77,7 +78,7 @@ inline mlp_activation parse_activation(const config_values& values, const archit
     if (name == "gelu_pytorch_tanh" || name == "gelu_new") return mlp_activation::gelu_tanh;
     if (name == "relu") return mlp_activation::relu;
     values.unsupported(arch.activation_key,
-                       "is \"" + name + "\"; silu, gelu, gelu_pytorch_tanh and relu are supported");
+                       "is " + in_quotes(name) + "; silu, gelu, gelu_pytorch_tanh and relu are supported");
 }
 
 /// The rest of `rope`. (Peng et al. 2023)
@@ -104,7 +105,7 @@ inline rope_settings parse_rope(const config_values& values, double theta, std::
     const std::string type = values.text("rope_type", values.text("type", "default"));
     if (type == "default") return rope;
     if (type != "linear" && type != "llama3" && type != "yarn")
-        values.unsupported("rope_type", "is \"" + type + "\"; default, linear, llama3 and yarn are supported");
+        values.unsupported("rope_type", "is " + in_quotes(type) + "; default, linear, llama3 and yarn are supported");
     rope.factor = values.positive("factor");
     if (type == "yarn") return parse_yarn(values, rope, max_positions);
     rope.scaling = type == "linear" ? rope_scaling::linear : rope_scaling::llama3;
@@ -335,17 +336,23 @@ namespace detail {
 /// Whether two tensors of float numbers hold the same ones.
 inline bool same_numbers(const io::tensor_info& a, const io::tensor_info& b, const std::string& where) {
     if (a.shape != b.shape) return false;
-    if (a.dtype == b.dtype) return std::ranges::equal(a.bytes, b.bytes);
-    if (!io::is_float(a.dtype) || !io::is_float(b.dtype)) return false;
+    if (a.dtype != b.dtype && (!io::is_float(a.dtype) || !io::is_float(b.dtype))) return false;
     const std::size_t size_a = io::dtype_size(a.dtype), size_b = io::dtype_size(b.dtype);
     const std::size_t count = a.bytes.size() / size_a, most = std::size_t{1} << 16;
     std::vector<float> left(std::min(count, most)), right(left.size());
     for (std::size_t first = 0; first < count; first += most) {
         const std::size_t some = std::min(most, count - first);
+        const auto part = [&](const io::tensor_info& t, std::size_t size) {
+            return io::tensor_info{t.name, t.dtype, {some}, t.bytes.subspan(first * size, some * size)};
+        };
         const auto read = [&](const io::tensor_info& t, std::size_t size, std::vector<float>& out) {
             out.resize(some);
-            io::detail::read_floats({t.name, t.dtype, {some}, t.bytes.subspan(first * size, some * size)}, out, where);
+            io::detail::read_floats(part(t, size), out, where);
         };
+        if (a.dtype == b.dtype) {
+            if (part(a, size_a).bytes.read() != part(b, size_b).bytes.read()) return false;
+            continue;
+        }
         read(a, size_a, left);
         read(b, size_b, right);
         if (left != right) return false;

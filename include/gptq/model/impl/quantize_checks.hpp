@@ -160,7 +160,7 @@ inline std::uintmax_t packed_bytes(const stage_plan& stage) {
 GPTQ_INLINE void check_space(const io::model_folder& folder, const quantization_plan& plan, const io::run_folder& run) {
     std::uintmax_t needed = 0;
     for (const std::string& name : folder.tensor_names()) needed += folder.tensor(name).bytes.size();
-    for (const std::filesystem::path& file : folder.companion_files()) needed += io::mapped_file(file).bytes().size();
+    for (const std::filesystem::path& file : folder.companion_files()) needed += io::input_file(file).size();
     for (const stage_plan& stage : plan.stages) {
         if (!stage.settings) continue;
         for (const module_plan& m : stage.modules)
@@ -275,12 +275,13 @@ inline std::string samples_warning(const quantization_plan& plan, const token_wi
            std::to_string(widest) + " inputs; several times as many tokens as inputs are advisable";
 }
 
-GPTQ_INLINE std::vector<std::string> run_warnings(const model_config& config, const quantization_plan& plan,
-                                                  const io::quantization_config& wanted, const token_windows& windows,
-                                                  bool in_host_memory) {
+GPTQ_INLINE std::vector<std::string> run_warnings(const io::model_folder& folder, const model_config& config,
+                                                  const quantization_plan& plan, const io::quantization_config& wanted,
+                                                  const token_windows& windows, bool in_host_memory) {
     std::vector<std::string> warnings = plan.warnings;
     warnings.push_back(window_warning(config, windows.length).value_or(""));
     warnings.push_back(samples_warning(plan, windows));
+    warnings.push_back(left_files_warning(folder));
     if (in_host_memory)
         warnings.push_back(
             memory_warning(estimate_memory(config, plan, wanted.settings.correct_drift), windows, available_memory()));

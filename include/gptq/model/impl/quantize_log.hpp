@@ -6,7 +6,6 @@
 #include <charconv>
 #include <cstddef>
 #include <filesystem>
-#include <fstream>
 #include <map>
 #include <sstream>
 #include <string>
@@ -15,7 +14,9 @@
 
 #include <gptq/compiled.hpp>
 #include <gptq/error.hpp>
+#include <gptq/io/file.hpp>
 #include <gptq/model/quantize_log.hpp>
+#include <gptq/quote.hpp>
 
 namespace gptq::model {
 namespace detail {
@@ -26,12 +27,15 @@ GPTQ_INLINE std::string number_string(double value) {
     return std::string(text.data(), end);
 }
 
+/// Larger logs are refused; a model of a hundred blocks has one of a hundred kilobytes.
+inline constexpr std::size_t max_log_bytes = std::size_t{64} << 20;
+
 template <class Number>
 Number parse_number(const std::string& text, const std::string& where) {
     Number value{};
     const char* last = text.data() + text.size();
     const auto [end, problem] = std::from_chars(text.data(), last, value);
-    if (problem != std::errc{} || end != last) throw format_error(where + ": '" + text + "' is not a number");
+    if (problem != std::errc{} || end != last) throw format_error(where + ": " + in_quotes(text) + " is not a number");
     return value;
 }
 
@@ -61,10 +65,7 @@ GPTQ_INLINE std::string quant_log(const std::vector<module_record>& records) {
 }
 
 GPTQ_INLINE std::vector<module_record> read_quant_log(const std::filesystem::path& path) {
-    std::ifstream file(path);
-    std::ostringstream text;
-    if (!(text << file.rdbuf())) throw io_error(path.string() + ": cannot be read");
-    return parse_quant_log(text.str(), path.string());
+    return parse_quant_log(io::read_text_file(path, detail::max_log_bytes), path.string());
 }
 
 GPTQ_INLINE std::vector<module_record> parse_quant_log(const std::string& text, const std::string& where) {

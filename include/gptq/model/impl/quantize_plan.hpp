@@ -20,6 +20,7 @@
 #include <gptq/model/folder_warnings.hpp>
 #include <gptq/model/model_config.hpp>
 #include <gptq/model/quantize_plan.hpp>
+#include <gptq/quote.hpp>
 #include <gptq/scheme.hpp>
 #include <gptq/settings.hpp>
 
@@ -199,7 +200,7 @@ inline void warn_about_rules(const io::dynamic_rules& rules, const std::vector<s
             return std::any_of(stage.modules.begin(), stage.modules.end(),
                                [&](const module_plan& m) { return rule.pattern.matches(m.name); });
         });
-        if (!used) warnings.push_back("the dynamic rule \"" + rule.expression + "\" matches no module");
+        if (!used) warnings.push_back("the dynamic rule " + in_quotes(rule.expression) + " matches no module");
     }
 }
 

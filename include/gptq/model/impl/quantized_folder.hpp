@@ -48,7 +48,7 @@ inline void copy_other_tensors(const io::model_folder& source, const quantizatio
     for (const std::string& name : source.tensor_names()) {
         if (replaced.contains(name)) continue;
         const io::tensor_info& tensor = source.tensor(name);
-        writer.add_tensor(name, tensor.dtype, tensor.shape, tensor.bytes);
+        writer.add_tensor(name, tensor.dtype, tensor.shape, tensor.bytes.read());
     }
 }
 

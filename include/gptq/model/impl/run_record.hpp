@@ -56,7 +56,7 @@ inline std::string fingerprint_of(const io::model_folder& folder) {
     for (const std::string& name : folder.tensor_names()) {
         const io::tensor_info& tensor = folder.tensor(name);
         all.add(name + " " + std::string(io::dtype_name(tensor.dtype)) + io::shape_text(tensor.shape));
-        all.add(tensor.bytes.first(std::min<std::size_t>(tensor.bytes.size(), 64)));
+        all.add(tensor.bytes.subspan(0, std::min<std::size_t>(tensor.bytes.size(), 64)).read());
     }
     return all.text();
 }
@@ -154,7 +154,7 @@ GPTQ_INLINE void run_record::copy_to(io::folder_writer& writer) const {
     for (std::size_t i = 0; i < finished_; ++i) {
         const io::safetensors_file piece(folder_.piece(i));
         for (const io::tensor_info& tensor : piece.tensors())
-            writer.add_tensor(tensor.name, tensor.dtype, tensor.shape, tensor.bytes);
+            writer.add_tensor(tensor.name, tensor.dtype, tensor.shape, tensor.bytes.read());
     }
 }
 

@@ -27,6 +27,7 @@
 #include <gptq/model/tokenizer_normalizers.hpp>
 #include <gptq/model/tokenizer_pretokenizers.hpp>
 #include <gptq/model/tokenizer_unicode.hpp>
+#include <gptq/quote.hpp>
 
 namespace gptq::model {
 
@@ -41,31 +42,27 @@ GPTQ_INLINE tokenizer::contents::contents(const detail::json_node& file)
     for (const detail::added_token& token : added.tokens()) {
         const detail::json_node place = file["added_tokens"];
         if (model.id_of(token.content).value_or(token.id) != token.id) {
-            throw format_error(place.where() + ": \"" + token.content + "\" has id " + std::to_string(token.id) +
+            throw format_error(place.where() + ": " + in_quotes(token.content) + " has id " + std::to_string(token.id) +
                                ", but another one in the vocabulary");
         }
         name_token(token.id, token.content, place);
     }
     for (const detail::added_token& token : added.tokens()) {
-        const auto index = static_cast<std::size_t>(token.id);
-        special[index] = token.special;
+        named_token& named = tokens.at(token.id);
+        named.special = token.special;
         // What was found in normalized text is text that the decoder can undo the normalization of.
-        if (token.normalized) tokens[index] = normalize(token.content);
+        if (token.normalized) named.text = normalize(token.content);
     }
 }
 
 GPTQ_INLINE void tokenizer::contents::name_token(std::int32_t id, const std::string& token,
                                                  const detail::json_node& place) {
-    const auto index = static_cast<std::size_t>(id);
-    if (index >= tokens.size()) {
-        tokens.resize(index + 1);
-        special.resize(index + 1);
+    const auto [at, fresh] = tokens.try_emplace(id, named_token{token, false});
+    if (!fresh && at->second.text != token) {
+        throw format_error(place.where() + ": id " + std::to_string(id) + " is both " + in_quotes(at->second.text) +
+                           " and " + in_quotes(token));
     }
-    if (!tokens[index].empty() && tokens[index] != token) {
-        throw format_error(place.where() + ": id " + std::to_string(id) + " is both \"" + tokens[index] + "\" and \"" +
-                           token + "\"");
-    }
-    tokens[index] = token;
+    vocab_size = std::max(vocab_size, static_cast<std::size_t>(id) + 1);
 }
 
 GPTQ_INLINE std::optional<std::int32_t> tokenizer::contents::id_of(const std::string& token) const {

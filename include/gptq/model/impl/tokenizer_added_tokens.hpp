@@ -2,19 +2,16 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
-#include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include <gptq/compiled.hpp>
 #include <gptq/model/tokenizer_added_tokens.hpp>
 #include <gptq/model/tokenizer_json.hpp>
+#include <gptq/model/tokenizer_prefix_tree.hpp>
 #include <gptq/model/tokenizer_unicode.hpp>
 #include <gptq/model/tokenizer_vocabulary.hpp>
 
@@ -25,25 +22,6 @@ GPTQ_INLINE added_token parse_added_token(const json_node& node) {
     return {node["content"].text(),        node["id"].number(max_token_id), node["special"].flag(false),
             node["normalized"].flag(true), node["single_word"].flag(false), node["lstrip"].flag(false),
             node["rstrip"].flag(false)};
-}
-
-GPTQ_INLINE void literal_set::insert(const std::string& text, std::size_t value) {
-    if (text.empty() || !values_.emplace(text, value).second) return;
-    auto& lengths = lengths_[static_cast<unsigned char>(text.front())];
-    const auto place = std::lower_bound(lengths.begin(), lengths.end(), text.size(), std::greater<>());
-    if (place == lengths.end() || *place != text.size()) lengths.insert(place, text.size());
-}
-
-GPTQ_INLINE std::optional<literal_set::found> literal_set::find(std::string_view text, std::size_t from) const {
-    if (values_.empty()) return std::nullopt;
-    for (std::size_t begin = from; begin < text.size(); ++begin) {
-        for (const std::size_t length : lengths_[static_cast<unsigned char>(text[begin])]) {
-            if (length > text.size() - begin) continue;
-            const auto match = values_.find(text.substr(begin, length));
-            if (match != values_.end()) return found{begin, begin + length, match->second};
-        }
-    }
-    return std::nullopt;
 }
 
 GPTQ_INLINE bool starts_with_word_character(std::string_view text) {
@@ -79,6 +57,26 @@ GPTQ_INLINE std::size_t trailing_space(std::string_view text) {
         begin = at;
     }
     return begin;
+}
+
+GPTQ_INLINE longest_finder added_tokens::finder_of(const string_map<std::int32_t>& texts) {
+    std::vector<prefix_tree::entry> entries;
+    for (const auto& [text, index] : texts)
+        if (!text.empty()) entries.push_back({text, index});
+    return longest_finder(entries);
+}
+
+GPTQ_INLINE std::size_t added_tokens::begin_of(const added_token& token, const longest_finder::found& match,
+                                               std::string_view text, std::size_t done) {
+    if (!token.lstrip) return match.begin;
+    return match.begin <= done ? done : done + trailing_space(text.substr(done, match.begin - done));
+}
+
+GPTQ_INLINE std::size_t added_tokens::end_of(const added_token& token, const longest_finder::found& match,
+                                             std::string_view text, std::size_t done) {
+    if (!token.rstrip) return match.end;
+    const std::size_t from = std::max(match.end, done);  // what is taken behind the match is white space
+    return from + leading_space(text.substr(from));
 }
 
 }  // namespace detail

@@ -18,6 +18,7 @@
 #include <gptq/model/tokenizer_json.hpp>
 #include <gptq/model/tokenizer_unicode.hpp>
 #include <gptq/model/tokenizer_vocabulary.hpp>
+#include <gptq/quote.hpp>
 
 namespace gptq::model {
 namespace detail {
@@ -28,8 +29,8 @@ GPTQ_INLINE bpe_model::bpe_model(const json_node& node) {
     byte_fallback_ = node["byte_fallback"].flag(false);
     fuse_unknown_ = node["fuse_unk"].flag(false);
     ignore_merges_ = node["ignore_merges"].flag(false);
-    prefix_ = node["continuing_subword_prefix"].optional_text().value_or("");
-    suffix_ = node["end_of_word_suffix"].optional_text().value_or("");
+    prefix_ = read_mark(node["continuing_subword_prefix"], "");
+    suffix_ = read_mark(node["end_of_word_suffix"], "");
     read_merges(node["merges"], node["merge_ranks"]);
     if (const json_node unknown = node["unk_token"]; !unknown.is_null()) {
         unknown_ = id_of(unknown.text());
@@ -161,19 +162,19 @@ GPTQ_INLINE std::pair<std::string, std::string> bpe_model::parse_merge(const jso
 
 GPTQ_INLINE void bpe_model::read_merges(const json_node& node, const json_node& ranks) {
     const auto entries = node.items();
-    const auto places = ranks.is_null() ? std::vector<json_node>() : ranks.items();
-    if (!ranks.is_null() && places.size() != entries.size()) ranks.fail("expected as many ranks as merges");
+    const auto places = ranks.is_null() ? entries : ranks.items();
+    if (places.size() != entries.size()) ranks.fail("expected as many ranks as merges");
     merges_.reserve(entries.size());
     for (std::uint32_t i = 0; i < entries.size(); ++i) {
-        const json_node& entry = entries[i];
+        const json_node entry = entries[i];
         const auto rank = ranks.is_null() ? i : static_cast<std::uint32_t>(places[i].number(1 << 30));
         const auto [left, right] = parse_merge(entry);
         const auto find = [&](const std::string& token) {
             const auto id = id_of(token);
-            if (!id) entry.fail("\"" + token + "\" is not in the vocabulary");
+            if (!id) entry.fail(in_quotes(token) + " is not in the vocabulary");
             return *id;
         };
-        if (right.size() < prefix_.size()) entry.fail("expected a token that begins with \"" + prefix_ + "\"");
+        if (right.size() < prefix_.size()) entry.fail("expected a token that begins with " + in_quotes(prefix_));
         const std::uint64_t key = pair_key(find(left), find(right));
         merges_.insert_or_assign(key, merge{rank, find(left + right.substr(prefix_.size()))});
     }

@@ -12,6 +12,7 @@
 #include <gptq/error.hpp>
 #include <gptq/model/tokenizer_character_map.hpp>
 #include <gptq/model/tokenizer_json.hpp>
+#include <gptq/model/tokenizer_regex.hpp>
 #include <gptq/model/tokenizer_unicode.hpp>
 
 namespace gptq::model {
@@ -82,13 +83,17 @@ GPTQ_INLINE void character_map::append_grapheme(std::string& out, std::string_vi
 GPTQ_INLINE std::string character_map::replace_graphemes(std::string_view text) const {
     std::string out;
     out.reserve(text.size());
-    for_each_grapheme(text, [&](std::string_view grapheme) { append_grapheme(out, grapheme); });
+    for_each_grapheme(text, [&](std::string_view grapheme) {
+        append_grapheme(out, grapheme);
+        check_growth(out.size(), text.size());
+    });
     return out;
 }
 
 GPTQ_INLINE std::string character_map::replace_longest(std::string_view text) const {
     std::string out;
     out.reserve(text.size());
+    const std::size_t original = text.size();
     while (!text.empty()) {
         std::size_t length = 0;
         std::uint32_t place = 0;
@@ -99,6 +104,7 @@ GPTQ_INLINE std::string character_map::replace_longest(std::string_view text) co
         });
         if (length > 0) {
             out += replacement_at(place);
+            check_growth(out.size(), original);
         } else {
             length = decode_character(text, 0).length;
             out += text.substr(0, length);

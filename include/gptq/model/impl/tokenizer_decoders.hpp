@@ -18,6 +18,7 @@
 #include <gptq/model/tokenizer_pretokenizers.hpp>
 #include <gptq/model/tokenizer_regex.hpp>
 #include <gptq/model/tokenizer_unicode.hpp>
+#include <gptq/quote.hpp>
 
 namespace gptq::model {
 namespace detail {
@@ -164,7 +165,7 @@ GPTQ_INLINE decoder_step make_decoder_step(const json_node& node) {
             return mark.replace(token, i == 0 && prepended ? "" : " ");
         });
     }
-    node.refuse("decoder \"" + type + "\" is not supported");
+    node.refuse("decoder " + in_quotes(type) + " is not supported");
 }
 
 GPTQ_INLINE std::string token_decoder::operator()(token_list tokens) const {

@@ -5,8 +5,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -20,6 +18,7 @@
 #include <gptq/error.hpp>
 #include <gptq/io/foreign_files.hpp>
 #include <gptq/model/tokenizer_json.hpp>
+#include <gptq/quote.hpp>
 
 namespace gptq::model {
 namespace detail {
@@ -31,14 +30,9 @@ GPTQ_INLINE json_node json_node::operator[](const char* key) const {
     return {found == value_->end() ? missing : *found, place(key)};
 }
 
-GPTQ_INLINE std::vector<json_node> json_node::items() const {
+GPTQ_INLINE json_list json_node::items() const {
     if (!value_->is_array()) fail("expected an array");
-    std::vector<json_node> out;
-    out.reserve(value_->size());
-    for (std::size_t i = 0; i < value_->size(); ++i) {
-        out.emplace_back((*value_)[i], where_ + "[" + std::to_string(i) + "]");
-    }
-    return out;
+    return json_list(*this);
 }
 
 GPTQ_INLINE std::string json_node::text() const {
@@ -69,30 +63,16 @@ GPTQ_INLINE void json_node::fail(const std::string& what) const {
 
 GPTQ_INLINE std::string json_node::excerpt() const {
     if (value_->is_structured()) return std::string("an ") + value_->type_name();
-    const std::string text = value_->dump(-1, ' ', true);
-    return text.size() <= 60 ? text : text.substr(0, 60) + "...";
+    if (value_->is_string()) return in_quotes(value_->get_ref<const std::string&>());
+    return printable(value_->dump(-1, ' ', true, nlohmann::json::error_handler_t::replace));
 }
 
-GPTQ_INLINE std::string read_bytes(const std::filesystem::path& path) {
-    std::ifstream file(path, std::ios::binary);
-    if (!file) {
-        const std::string reason = path.string() + ": cannot open: " + std::generic_category().message(errno);
-        const bool main_file = path.filename() == "tokenizer.json";
-        throw io_error(reason + (main_file ? "; " + io::foreign_tokenizer(path.parent_path()) : std::string()));
-    }
+GPTQ_INLINE void require_tokenizer_file(const std::filesystem::path& path) {
+    std::error_code code;
+    if (!std::filesystem::exists(path, code))
+        throw io_error(path.string() + ": cannot open: " + std::generic_category().message(ENOENT) + "; " +
+                       io::foreign_tokenizer(path.parent_path()));
     io::refuse_foreign_content(path);
-    std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-    if (file.bad()) throw io_error(path.string() + ": cannot read");
-    return text;
-}
-
-GPTQ_INLINE nlohmann::json read_json(const std::filesystem::path& path) {
-    const std::string text = read_bytes(path);
-    try {
-        return nlohmann::json::parse(text);
-    } catch (const nlohmann::json::exception& problem) {
-        throw format_error(path.string() + ": not valid JSON: " + problem.what());
-    }
 }
 
 }  // namespace detail

@@ -16,6 +16,7 @@
 #include <gptq/model/tokenizer_model.hpp>
 #include <gptq/model/tokenizer_unigram.hpp>
 #include <gptq/model/tokenizer_wordpiece.hpp>
+#include <gptq/quote.hpp>
 
 namespace gptq::model {
 namespace detail {
@@ -33,8 +34,8 @@ GPTQ_INLINE token_model::kind token_model::make(const json_node& node) {
     if (type == "Unigram") return kind(std::in_place_type<unigram_model>, node);
     if (type == "WordPiece") return kind(std::in_place_type<wordpiece_model>, node, false);
     if (type == "WordLevel") return kind(std::in_place_type<wordpiece_model>, node, true);
-    node.refuse("a tokenizer of type \"" + type +
-                "\" is not supported, only BPE, Unigram, WordPiece and WordLevel are");
+    node.refuse("a tokenizer of type " + in_quotes(type) +
+                " is not supported, only BPE, Unigram, WordPiece and WordLevel are");
 }
 
 GPTQ_INLINE std::optional<std::int32_t> token_model::id_of(std::string_view token) const {

@@ -16,6 +16,7 @@
 #include <gptq/model/tokenizer_normalizers.hpp>
 #include <gptq/model/tokenizer_regex.hpp>
 #include <gptq/model/tokenizer_unicode.hpp>
+#include <gptq/quote.hpp>
 
 namespace gptq::model {
 namespace detail {
@@ -152,11 +153,15 @@ GPTQ_INLINE normalizer_step make_normalizer_step(const json_node& node) {
             return out;
         };
     }
-    node.refuse("normalizer \"" + type + "\" is not supported");
+    node.refuse("normalizer " + in_quotes(type) + " is not supported");
 }
 
 GPTQ_INLINE std::string normalizer::operator()(std::string text) const {
-    for (const auto& step : steps_) text = step(std::move(text));
+    const std::size_t original = text.size();
+    for (const auto& step : steps_) {
+        text = step(std::move(text));
+        check_growth(text.size(), original);
+    }
     return text;
 }
 

@@ -12,6 +12,7 @@
 #include <gptq/model/tokenizer_json.hpp>
 #include <gptq/model/tokenizer_oniguruma.hpp>
 #include <gptq/model/tokenizer_properties.hpp>
+#include <gptq/quote.hpp>
 
 namespace gptq::model {
 namespace detail {
@@ -36,8 +37,8 @@ GPTQ_INLINE void oniguruma_to_pcre2::copy(std::size_t count) {
 }
 
 GPTQ_INLINE void oniguruma_to_pcre2::refuse(const std::string& what) const {
-    node_.refuse("the regular expression \"" + in_ + "\" uses " + what + " at character " + std::to_string(pos_) +
-                 ", which is not supported");
+    node_.refuse("the regular expression " + in_quotes(in_) + " uses " + what + " at character " +
+                 std::to_string(pos_) + ", which is not supported");
 }
 
 GPTQ_INLINE void oniguruma_to_pcre2::step() {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -42,6 +43,51 @@ GPTQ_INLINE std::size_t prefix_tree::child(std::size_t parent, unsigned char byt
     const auto last = first + nodes_[parent].children;
     const auto found = std::lower_bound(first, last, byte, [](const node& n, unsigned char b) { return n.byte < b; });
     return found == last || found->byte != byte ? 0 : static_cast<std::size_t>(found - nodes_.begin());
+}
+
+GPTQ_INLINE prefix_tree longest_finder::reversed(const std::vector<prefix_tree::entry>& entries) {
+    std::vector<std::string> texts;
+    texts.reserve(entries.size());
+    for (const auto& e : entries) texts.emplace_back(e.text.rbegin(), e.text.rend());
+    std::vector<prefix_tree::entry> turned;
+    turned.reserve(entries.size());
+    for (std::size_t i = 0; i < entries.size(); ++i) turned.push_back({texts[i], entries[i].value});
+    return prefix_tree(std::move(turned));
+}
+
+GPTQ_INLINE longest_finder::longest_finder(const std::vector<prefix_tree::entry>& entries)
+    : tree_(reversed(entries)), links_(tree_.size()), depths_(tree_.size()) {
+    tree_.for_each_child([&](std::size_t parent, std::size_t at) {
+        depths_[at] = depths_[parent] + 1;
+        if (parent != 0) links_[at].shorter = next(links_[parent].shorter, tree_.byte(at));
+        links_[at].entry = tree_.value(at) >= 0 ? at : links_[links_[at].shorter].entry;
+    });
+}
+
+GPTQ_INLINE std::size_t longest_finder::next(std::size_t at, unsigned char byte) const {
+    for (;; at = links_[at].shorter) {
+        const std::size_t below = tree_.child(at, byte);
+        if (below != 0 || at == 0) return below;
+    }
+}
+
+GPTQ_INLINE std::vector<longest_finder::found> longest_finder::find_all(std::string_view text) const {
+    std::vector<found> all;  // from right to left, the longest at each place
+    if (tree_.size() == 1) return all;
+    std::size_t at = 0;
+    for (std::size_t begin = text.size(); begin-- > 0;) {
+        at = next(at, static_cast<unsigned char>(text[begin]));
+        if (const std::size_t entry = links_[at].entry; entry != 0)
+            all.push_back({begin, begin + depths_[entry], tree_.value(entry)});
+    }
+    std::reverse(all.begin(), all.end());
+    std::size_t done = 0;
+    std::erase_if(all, [&](const found& match) {
+        if (match.begin < done) return true;
+        done = match.end;
+        return false;
+    });
+    return all;
 }
 
 }  // namespace detail

@@ -18,6 +18,7 @@
 #include <gptq/model/tokenizer_pretokenizers.hpp>
 #include <gptq/model/tokenizer_regex.hpp>
 #include <gptq/model/tokenizer_unicode.hpp>
+#include <gptq/quote.hpp>
 
 namespace gptq::model {
 namespace detail {
@@ -169,6 +170,8 @@ GPTQ_INLINE prepend_scheme parse_prepend_scheme(const json_node& metaspace) {
 /// Metaspace: spaces become a visible mark, which begins every word.
 inline pre_tokenizer_step make_metaspace(const json_node& node) {
     const std::string mark = node["replacement"].text();
+    if (mark.empty() || decode_character(mark, 0).length != mark.size())
+        node["replacement"].fail("expected one character");
     const prepend_scheme scheme = parse_prepend_scheme(node);
     std::optional<pre_tokenizer_step> split;
     if (node["split"].flag(true)) split = split_at(pattern(mark), split_behavior::merged_with_next);
@@ -250,7 +253,7 @@ inline pre_tokenizer_step make_pre_tokenizer_step(const json_node& node) {
             });
         };
     }
-    node.refuse("pre-tokenizer \"" + type + "\" is not supported");
+    node.refuse("pre-tokenizer " + in_quotes(type) + " is not supported");
 }
 
 GPTQ_INLINE pre_tokenizer::pre_tokenizer(const json_node& node) {

@@ -21,6 +21,7 @@
 #include <gptq/model/tokenizer_sentencepiece.hpp>
 #include <gptq/model/tokenizer_unicode.hpp>
 #include <gptq/model/tokenizer_vocabulary.hpp>
+#include <gptq/quote.hpp>
 
 namespace gptq::model {
 namespace detail {
@@ -48,7 +49,7 @@ inline sentencepiece_file::piece parse_piece(std::string_view message, const std
     }
     if (out.text.empty() || !is_valid_utf8(out.text)) refuse_sentencepiece(where, "a piece is no text");
     if (out.text.size() > 1024) refuse_sentencepiece(where, "a piece has more than 1024 bytes");
-    if (!std::isfinite(out.score)) refuse_sentencepiece(where, "the score of \"" + out.text + "\" is no number");
+    if (!std::isfinite(out.score)) refuse_sentencepiece(where, "the score of " + in_quotes(out.text) + " is no number");
     return out;
 }
 

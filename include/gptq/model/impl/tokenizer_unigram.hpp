@@ -18,6 +18,7 @@
 #include <gptq/model/tokenizer_unicode.hpp>
 #include <gptq/model/tokenizer_unigram.hpp>
 #include <gptq/model/tokenizer_vocabulary.hpp>
+#include <gptq/quote.hpp>
 
 namespace gptq::model {
 namespace detail {
@@ -43,6 +44,8 @@ GPTQ_INLINE void unigram_model::read_pieces(const json_node& vocab) {
         const auto parts = item.items();
         if (parts.size() != 2) item.fail("expected a piece and its score");
         const std::string text = parts[0].text();
+        if (text.size() > max_piece_bytes)
+            parts[0].fail("expected at most " + std::to_string(max_piece_bytes) + " bytes");
         const bool scored = !parts[1].is_null();
         if (scored && !parts[1].value().is_number()) parts[1].fail("expected a number");
         const auto id = static_cast<std::int32_t>(pieces_.size());
@@ -90,8 +93,8 @@ GPTQ_INLINE void unigram_model::encoder::find_paths(std::string_view word) {
         if (whole_character) return;
         const std::int32_t unknown = model_.unknown_.value_or(0);
         if (extend(begin, begin + length, model_.unknown_score_, unknown) && !model_.unknown_) {
-            throw unsupported_error("the tokenizer has no piece for \"" + std::string(word.substr(begin, length)) +
-                                    "\", and no unknown piece; give model.unk_id in tokenizer.json");
+            throw unsupported_error("the tokenizer has no piece for " + in_quotes(word.substr(begin, length)) +
+                                    ", and no unknown piece; give model.unk_id in tokenizer.json");
         }
     });
 }

@@ -11,6 +11,7 @@
 #include <gptq/compiled.hpp>
 #include <gptq/model/tokenizer_json.hpp>
 #include <gptq/model/tokenizer_vocabulary.hpp>
+#include <gptq/quote.hpp>
 
 namespace gptq::model {
 namespace detail {
@@ -20,9 +21,15 @@ GPTQ_INLINE token_ids read_vocabulary(const json_node& node) {
     token_ids out;
     out.reserve(node.value().size());
     for (const auto& [token, id] : node.value().items()) {
-        out.emplace(token, json_node(id, node.where() + ".\"" + token + "\"").number(max_token_id));
+        out.emplace(token, json_node(id, node.where() + "." + in_quotes(token)).number(max_token_id));
     }
     return out;
+}
+
+GPTQ_INLINE std::string read_mark(const json_node& node, const char* otherwise) {
+    std::string mark = node.optional_text().value_or(otherwise);
+    if (mark.size() > max_piece_bytes) node.fail("expected at most " + std::to_string(max_piece_bytes) + " bytes");
+    return mark;
 }
 
 GPTQ_INLINE std::optional<std::int32_t> find_id(const token_ids& ids, std::string_view token) {

@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <optional>
 #include <span>
 #include <string>
@@ -51,7 +50,7 @@ GPTQ_INLINE table weight_reader::read_table(const std::string& name, std::size_t
     const io::tensor_info& info = folder_->tensor(full);
     if (info.dtype != io::dtype::f16 && info.dtype != io::dtype::bf16) return folder_->read_matrix(full);
     const auto copied = [&]<class T>(gptq::matrix<T>&& numbers) {
-        std::memcpy(numbers.data(), info.bytes.data(), info.bytes.size());
+        info.bytes.read(std::as_writable_bytes(std::span(numbers.data(), rows * cols)));
         if (!detail::all_finite<T>({numbers.data(), rows * cols})) folder_->require_finite(full);
         return table(std::move(numbers));
     };

@@ -1,0 +1,111 @@
+// A program that is asked to end ends, and one that could not begin says so.
+#include <signal.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "program/run_program.hpp"
+#include "program/tiny_model.hpp"
+#include "support/catch.hpp"
+#include "support/message.hpp"
+
+namespace {
+
+using namespace gptq_test;
+namespace fs = std::filesystem;
+
+/// A model, a text, and a folder that every user may look into.
+struct scene {
+    explicit scene(const tiny_model& sizes = {}) {
+        write_tiny_model(model, sizes);
+        write_file(text, some_text(100'000));
+        fs::permissions(folder.path(), fs::perms::others_read | fs::perms::others_exec, fs::perm_options::add);
+    }
+    temp_dir folder;
+    std::string model = (folder.path() / "model").string(), text = (folder.path() / "text.txt").string();
+};
+
+/// Starts the program and leaves it running.
+pid_t start(const std::vector<std::string>& arguments, const fs::path& folder) {
+    const std::string program = program_path().value();
+    const pid_t child = ::fork();
+    if (child == 0) detail::become(program, arguments, folder, {.seconds = 120});
+    return child;
+}
+
+/// Waits for its end, in seconds; `status` as in run_result.
+double wait_for(pid_t child, int& status) {
+    const auto begin = std::chrono::steady_clock::now();
+    int ended = 0;
+    ::waitpid(child, &ended, 0);
+    status = WIFEXITED(ended) ? WEXITSTATUS(ended) : 128 + WTERMSIG(ended);
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+/// Sizes with which one pass over 4000 tokens takes more than a minute, and one block of it a fraction of a second.
+constexpr tiny_model slow{.hidden = 64, .intermediate = 128, .blocks = 300};
+
+}  // namespace
+
+TEST_CASE("bench and eval stop within a pass over the tokens") {
+    if (skipped()) return;
+    const scene s(slow);
+    const std::vector<std::vector<std::string>> commands = {
+        {"bench", s.model, "--prompt", "4000", "-n", "1", "--threads", "1"},
+        {"eval", s.model, "--text", s.text, "--seqlen", "4000", "--threads", "1"}};
+    for (const auto& command : commands) {
+        CAPTURE(command.front());
+        const pid_t child = start(command, s.folder.path());
+        std::this_thread::sleep_for(std::chrono::seconds(4));
+        ::kill(child, SIGINT);
+        int status = 0;
+        CHECK(wait_for(child, status) < 30.0);
+        CHECK(status == 1);
+        CHECK(mentions(read_file(s.folder.path() / "err"), "interrupted"));
+    }
+}
+
+TEST_CASE("a second signal ends the program at once, whichever came first") {
+    if (skipped()) return;
+    const scene s(slow);
+    for (const auto& [first, second] :
+         {std::pair(SIGINT, SIGINT), std::pair(SIGINT, SIGTERM), std::pair(SIGTERM, SIGINT)}) {
+        const pid_t child = start({"eval", s.model, "--text", s.text, "--seqlen", "4000"}, s.folder.path());
+        std::this_thread::sleep_for(std::chrono::seconds(1));
+        ::kill(child, first);
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        ::kill(child, second);
+        int status = 0;
+        CHECK(wait_for(child, status) < 20.0);
+        // The first of the two may have ended it already.
+        CHECK((status == 128 + second || status == 1));
+    }
+}
+
+TEST_CASE("too few processes or too little address space are an error before the work, and no hang") {
+    if (skipped()) return;
+#ifdef __SANITIZE_ADDRESS__
+    WARN("skipped: the sanitizer itself needs more address space");
+#else
+    const scene s;
+    const std::vector<std::string> bench{"bench", s.model, "--prompt", "4", "-n", "1", "--threads", "4"};
+    const run_result narrow = run_program(bench, {.address_space = 200'000 * 1024, .seconds = 60});
+    INFO(narrow.err);
+    CHECK(narrow.status == 1);
+    CHECK(mentions(narrow.err, "address space"));
+    CHECK(run_program({"inspect", s.model}, {.address_space = 200'000 * 1024, .seconds = 60}).status == 0);
+
+    if (::getuid() != 0) {
+        WARN("skipped: only root can run the program as a user without other processes");
+        return;
+    }
+    const run_result few = run_program(bench, {.processes = 3, .seconds = 60});
+    INFO(few.err);
+    CHECK(few.status == 1);
+    CHECK(mentions(few.err, "cannot start 4 threads"));
+#endif
+}
