@@ -199,7 +199,7 @@ TEST_CASE("experts are counted by either key, and blocks without them listed", "
     CHECK(usual.expert_blocks == std::vector<bool>{true, true, true, true});
     CHECK(parse_model_config(with(qwen, {{"num_experts", 8}})).experts == 8);
     CHECK(parse_model_config(with(qwen, {{"num_local_experts", 8}})).experts == 8);
-    CHECK(parse_model_config(with(qwen, {{"decoder_sparse_step", 2}, {"mlp_only_layers", {3, 9}}})).expert_blocks ==
+    CHECK(parse_model_config(with(qwen, {{"decoder_sparse_step", 2}, {"mlp_only_layers", {3u, 9u}}})).expert_blocks ==
           std::vector<bool>{false, true, false, false});
     CHECK(parse_model_config(minimal("mixtral")).renormalizes_shares);
     CHECK(parse_model_config(minimal("mixtral")).expert_size == 96);
