@@ -225,7 +225,8 @@ TEST_CASE("experts go through the program: quantize, eval, generate, inspect") {
         }
         CHECK(without == 6);
         std::size_t experts = 0;
-        for (const auto& layer : json_of({"inspect", out.string()})["layers"])
+        const auto inspected = json_of({"inspect", out.string()});
+        for (const auto& layer : inspected["layers"])
             if (layer["module"] == "mlp.experts.*.up_proj") experts += layer["count"].get<std::size_t>();
         CHECK(experts == 10);
     }
