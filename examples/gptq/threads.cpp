@@ -52,12 +52,14 @@ void require_threads(std::size_t count) {
                           "; give fewer --threads, or raise the limit on processes (ulimit -u, or the container's)");
 }
 
-/// OpenBLAS maps a buffer for each of its threads.
-void require_address_space() {
+/// OpenBLAS maps a buffer for each of its threads; 0: as many as it chooses.
+void require_address_space(std::size_t threads) {
     constexpr std::size_t buffer = std::size_t{128} << 20;
     rlimit limit{};
-    if (!openblas_get_num_threads || getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return;
-    const std::size_t needed = static_cast<std::size_t>(openblas_get_num_threads()) * buffer;
+    if (!openblas_get_num_threads) return;
+    if (threads == 0) threads = static_cast<std::size_t>(openblas_get_num_threads());
+    if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return;
+    const std::size_t needed = threads * buffer;
     void* room = mmap(nullptr, needed, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (room == MAP_FAILED)
         throw gptq::error("OpenBLAS needs " + std::to_string(needed >> 20) +
@@ -69,9 +71,9 @@ void require_address_space() {
 }  // namespace
 
 void use_threads(std::size_t count, bool computes) {
+    if (computes) require_address_space(count);
     if (computes && count > 1) require_threads(count);
     set_threads(count);
-    if (computes) require_address_space();
 }
 
 void let_idle_threads_sleep(char** argv) {

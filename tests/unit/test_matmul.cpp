@@ -46,9 +46,9 @@ TEST_CASE("matmul is the product with the dequantized weights, for every scheme 
     using gptq::scheme;
     using dynamic = gptq::group_size<gptq::dynamic>;
     for (const std::size_t tokens : {1u, 2u, 33u})
-        for (const int g : {8, 32, 50, gptq::per_channel}) {
+        for (const int g : {8, 32, 39, gptq::per_channel}) {
             check<scheme<2, dynamic, gptq::asymmetric, gptq::act_order>>(g, tokens, 65, 72);
-            check<scheme<3, dynamic, gptq::symmetric, gptq::natural_order>>(g, tokens, 7, 33);
+            check<scheme<3, dynamic, gptq::symmetric, gptq::natural_order>>(g, tokens, 7, 41);
             check<scheme<4, dynamic, gptq::asymmetric, gptq::natural_order>>(g, tokens, 128, 64);
             check<scheme<4, dynamic, gptq::symmetric, gptq::act_order>>(g, tokens, 1, 96);
             check<scheme<8, dynamic, gptq::asymmetric, gptq::act_order_static>>(g, tokens, 70, 40);

@@ -244,10 +244,12 @@ requires AffineGrid<typename S::grid> quantized<S> unpack(const packed_layer& t)
     };
     if (q.bits != S::bits)
         refuse("it has " + std::to_string(q.bits) + " bits, the scheme " + std::to_string(int{S::bits}));
-    const auto features = S::group::features(q.in_features(), static_cast<int>(q.group_features));
-    if (q.group_features != features)
-        refuse("its groups have " + std::to_string(q.group_features) + " input features, the scheme's " +
-               std::to_string(features));
+    try {
+        if (S::group::features(q.in_features(), static_cast<int>(q.group_features)) != q.group_features)
+            refuse("its groups have " + std::to_string(q.group_features) + " input features");
+    } catch (const option_error& other_size) {
+        refuse(other_size.what());
+    }
     if (S::grid::sym && !q.sym) refuse("its zero points are not those of a symmetric grid");
     if (!S::order::groups_follow_order)
         for (std::size_t k = 0; k < q.in_features(); ++k)
