@@ -144,7 +144,7 @@ class tiny_model_writer {
         matrix(prefix + "shared_expert_gate.weight", 1, sizes_.hidden);
         std::normal_distribution<float> normal(0.0f, 0.5f);
         std::vector<float> router(tiny_model::expert_count * sizes_.hidden, 0.0f);
-        for (const std::size_t row : {0, 2})
+        for (const std::size_t row : {0u, 2u})
             for (std::size_t k = 0; k < sizes_.hidden; ++k) {
                 router[row * sizes_.hidden + k] = normal(random_);
                 router[(row + 1) * sizes_.hidden + k] = -router[row * sizes_.hidden + k];
