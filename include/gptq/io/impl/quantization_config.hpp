@@ -202,7 +202,8 @@ GPTQ_INLINE quantization_config read_gptq_config(const nlohmann::ordered_json& o
         const auto inner = setting<T>(meta, key, where + ": meta"), outer = setting<T>(object, key, where);
         return outer ? *outer : inner.value_or(otherwise);
     };
-    if (const double damping = either("damp_percent", -1.0); damping >= 0.0) config.settings.damp_percent = damping;
+    // 0 is not written, so it says nothing when it is read.
+    if (const double damping = either("damp_percent", 0.0); damping > 0.0) config.settings.damp_percent = damping;
     config.true_sequential = either("true_sequential", true);
     config.settings.order = order_of(setting<bool>(object, "desc_act", where).value_or(false),
                                      either("static_groups", false), either("act_group_aware", false));
