@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <filesystem>
+#include <fstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -46,6 +47,27 @@ double wait_for(pid_t child, int& status) {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
+/// Whether the process has that signal among those of a line of /proc/PID/status.
+bool has_signal(pid_t process, const std::string& line, int number) {
+    std::ifstream status("/proc/" + std::to_string(process) + "/status");
+    for (std::string name, value; status >> name; std::getline(status, value))
+        if (name == line + ":" && status >> value) return (std::stoull(value, nullptr, 16) >> (number - 1) & 1u) != 0;
+    return false;
+}
+
+/// Whether the process is the program by now, and catches that signal.
+bool catches(pid_t process, int number) {
+    std::error_code gone;
+    const auto runs = fs::read_symlink("/proc/" + std::to_string(process) + "/exe", gone);
+    return runs == fs::canonical(program_path().value()) && has_signal(process, "SigCgt", number);
+}
+
+/// Waits, at most a minute, until `holds`.
+template <class Condition>
+void wait_until(const Condition& holds) {
+    for (int i = 0; i < 6000 && !holds(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+}
+
 /// Sizes with which one pass over 4000 tokens takes more than a minute, and one block of it a fraction of a second.
 constexpr tiny_model slow{.hidden = 64, .intermediate = 128, .blocks = 300};
 
@@ -60,6 +82,7 @@ TEST_CASE("bench and eval stop within a pass over the tokens") {
     for (const auto& command : commands) {
         CAPTURE(command.front());
         const pid_t child = start(command, s.folder.path());
+        wait_until([child] { return catches(child, SIGINT); });
         std::this_thread::sleep_for(std::chrono::seconds(4));
         ::kill(child, SIGINT);
         int status = 0;
@@ -75,9 +98,11 @@ TEST_CASE("a second signal ends the program at once, whichever came first") {
     for (const auto& [first, second] :
          {std::pair(SIGINT, SIGINT), std::pair(SIGINT, SIGTERM), std::pair(SIGTERM, SIGINT)}) {
         const pid_t child = start({"eval", s.model, "--text", s.text, "--seqlen", "4000"}, s.folder.path());
-        std::this_thread::sleep_for(std::chrono::seconds(1));
+        wait_until([&] { return catches(child, first) && catches(child, second); });
         ::kill(child, first);
-        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        // Of two signals that wait together, the one of the lower number is handled first.
+        wait_until([&] { return !has_signal(child, "ShdPnd", first); });
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
         ::kill(child, second);
         int status = 0;
         CHECK(wait_for(child, status) < 20.0);
