@@ -1,9 +1,7 @@
 // gptq convert: writes a quantized checkpoint in another format, its values unchanged.
 #include <cstddef>
-#include <map>
+#include <set>
 #include <string>
-#include <string_view>
-#include <unordered_set>
 
 #include <gptq/error.hpp>
 #include <gptq/io/folder_writer.hpp>
@@ -41,45 +39,29 @@ void convert_to_gguf(const convert_arguments& arguments, const io::model_folder&
     print_result(arguments, types, result.layers, result.bytes);
 }
 
-/// The layer that a tensor is a part of in the description's format; empty for tensors that are no part of one.
-std::string module_of(const io::model_folder& folder, const std::string& tensor) {
-    static constexpr std::string_view parts[] = {
-        "qweight",           "qzeros",       "scales",      "g_idx", "weight_packed", "weight_scale",
-        "weight_zero_point", "weight_shape", "weight_g_idx"};
+/// Whether a tensor is a part of one of these layers. Biases are not: they are the same in all formats.
+bool is_part_of(const std::set<std::string>& modules, const std::string& tensor) {
     const std::size_t dot = tensor.rfind('.');
-    if (dot == std::string::npos) return {};
-    const std::string module = tensor.substr(0, dot), part = tensor.substr(dot + 1);
-    for (const std::string_view name : parts)
-        if (part == name && io::is_quantized(folder, module)) return module;
-    return {};
+    return dot != std::string::npos && tensor.substr(dot) != ".bias" && modules.contains(tensor.substr(0, dot));
 }
 
 void convert_folder(const convert_arguments& arguments, const io::model_folder& folder) {
-    static const std::map<std::string, io::checkpoint_format> formats = {
-        {"gptq", io::checkpoint_format::gptq},
-        {"gptq_v2", io::checkpoint_format::gptq_v2},
-        {"compressed-tensors", io::checkpoint_format::compressed_tensors}};
     const auto source = io::quantization_config::parse(folder);
     if (!source) throw gptq::format_error(arguments.model + ": is not quantized; give the folder that quantize wrote");
     io::quantization_config config = *source;
-    config.format = formats.at(arguments.format);
+    config.format = io::format_of_name(arguments.format).value();
     io::folder_writer writer(arguments.out);
-    std::unordered_set<std::string> written;
-    for (const std::string& name : folder.tensor_names()) {
-        const std::string module = module_of(folder, name);
-        if (module.empty()) {
-            const io::tensor_info& tensor = folder.tensor(name);
-            writer.add_tensor(name, tensor.dtype, tensor.shape, tensor.bytes.read());
-        } else if (written.insert(module).second) {
-            io::write_quantized(writer.sink(), config.format, module, io::read_quantized(folder, *source, module));
-        }
-    }
+    const std::set<std::string> modules = io::quantized_modules(folder);
+    for (const std::string& module : modules)
+        io::write_quantized(writer.sink(), config.format, module, io::read_quantized(folder, *source, module));
+    for (const std::string& name : folder.tensor_names())
+        if (!is_part_of(modules, name)) writer.copy_tensor(folder.tensor(name));
     const std::size_t bytes = writer.tensor_bytes();
     io::write_configs(writer, folder, config);
     if (const std::string left = gptq::model::left_files_warning(folder); !left.empty()) warn(left);
     for (const auto& file : folder.companion_files()) writer.copy_file(file);
     writer.finish();
-    print_result(arguments, arguments.format, written.size(), bytes);
+    print_result(arguments, arguments.format, modules.size(), bytes);
 }
 
 }  // namespace

@@ -53,7 +53,7 @@ void write_tensors(const gptq::io::model_folder& folder, const gptq::model::adap
         const auto term = name.ends_with(suffix) ? adapter.terms().find(name.substr(0, name.size() - suffix.size()))
                                                  : adapter.terms().end();
         if (term == adapter.terms().end()) {
-            writer.add_tensor(name, tensor.dtype, tensor.shape, tensor.bytes.read());
+            writer.copy_tensor(tensor);
             continue;
         }
         tensor2<float> W = folder.read_matrix(name);

@@ -50,7 +50,8 @@ void print_pruned(const prune_arguments& arguments, const model::prune_result& r
                            {"zeros", result.zeros},
                            {"bytes", result.bytes},
                            {"error", error},
-                           {"magnitude_error", by_magnitude}});
+                           {"magnitude_error", by_magnitude},
+                           {"warnings", result.warnings}});
     print(format("%s: %zu modules, %.2f %% of their weights are 0, %s of tensors\n", arguments.out.c_str(),
                  result.modules.size(), 100.0 * result.zeros, bytes_string(result.bytes).c_str()));
     print(format("error %.6g, pruned by magnitude %.6g (sums over the modules)\n", error, by_magnitude));
@@ -59,7 +60,7 @@ void print_pruned(const prune_arguments& arguments, const model::prune_result& r
 }  // namespace
 
 void prune(const prune_arguments& arguments) {
-    quantizing::refuse_existing(arguments.out);
+    io::refuse_existing(arguments.out);
     model::prune_model_options options{.pattern = pattern_of(arguments.sparsity),
                                        .by_magnitude = arguments.method == "magnitude"};
     const io::model_folder folder(arguments.model);
@@ -72,6 +73,7 @@ void prune(const prune_arguments& arguments) {
     quantizing::watcher observer;
     const model::prune_result result = model::prune_model(folder, arguments.out, windows, options, observer);
     observer.finish();
+    for (const std::string& warning : result.warnings) observer.on_warning(warning);
     print_pruned(arguments, result);
 }
 

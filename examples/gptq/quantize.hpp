@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <filesystem>
-#include <map>
 #include <optional>
 #include <string>
 #include <system_error>
@@ -15,6 +14,7 @@
 
 #include <gptq/error.hpp>
 #include <gptq/io/file.hpp>
+#include <gptq/io/folder_writer.hpp>
 #include <gptq/io/json.hpp>
 #include <gptq/io/model_folder.hpp>
 #include <gptq/model/calibration.hpp>
@@ -68,26 +68,16 @@ class watcher {
 
 /// `arguments` holds only names that main.cpp let through.
 inline model::quantize_model_options options_of(const quantize_arguments& arguments) {
-    static const std::map<std::string, io::checkpoint_format> formats = {
-        {"gptq", io::checkpoint_format::gptq},
-        {"gptq_v2", io::checkpoint_format::gptq_v2},
-        {"compressed-tensors", io::checkpoint_format::compressed_tensors}};
     const std::string usual = arguments.settings.sym ? "gptq" : "gptq_v2";
     model::quantize_model_options options;
     options.restart = arguments.restart;
     io::quantization_config& config = options.config;
-    config.format = formats.at(arguments.format.empty() ? usual : arguments.format);
+    config.format = io::format_of_name(arguments.format.empty() ? usual : arguments.format).value();
     config.settings = arguments.settings;
     config.lm_head = arguments.lm_head;
     const std::string& rules = arguments.dynamic_rules;
     if (!rules.empty()) config.dynamic = io::dynamic_rules(io::read_json<nlohmann::ordered_json>(rules), rules);
     return options;
-}
-
-inline void refuse_existing(const std::string& out) {
-    std::error_code ignored;
-    if (std::filesystem::exists(std::filesystem::symlink_status(out, ignored)))
-        throw gptq::io_error(out + ": exists already; choose another name or remove it");
 }
 
 /// Tokens evenly spaced over the vocabulary, which stand in for a text where only reported errors depend on it.
@@ -154,7 +144,7 @@ auto telling_of_blocks(const std::string& out, const Work& work) {
 template <class Run>
 void quantize_with(const Run& run, const quantize_arguments& arguments) {
     using namespace quantizing;
-    refuse_existing(arguments.out);
+    io::refuse_existing(arguments.out);
     const model::quantize_model_options options = options_of(arguments);
     const io::model_folder folder(arguments.model);
     const model::token_windows windows = read_windows(folder, arguments);

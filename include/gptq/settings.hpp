@@ -42,12 +42,11 @@ struct quantize_settings {
     /// Added to the diagonal of the Hessian, as a fraction of its mean, at least 0 and less than 1; nothing: what
     /// automatic_damping() finds for the layer at hand.
     std::optional<double> damp_percent = std::nullopt;
-    bool search = true;  ///< fit each group's range in the loop's own metric, see searched_by_loss
-    std::size_t candidates =
-        1;                      ///< partial sequences of codes that the loop keeps, 1 to max_candidates, see k_best.hpp
-    int refine_rounds = 0;      ///< rounds of refinement after the loop, 0 to max_refine_rounds (refine.hpp)
-    bool refine_scales = true;  ///< refine the scales and zero points
-    bool refine_codes = true;   ///< refine the codes
+    bool search = true;          ///< fit each group's range in the loop's own metric, see searched_by_loss
+    std::size_t candidates = 1;  ///< sequences of codes that the loop keeps, 1 to max_candidates (k_best.hpp)
+    int refine_rounds = 0;       ///< rounds of refinement after the loop, 0 to max_refine_rounds (refine.hpp)
+    bool refine_scales = true;   ///< refine the scales and zero points
+    bool refine_codes = true;    ///< refine the codes
     bool correct_drift = false;  ///< aim at the float model's outputs (drift.hpp); whole models only
 
     bool operator==(const quantize_settings&) const = default;

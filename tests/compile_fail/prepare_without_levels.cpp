@@ -1,22 +1,4 @@
 // expect: a layer outlives its grid only if the grid says what its codes stand for
-#include <cstdint>
-#include <span>
+#include "grid_without_levels.hpp"
 
-#include <gptq/gptq.hpp>
-
-struct my_grid {
-    static constexpr bool sym = false;
-#ifdef CORRECT
-    static constexpr bool affine = true;
-    static constexpr int min_zero = 0;
-#endif
-    template <int Bits>
-    gptq::grid_params fit(std::span<const float>) const;
-    template <int Bits>
-    std::uint8_t encode(float, gptq::grid_params) const;
-    template <int Bits>
-    float decode(std::uint8_t, gptq::grid_params) const;
-};
-
-using my_scheme = gptq::scheme<4, gptq::group_size<32>, my_grid>;
 void f(const gptq::quantized<my_scheme>& q) { (void)gptq::prepare<gptq::activation::exact>(q); }

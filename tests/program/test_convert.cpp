@@ -164,5 +164,5 @@ TEST_CASE("what GGUF cannot hold is refused, and nothing is left") {
     gptq_test::write_gguf_base(other, io::model_folder(s.model), 1, 4, 2);
     CHECK(mentions(refused(sym, other), "no tensor for the layer"));
     gptq_test::write_file(out, "something");
-    CHECK(mentions(s.convert(sym, out, "gguf", {"--base", s.base}).err, "exists already"));
+    CHECK(mentions(s.convert(sym, out, "gguf", {"--base", s.base}).err, "already exists"));
 }

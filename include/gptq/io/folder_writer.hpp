@@ -23,16 +23,19 @@ namespace gptq::io {
 /// Bytes of tensor data in a shard before the next one begins, as Hugging Face programs do it.
 inline constexpr std::size_t default_shard_bytes = 4'000'000'000;
 
+/// Throws io_error if there is anything of that name.
+void refuse_existing(const std::filesystem::path& out);
+
 namespace detail {
 
 /// OUT without a separator at its end. Throws io_error for what is no name of a new folder.
 std::filesystem::path new_folder_name(const std::filesystem::path& out);
 
-/// Throws io_error if there is anything of that name.
-void refuse_existing(const std::filesystem::path& out);
-
 /// Waits until the entries of a folder are on the disk.
 void sync_folder(const std::filesystem::path& folder);
+
+/// Puts a complete file, which is on the disk, in the place of another or of none. Throws io_error if it cannot.
+void replace_file(const std::filesystem::path& from, const std::filesystem::path& to);
 
 /// Longer names and shapes of more dimensions are not written; both are far beyond what any model has.
 inline constexpr std::size_t max_name_bytes = 4096;
@@ -97,6 +100,9 @@ class folder_writer {
     /// format_error for a name that was used before or that cannot be written, io_error for a full disk and the like.
     void add_tensor(std::string_view name, dtype type, std::span<const std::size_t> shape,
                     std::span<const std::byte> bytes);
+
+    /// Appends a tensor of another file as it is. Throws as add_tensor(), and io_error if it cannot be read.
+    void copy_tensor(const tensor_info& tensor);
 
     /// add_tensor() for those who only write tensors. The writer must outlive it.
     tensor_sink sink();

@@ -2,6 +2,7 @@
 // config.json, as GPTQModel, AutoGPTQ, Optimum and compressed-tensors write it.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <filesystem>
 #include <initializer_list>
@@ -37,8 +38,19 @@ decltype(auto) visit_layout(checkpoint_format format, F&& f) {
     throw unsupported_error("checkpoint format: unknown kind");
 }
 
-/// The name in programs and files: "gptq", "gptq_v2", "compressed-tensors".
-std::string format_name(checkpoint_format format);
+/// Their names in programs and files, in the order of checkpoint_format.
+inline constexpr std::array<std::string_view, 3> format_names{"gptq", "gptq_v2", "compressed-tensors"};
+
+inline std::string format_name(checkpoint_format format) {
+    return std::string(format_names[static_cast<std::size_t>(format)]);
+}
+
+/// The format of that name; nothing if there is none.
+inline std::optional<checkpoint_format> format_of_name(std::string_view name) {
+    for (std::size_t i = 0; i < format_names.size(); ++i)
+        if (format_names[i] == name) return static_cast<checkpoint_format>(i);
+    return std::nullopt;
+}
 
 /// The text that a model was quantized with, as windows of tokens.
 struct calibration_record {

@@ -7,6 +7,7 @@
 // NAME.bias, if there is one, is an ordinary vector in both: model_folder::read_vector.
 #pragma once
 
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -21,6 +22,9 @@ namespace gptq::io {
 
 /// Whether the linear layer `module` ("model.layers.0.mlp.up_proj") is stored quantized.
 bool is_quantized(const model_folder& folder, std::string_view module);
+
+/// All of them.
+std::set<std::string> quantized_modules(const model_folder& folder);
 
 namespace detail {
 

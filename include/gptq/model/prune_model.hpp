@@ -25,9 +25,9 @@ struct prune_model_options {
 
 struct prune_result {
     std::vector<module_record> modules;  ///< in their order; rtn_error is that of pruning by magnitude
-    std::vector<std::string> warnings;
-    double zeros = 0.0;       ///< the share of the modules' weights that are 0
-    std::uint64_t bytes = 0;  ///< of all tensors written
+    std::vector<std::string> warnings;   ///< whatever did not go as asked
+    double zeros = 0.0;                  ///< the share of the modules' weights that are 0
+    std::uint64_t bytes = 0;             ///< of all tensors written
 };
 
 /// Prunes the linear layers of the model in `folder` into the new folder `out`, a float checkpoint in the dtypes of the

@@ -65,10 +65,6 @@ GPTQ_INLINE void anchored_pattern::fail(const std::string& what) const {
 }
 
 }  // namespace detail
-}  // namespace gptq::io
-
-namespace gptq::io {
-
 GPTQ_INLINE dynamic_rules::dynamic_rules(const nlohmann::ordered_json& rules, const std::string& where,
                                          unknown_settings unknown) {
     if (!rules.is_object()) throw format_error(where + ": dynamic rules must be a JSON object");

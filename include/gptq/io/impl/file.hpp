@@ -73,10 +73,6 @@ GPTQ_INLINE descriptor::~descriptor() {
 }
 
 }  // namespace detail
-}  // namespace gptq::io
-
-namespace gptq::io {
-
 GPTQ_INLINE input_file::input_file(std::filesystem::path path)
     : path_(std::move(path)), file_(::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
     if (file_.get() < 0) detail::throw_io_error(path_, "open", errno);

@@ -87,10 +87,9 @@ GPTQ_INLINE std::filesystem::path new_folder_name(const std::filesystem::path& o
     return folder;
 }
 
-GPTQ_INLINE void refuse_existing(const std::filesystem::path& out) {
-    std::error_code code;
-    if (std::filesystem::exists(std::filesystem::symlink_status(out, code)))
-        throw io_error(out.string() + ": already exists; give the name of a new folder");
+GPTQ_INLINE void replace_file(const std::filesystem::path& from, const std::filesystem::path& to) {
+    if (::rename(from.c_str(), to.c_str()) != 0) throw_io_error(to, "create", errno);
+    sync_folder(to.has_parent_path() ? to.parent_path() : std::filesystem::path("."));
 }
 
 GPTQ_INLINE void sync_folder(const std::filesystem::path& folder) {
@@ -114,13 +113,15 @@ inline void rename_folder(const std::filesystem::path& from, const std::filesyst
 }
 
 }  // namespace detail
-}  // namespace gptq::io
-
-namespace gptq::io {
+GPTQ_INLINE void refuse_existing(const std::filesystem::path& out) {
+    std::error_code code;
+    if (std::filesystem::exists(std::filesystem::symlink_status(out, code)))
+        throw io_error(out.string() + ": already exists; choose another name or remove it");
+}
 
 GPTQ_INLINE folder_writer::folder_writer(const std::filesystem::path& out, std::size_t shard_bytes)
     : out_(detail::new_folder_name(out)), shard_bytes_(shard_bytes) {
-    detail::refuse_existing(out_);
+    refuse_existing(out_);
     std::random_device random;
     do {
         temporary_ = out_;
@@ -131,7 +132,7 @@ GPTQ_INLINE folder_writer::folder_writer(const std::filesystem::path& out, std::
 GPTQ_INLINE folder_writer::folder_writer(const std::filesystem::path& out, std::filesystem::path temporary,
                                          std::size_t shard_bytes)
     : out_(detail::new_folder_name(out)), temporary_(std::move(temporary)), shard_bytes_(shard_bytes) {
-    detail::refuse_existing(out_);
+    refuse_existing(out_);
     if (!create_temporary()) detail::throw_io_error(temporary_, "create", EEXIST);
 }
 
@@ -140,6 +141,10 @@ GPTQ_INLINE folder_writer::~folder_writer() {
     shard_.reset();
     std::error_code ignored;  // nothing can be done about it here, and the folder does not look finished
     std::filesystem::remove_all(temporary_, ignored);
+}
+
+GPTQ_INLINE void folder_writer::copy_tensor(const tensor_info& tensor) {
+    add_tensor(tensor.name, tensor.dtype, tensor.shape, tensor.bytes.read());
 }
 
 GPTQ_INLINE void folder_writer::add_tensor(std::string_view name, dtype type, std::span<const std::size_t> shape,

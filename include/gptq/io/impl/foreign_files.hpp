@@ -63,10 +63,6 @@ inline constexpr std::array<foreign_kind, 10> foreign_kinds = {{
 }};
 
 }  // namespace detail
-}  // namespace gptq::io
-
-namespace gptq::io {
-
 GPTQ_INLINE std::string foreign_content(const std::filesystem::path& path) {
     const std::string text = detail::beginning_of(path);
     for (const detail::foreign_kind& kind : detail::foreign_kinds)
@@ -79,9 +75,6 @@ GPTQ_INLINE void refuse_foreign_content(const std::filesystem::path& path) {
     if (!what.empty()) throw format_error(path.string() + ": " + what);
 }
 
-}  // namespace gptq::io
-
-namespace gptq::io {
 namespace detail {
 
 GPTQ_INLINE bool exists_in(const std::filesystem::path& folder, std::string_view name) {
@@ -149,10 +142,6 @@ inline constexpr std::array<weight_kind, 9> weight_kinds = {{
 }};
 
 }  // namespace detail
-}  // namespace gptq::io
-
-namespace gptq::io {
-
 GPTQ_INLINE std::string foreign_folder(const std::filesystem::path& folder,
                                        const std::vector<std::filesystem::path>& files) {
     if (const std::string link = detail::broken_link_in(folder); !link.empty())

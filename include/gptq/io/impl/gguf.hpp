@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -23,6 +22,7 @@
 #include <gptq/compiled.hpp>
 #include <gptq/error.hpp>
 #include <gptq/io/file.hpp>
+#include <gptq/io/folder_writer.hpp>
 #include <gptq/io/gguf.hpp>
 #include <gptq/layouts/ggml_blocks.hpp>
 #include <gptq/quote.hpp>
@@ -210,8 +210,7 @@ GPTQ_INLINE std::vector<std::byte> gguf_header(const gguf_file& base, std::uint3
 
 GPTQ_INLINE unfinished_file::unfinished_file(const std::filesystem::path& path)
     : path_(path), file_([&] {
-          if (std::filesystem::exists(std::filesystem::symlink_status(path)))
-              throw io_error(path.string() + ": exists already; choose another name or remove it");
+          refuse_existing(path);
           return path.string() + ".partial";
       }()) {}
 
@@ -222,9 +221,7 @@ GPTQ_INLINE unfinished_file::~unfinished_file() {
 
 GPTQ_INLINE void unfinished_file::finish() {
     file_.close();
-    std::error_code error;
-    std::filesystem::rename(file_.path(), path_, error);
-    if (error) throw_io_error(path_, "be given its name", error.value());
+    replace_file(file_.path(), path_);
     finished_ = true;
 }
 

@@ -242,14 +242,9 @@ class gguf_exporter {
 
     /// Every quantized layer has a place in the file.
     void check_complete() const {
-        static constexpr std::string_view suffixes[] = {".qweight", ".weight_packed"};
-        for (const std::string& name : folder_.tensor_names())
-            for (const std::string_view suffix : suffixes) {
-                if (!name.ends_with(suffix)) continue;
-                const std::string module = name.substr(0, name.size() - suffix.size());
-                if (std::find(modules_.begin(), modules_.end(), module) == modules_.end())
-                    throw format_error(base_.path().string() + ": has no tensor for the layer " + module);
-            }
+        for (const std::string& module : quantized_modules(folder_))
+            if (std::find(modules_.begin(), modules_.end(), module) == modules_.end())
+                throw format_error(base_.path().string() + ": has no tensor for the layer " + module);
     }
 
     void fill(std::size_t i, std::span<std::byte> bytes) const {

@@ -118,10 +118,6 @@ GPTQ_INLINE void read_floats(const tensor_info& tensor, std::span<float> out, co
 }
 
 }  // namespace detail
-}  // namespace gptq::io
-
-namespace gptq::io {
-
 GPTQ_INLINE model_folder model_folder::of_file(const std::filesystem::path& file) {
     model_folder folder;
     folder.path_ = file;

@@ -54,15 +54,6 @@ inline quantize_settings changed_by(const dynamic_match& rule, quantize_settings
 
 }  // namespace detail
 
-GPTQ_INLINE std::string format_name(checkpoint_format format) {
-    switch (format) {
-        case checkpoint_format::gptq: return "gptq";
-        case checkpoint_format::gptq_v2: return "gptq_v2";
-        case checkpoint_format::compressed_tensors: return "compressed-tensors";
-    }
-    return "unknown";
-}
-
 GPTQ_INLINE std::optional<quantize_settings> quantization_config::settings_of(std::string_view module) const {
     const dynamic_match rule = dynamic.match(module);
     if (rule.skip) return std::nullopt;
@@ -81,9 +72,6 @@ GPTQ_INLINE bool holds_quantized_tensors(const model_folder& folder) {
     return false;
 }
 
-}  // namespace gptq::io
-
-namespace gptq::io {
 namespace detail {
 
 GPTQ_INLINE void check_bits(checkpoint_format format, int bits, const std::string& where) {

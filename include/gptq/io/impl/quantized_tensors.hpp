@@ -1,9 +1,11 @@
 // The bodies of <gptq/io/quantized_tensors.hpp>.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -27,14 +29,27 @@
 
 namespace gptq::io {
 
+namespace detail {
+
+/// What the codes of a layer are called, by which a quantized layer is known.
+inline constexpr std::array<std::string_view, 2> code_suffixes{".qweight", ".weight_packed"};
+
+}  // namespace detail
+
 GPTQ_INLINE bool is_quantized(const model_folder& folder, std::string_view module) {
-    const std::string name(module);
-    return folder.contains(name + ".qweight") || folder.contains(name + ".weight_packed");
+    return std::any_of(detail::code_suffixes.begin(), detail::code_suffixes.end(), [&](std::string_view suffix) {
+        return folder.contains(std::string(module) + std::string(suffix));
+    });
 }
 
-}  // namespace gptq::io
+GPTQ_INLINE std::set<std::string> quantized_modules(const model_folder& folder) {
+    std::set<std::string> modules;
+    for (const std::string& name : folder.tensor_names())
+        for (const std::string_view suffix : detail::code_suffixes)
+            if (name.ends_with(suffix)) modules.insert(name.substr(0, name.size() - suffix.size()));
+    return modules;
+}
 
-namespace gptq::io {
 namespace detail {
 
 /// What the parts of a layer are called in files of one layout.
@@ -216,10 +231,6 @@ void write_quantized_as(const tensor_sink& sink, std::string_view module, const 
 }
 
 }  // namespace detail
-}  // namespace gptq::io
-
-namespace gptq::io {
-
 GPTQ_INLINE quantized_layer read_quantized(const model_folder& folder, const quantization_config& config,
                                            std::string_view module) {
     const auto settings = config.settings_of(module);

@@ -33,12 +33,6 @@ namespace detail {
 inline constexpr const char* lock_name = "lock";
 inline constexpr const char* state_name = "run.json";
 
-/// Puts a complete file, which is on the disk, in the place of another or of none.
-inline void replace_file(const std::filesystem::path& from, const std::filesystem::path& to) {
-    if (::rename(from.c_str(), to.c_str()) != 0) throw_io_error(to, "create", errno);
-    sync_folder(to.parent_path());
-}
-
 /// A name for a file that is not complete yet. What an earlier run left under it goes.
 inline std::filesystem::path fresh_name(std::filesystem::path path) {
     path += ".new";
@@ -50,11 +44,11 @@ inline std::filesystem::path fresh_name(std::filesystem::path path) {
 
 GPTQ_INLINE run_folder::run_folder(const std::filesystem::path& out)
     : run_folder(detail::new_folder_name(out), detail::new_folder_name(out) += ".partial") {
-    detail::refuse_existing(out_);
+    refuse_existing(out_);
     do {
         if (::mkdir(path_.c_str(), 0777) != 0 && errno != EEXIST) detail::throw_io_error(path_, "create", errno);
     } while (!lock());  // a run that ends takes its folder away, perhaps just now
-    detail::refuse_existing(out_);
+    refuse_existing(out_);
     std::filesystem::remove_all(result());
 }
 

@@ -47,9 +47,6 @@ GPTQ_INLINE std::optional<std::size_t> tensor_bytes(dtype type, std::span<const 
     return bytes;
 }
 
-}  // namespace gptq::io
-
-namespace gptq::io {
 namespace detail {
 
 GPTQ_INLINE bool safetensors_header_reader::start_object(std::size_t) {
@@ -161,10 +158,6 @@ GPTQ_INLINE void safetensors_header_reader::fail(const std::string& what) const 
 }
 
 }  // namespace detail
-}  // namespace gptq::io
-
-namespace gptq::io {
-
 GPTQ_INLINE safetensors_file::safetensors_file(const std::filesystem::path& path) : path_(path) {
     refuse_foreign_content(path);
     const std::string name = path.string();

@@ -167,10 +167,6 @@ inline void refuse_ill_formed(const text_content& content, const std::string& pa
 }
 
 }  // namespace detail
-}  // namespace gptq::io
-
-namespace gptq::io {
-
 GPTQ_INLINE text_content read_text(const std::string& path) {
     const std::string name = path == "-" ? "standard input" : path;
     std::string bytes = detail::read_stream(path);

@@ -59,9 +59,6 @@ GPTQ_INLINE std::size_t tensor_use::block_of(std::string_view name) const {
     return problem == std::errc() && end != name.data() + name.size() && *end == '.' ? index : none;
 }
 
-}  // namespace gptq::model
-
-namespace gptq::model {
 namespace detail {
 
 /// Tensors that some programs store although they follow from the config.
@@ -94,10 +91,6 @@ inline void warn_about_tensors(const model_config& config, const io::model_folde
 }
 
 }  // namespace detail
-}  // namespace gptq::model
-
-namespace gptq::model {
-
 GPTQ_INLINE std::vector<std::string> folder_warnings(const model_config& config, const io::model_folder& folder) {
     std::vector<std::string> warnings = folder.warnings();
     if (config.ignores_tying)

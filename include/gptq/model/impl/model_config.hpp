@@ -24,9 +24,6 @@ GPTQ_INLINE std::string model_config::block_prefix(std::size_t index) const {
     return std::string(arch.names.blocks) + std::to_string(index) + ".";
 }
 
-}  // namespace gptq::model
-
-namespace gptq::model {
 namespace detail {
 
 // Far above every published model; what keeps products of sizes from overflowing.
@@ -289,10 +286,6 @@ inline void parse_sizes(const config_values& values, model_config& c) {
 }
 
 }  // namespace detail
-}  // namespace gptq::model
-
-namespace gptq::model {
-
 GPTQ_INLINE model_config parse_model_config(const nlohmann::json& json, const std::string& what) {
     const config_values values(json, what);
     model_config c;
@@ -328,9 +321,6 @@ GPTQ_INLINE model_config parse_model_config(const nlohmann::json& json, const st
     return c;
 }
 
-}  // namespace gptq::model
-
-namespace gptq::model {
 namespace detail {
 
 /// Whether two tensors of float numbers hold the same ones.
@@ -369,10 +359,6 @@ inline bool holds_own_head(const model_config& c, const io::model_folder& folder
 }
 
 }  // namespace detail
-}  // namespace gptq::model
-
-namespace gptq::model {
-
 GPTQ_INLINE model_config read_model_config(const io::model_folder& folder) {
     model_config config = parse_model_config(folder.config(), (folder.path() / "config.json").string());
     config.ignores_tying = config.tied_embeddings && detail::holds_own_head(config, folder);

@@ -120,10 +120,6 @@ double window_nll(const basic_decoder<B>& model, std::span<const std::int32_t> w
 }
 
 }  // namespace detail
-}  // namespace gptq::model
-
-namespace gptq::model {
-
 template <ModelBackend B>
 perplexity_result evaluate_perplexity(const basic_decoder<B>& model, std::span<const std::int32_t> tokens,
                                       const perplexity_options& options,
@@ -140,9 +136,6 @@ perplexity_result evaluate_perplexity(const basic_decoder<B>& model, std::span<c
     return result;
 }
 
-}  // namespace gptq::model
-
-namespace gptq::model {
 namespace detail {
 
 /// Sums over the scored tokens of a window, of a model and the one it was made from.
@@ -181,10 +174,6 @@ paired_sums compare_window(const basic_decoder<B>& model, std::span<const std::i
 }
 
 }  // namespace detail
-}  // namespace gptq::model
-
-namespace gptq::model {
-
 template <ModelBackend B>
 paired_result evaluate_pair(const basic_decoder<B>& model, const basic_decoder<B>& baseline,
                             std::span<const std::int32_t> tokens, const perplexity_options& options,

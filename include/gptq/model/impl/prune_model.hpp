@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <filesystem>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -21,6 +22,7 @@
 #include <gptq/layer_error.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/model/embedding.hpp>
+#include <gptq/model/folder_warnings.hpp>
 #include <gptq/model/model_config.hpp>
 #include <gptq/model/model_quantizer.hpp>
 #include <gptq/model/prune_model.hpp>
@@ -46,8 +48,8 @@ class model_pruner {
                                 [&](stage_modules<weights>& stage, const inputs& x) { prune_stage(stage, x.inputs); });
         }
         for (const std::string& name : folder_.tensor_names())
-            if (const io::tensor_info& tensor = folder_.tensor(name); !written_.contains(name))
-                writer_.add_tensor(name, tensor.dtype, tensor.shape, tensor.bytes.read());
+            if (!written_.contains(name)) writer_.copy_tensor(folder_.tensor(name));
+        if (const std::string left = left_files_warning(folder_); !left.empty()) result_.warnings.push_back(left);
         result_.zeros = all_ > 0.0 ? zeros_ / all_ : 0.0;
         result_.bytes = writer_.tensor_bytes();
         return std::move(result_);
@@ -59,11 +61,12 @@ class model_pruner {
     using inputs = paired_inputs<cpu_model_backend::activation>;
     using factor = factored_hessian<solver, inverse_free_path>;
 
-    /// Layers with a common input x [T, K]: one Hessian, one factorization.
+    /// Layers with a common input x [T, K]: one Hessian, one factorization where somebody needs it.
     void prune_stage(stage_modules<weights>& stage, matrix_view<const cpu_model_backend::activation> x) {
         basic_hessian<solver> H(x.cols, backend_.solver());
         backend_.add_tokens(H, x);
-        const factor f = factor_for(stage.names.front(), H);
+        std::optional<factor> f;
+        if (!options_.by_magnitude) f.emplace(factor_for(stage.names.front(), H));
         for (std::size_t i = 0; i < stage.modules.size(); ++i) prune_module(stage.names[i], *stage.modules[i], H, f);
     }
 
@@ -76,22 +79,27 @@ class model_pruner {
         }
     }
 
-    void prune_module(const std::string& name, weights& layer, const basic_hessian<solver>& H, const factor& f) {
+    void prune_module(const std::string& name, weights& layer, const basic_hessian<solver>& H,
+                      const std::optional<factor>& f) {
         observer_.on_progress(static_cast<double>(block_) / static_cast<double>(config_.blocks), name);
         const std::string tensor = name + ".weight";
         const auto held = backend_.floats(layer);
         const matrix_view<const float> W = held.view();  // [N, K]
-        matrix<float> by_size(W.rows, W.cols), Q(W.rows, W.cols);
+        matrix<float> by_size(W.rows, W.cols);
         prune_by_magnitude(in_backend, backend_.solver(), W, options_.pattern, by_size.view());
         module_record record{.layer = block_, .module = name, .samples = H.samples()};
-        if (options_.by_magnitude)
-            Q = by_size;
-        else
-            record.damp_percent =
-                prune(in_backend, W, f, Q.view(), options_.pattern, options_.solver, observer_).damp_percent;
+        record.rtn_error = error_of(W, by_size.view(), H);
+        matrix<float> Q = by_size;
+        if (f) {
+            const solve_report report =
+                prune(in_backend, W, *f, Q.view(), options_.pattern, options_.solver, observer_);
+            record.damp_percent = report.damp_percent;
+            if (report.rounded_to_nearest)
+                result_.warnings.push_back(name +
+                                           ": pruned by magnitude, no damping made its Hessian positive definite");
+        }
         write(tensor, Q.view());
         record.error = error_of(W, Q.view(), H);
-        record.rtn_error = error_of(W, by_size.view(), H);
         backend_.replace(layer, std::as_const(Q).view());
         observer_.on_module(record);
         result_.modules.push_back(std::move(record));

@@ -202,10 +202,6 @@ inline std::optional<double> number_in(const char* file) {
 }
 
 }  // namespace detail
-}  // namespace gptq::model
-
-namespace gptq::model {
-
 GPTQ_INLINE double available_memory() {
     double bytes = std::numeric_limits<double>::infinity();
     if (const auto free = detail::kibibytes_of("/proc/meminfo", "MemAvailable:"))
@@ -239,9 +235,6 @@ GPTQ_INLINE memory_estimate estimate_memory(const model_config& c, const quantiz
     return estimate;
 }
 
-}  // namespace gptq::model
-
-namespace gptq::model {
 namespace detail {
 
 inline std::string gigabytes(double bytes) {

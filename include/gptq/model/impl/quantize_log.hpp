@@ -47,10 +47,6 @@ inline std::vector<std::string> split_line(const std::string& line) {
 }
 
 }  // namespace detail
-}  // namespace gptq::model
-
-namespace gptq::model {
-
 GPTQ_INLINE std::string quant_log(const std::vector<module_record>& records) {
     std::string csv = "layer,module,error,rtn_error,samples,damp_percent,seconds,relative_error,drift_share\n";
     for (const module_record& r : records) {

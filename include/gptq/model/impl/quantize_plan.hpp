@@ -34,9 +34,6 @@ GPTQ_INLINE std::size_t stage_plan::weights() const {
 
 GPTQ_INLINE std::size_t quantization_plan::pieces() const { return stages.empty() ? 0 : stages.back().layer + 1; }
 
-}  // namespace gptq::model
-
-namespace gptq::model {
 namespace detail {
 
 /// The sites of one block, in the order of run_block_by_stages.
@@ -222,10 +219,6 @@ inline std::vector<std::string> plan_warnings(const io::quantization_config& con
 }
 
 }  // namespace detail
-}  // namespace gptq::model
-
-namespace gptq::model {
-
 GPTQ_INLINE quantization_plan plan_quantization(const model_config& config, const io::model_folder& folder,
                                                 const io::quantization_config& wanted) {
     if (io::holds_quantized_tensors(folder))

@@ -45,11 +45,8 @@ inline void copy_other_tensors(const io::model_folder& source, const quantizatio
     for (const stage_plan& stage : plan.stages)
         for (const module_plan& module : stage.modules)
             if (stage.settings) replaced.insert(module.name + std::string(weight_suffix));
-    for (const std::string& name : source.tensor_names()) {
-        if (replaced.contains(name)) continue;
-        const io::tensor_info& tensor = source.tensor(name);
-        writer.add_tensor(name, tensor.dtype, tensor.shape, tensor.bytes.read());
-    }
+    for (const std::string& name : source.tensor_names())
+        if (!replaced.contains(name)) writer.copy_tensor(source.tensor(name));
 }
 
 inline double quantized_weights(const quantization_plan& plan) {

@@ -153,8 +153,7 @@ GPTQ_INLINE void run_record::add(io::checkpoint_format format, const std::vector
 GPTQ_INLINE void run_record::copy_to(io::folder_writer& writer) const {
     for (std::size_t i = 0; i < finished_; ++i) {
         const io::safetensors_file piece(folder_.piece(i));
-        for (const io::tensor_info& tensor : piece.tensors())
-            writer.add_tensor(tensor.name, tensor.dtype, tensor.shape, tensor.bytes.read());
+        for (const io::tensor_info& tensor : piece.tensors()) writer.copy_tensor(tensor);
     }
 }
 
