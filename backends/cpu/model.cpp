@@ -38,6 +38,8 @@
 #include <gptq/model/impl/stop_tokens.hpp>
 #include <gptq/model/impl/table.hpp>
 #include <gptq/model/impl/text_stream.hpp>
+#include <gptq/model/impl/tune_model.hpp>
+#include <gptq/model/impl/tuned_parts.hpp>
 #include <gptq/model/impl/weights.hpp>
 #include <gptq/model/impl/window_length.hpp>
 

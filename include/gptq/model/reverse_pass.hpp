@@ -26,8 +26,8 @@ class reverse_pass {
     /// The model, whose layers are dense, must outlive it. Throws unsupported_error for a model with experts.
     explicit reverse_pass(basic_decoder<B>& model);
 
-    /// Runs one text. Throws as embedding::look_up.
-    void forward(std::span<const std::int32_t> text);
+    /// Runs one text. `before_block` is called before each block, and may throw. Throws as embedding::look_up.
+    void forward(std::span<const std::int32_t> text, const std::function<void()>& before_block = {});
 
     /// The logits after tokens [first, first + count) in the backend's memory, valid until the next call.
     matrix_view<float> logits(std::size_t first, std::size_t count);  // [count, vocab_size]
@@ -35,7 +35,7 @@ class reverse_pass {
     /// Takes the gradient of these logits.                                              dlogits [count, vocab_size]
     void head_backward(std::size_t first, matrix_view<const float> dlogits, const gradient_takers<B>& takers);
 
-    /// From the head to the first block. `before_block` is called before each, and may throw.
+    /// From the head to the first block, `before_block` as in forward().
     void backward(const gradient_takers<B>& takers, const std::function<void()>& before_block = {});
 
     /// After backward(): the gradient of what the first block has read [tokens, hidden_size].

@@ -24,11 +24,12 @@ reverse_pass<B>::reverse_pass(basic_decoder<B>& model) : model_(model), backend_
 }
 
 template <DifferentiableModelBackend B>
-void reverse_pass<B>::forward(std::span<const std::int32_t> text) {
+void reverse_pass<B>::forward(std::span<const std::int32_t> text, const std::function<void()>& before_block) {
     tokens_ = text.size();
     model_.tables().look_up(backend_, config(), text, tokens_, 0, states(0));
     ropes_.emplace(backend_, config(), 0, tokens_);
     for (std::size_t i = 0; i < config().blocks; ++i) {
+        if (before_block) before_block();
         backend_.copy(states(i), states(i + 1));
         block_run<B> run(backend_, config(), model_.blocks()[i], i, *ropes_, forward_buffers_);
         run.begin(states(i + 1), tokens_, std::nullopt);
