@@ -163,7 +163,7 @@ TEST_CASE("a tuned checkpoint is nearer to its float model, with the same codes,
 
     // Of 16 windows numbers 8 and 16 are held out.
     model::token_windows held_out{{}, 16};
-    for (const std::size_t w : {7, 15})
+    for (const std::size_t w : {std::size_t{7}, std::size_t{15}})
         held_out.tokens.insert(held_out.tokens.end(), windows.tokens.begin() + static_cast<std::ptrdiff_t>(w * 16),
                                windows.tokens.begin() + static_cast<std::ptrdiff_t>((w + 1) * 16));
     CHECK(divergence(s.quantized, s.source, held_out) == Approx(result.before).epsilon(1e-4));
