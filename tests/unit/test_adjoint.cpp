@@ -8,12 +8,15 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
 
 #include <gptq/error.hpp>
 #include <gptq/io/model_folder.hpp>
+#include <gptq/model/block.hpp>
+#include <gptq/model/block_reverse.hpp>
 #include <gptq/model/decoder.hpp>
 
 #include "support/catch.hpp"
@@ -377,6 +380,45 @@ TEST_CASE("gradients of products are those of central differences", "[adjoint]")
     backend.multiply_adjoint(dy.view(), model::table(std::move(halves)), by_halves.view());
     check_gradient(
         by_halves, [&](const numbers& at) { return product(at, in_double(rounded), dy); }, x);
+}
+
+TEST_CASE("the gradient of a block's input is that of central differences of the block as it runs", "[adjoint]") {
+    using B = model::cpu_model_backend;
+    constexpr std::size_t tokens = 9, index = 1;
+    constexpr float h = 1.0f / 2048;
+    const auto models = gptq_test::read_json(gptq_test::source_dir() / "tests" / "golden" / "gradients.json");
+    for (const auto& [name, unused] : models.items()) {
+        CAPTURE(name);
+        auto decoder = model::decoder::load(io::model_folder(gptq_test::golden_model(name).folder), backend);
+        model::model_config config = decoder.config();
+        if (config.activation == mlp_activation::relu) config.activation = mlp_activation::gelu;  // which has no kinks
+        const auto& block = decoder.blocks()[index];
+        const model::rope_tables<B> ropes(backend, config, 0, tokens);
+        const auto x = random_matrix(tokens, config.hidden_size), dy = random_matrix(tokens, config.hidden_size);
+        model::block_buffers<B> buffers;
+        const auto L = [&](const matrix<float>& direction, float distance) {
+            matrix<float> states = x;
+            for (std::size_t i = 0; i < tokens * config.hidden_size; ++i)
+                states.data()[i] += distance * direction.data()[i];
+            model::block_run<B> run(backend, config, block, index, ropes, buffers);
+            run.begin(states.view(), tokens, std::nullopt);
+            while (run.next()) {
+            }
+            return weighted(in_double(states), dy);
+        };
+        model::reverse_buffers<B> reverse_buffers;
+        model::block_reverse<B> reverse(backend, config, block, index, ropes, reverse_buffers);
+        matrix<float> states = x, dx = dy;
+        reverse.recompute(states.view());
+        reverse.backward(dx.view(), {});
+        double size = 0.0;
+        for (const double d : in_double(dx)) size += d * d;
+        for (int direction = 0; direction < 4; ++direction) {
+            const auto along = random_matrix(tokens, config.hidden_size);
+            const double by_differences = (L(along, h) - L(along, -h)) / (2.0 * double{h});
+            CHECK(weighted(in_double(dx), along) == Approx(by_differences).margin(2e-3 * std::sqrt(size)));
+        }
+    }
 }
 
 TEST_CASE("gradients of whole models equal those of PyTorch", "[adjoint]") {
