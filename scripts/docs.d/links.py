@@ -1,7 +1,7 @@
-"""Finds links of the pages that lead nowhere in the repository, and pages that are too long."""
+"""Finds links of the pages that lead nowhere in the repository, pages that are too long, and concepts of the library
+that docs/concepts.md leaves out."""
 import pathlib
 import re
-import subprocess
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 LINK = re.compile(r"(?<!!)\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^()\s]+)\)|<(?:img|source)[^>]*?(?:src|srcset)=\"([^\"]+)\"")
@@ -10,9 +10,8 @@ LONG_PAGES = {"docs/program.md"}  # a reference of every option
 
 
 def pages():
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "*.md"], cwd=ROOT, capture_output=True,
-                            text=True, check=True).stdout.split()
-    return [ROOT / name for name in listed if (ROOT / name).exists()]
+    folders = [ROOT / name for name in ("docs", "examples", "benchmarks")]
+    return sorted([*ROOT.glob("*.md"), *(page for folder in folders for page in folder.rglob("*.md"))])
 
 
 def without_code(text):
@@ -48,6 +47,16 @@ def problems_of(page):
     return found
 
 
+def missing_concepts():
+    """A line for each concept outside of namespaces for details that the page of concepts does not name."""
+    page, found = (ROOT / "docs/concepts.md").read_text(), []
+    for header in sorted((ROOT / "include").rglob("*.hpp")):
+        public = re.sub(r"^namespace detail \{.*?^\}  // namespace detail", "", header.read_text(), flags=re.DOTALL | re.MULTILINE)
+        found += [f"docs/concepts.md lacks {name} of {header.relative_to(ROOT)}"
+                  for name in re.findall(r"^concept (\w+)", public, re.MULTILINE) if name not in page]
+    return found
+
+
 def update(check):
     """A line for each problem; there is nothing that could be rewritten."""
-    return [problem for page in pages() for problem in problems_of(page)]
+    return [problem for page in pages() for problem in problems_of(page)] + missing_concepts()
