@@ -76,8 +76,8 @@ class basic_hessian {
         }
     }
 
-    /// Adds tokens whose inputs lie in the backend's memory, X [T, K] of float, half or bfloat16. NaN and infinity show in
-    /// the diagonal. Numbers of 16 bits are widened some at a time where gram_update does not take them.
+    /// Adds tokens whose inputs lie in the backend's memory, X [T, K] of float, half or bfloat16. NaN and infinity show
+    /// in the diagonal. Numbers of 16 bits are widened some at a time where gram_update does not take them.
     template <class T>
     void add(in_backend_t, matrix_view<const T> X) {
         if (X.rows == 0) return;
@@ -90,7 +90,7 @@ class basic_hessian {
     /// Adds the tokens that `other` has seen, as if they had been added here. Throws shape_error where K differs.
     void merge(const basic_hessian& other) { merge(other, other.samples_); }
 
-    /// The same, but together they count as `tokens`, be they more or fewer.
+    /// The same, but the tokens of `other` count as `tokens` tokens, whatever their number.
     void merge(const basic_hessian& other, std::size_t tokens) {
         if (other.in_features() != in_features())
             throw shape_error("hessian: one of " + std::to_string(other.in_features()) + " features cannot be merged " +

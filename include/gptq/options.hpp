@@ -24,7 +24,7 @@ inline constexpr std::size_t max_candidates = 16;
 struct quantize_options {
     /// Added to the diagonal of H, as a fraction of the mean of the diagonal: 0 to less than 1.
     double damp_percent = 0.01;
-    /// In place of damp_percent, what automatic_damping() finds for the layer at hand (see damping.hpp).
+    /// In place of damp_percent, what automatic_damping() finds for the layer (see damping.hpp).
     bool choose_damping = false;
     /// Where the factorization fails, damping is multiplied by this and tried again, up to a damping of 1.
     double damp_growth = 4.0;

@@ -48,9 +48,9 @@ struct solve_report {
     double damp_percent = 0.0;      ///< the damping that the factorization succeeded with
     int failed_factorizations = 0;  ///< how many smaller dampings were tried before
     bool rounded_to_nearest =
-        false;                    ///< whether it was rounded to nearest, or pruned by magnitude, for want of a factor
+        false;                    ///< whether it was rounded to nearest, or pruned by magnitude, as no factor was found
     std::size_t dead_inputs = 0;  ///< input features that were 0 in every sample; their weights are rounded to nearest
-    double shrinkage = 0.0;       ///< the share that H lost beside its diagonal, for want of tokens
+    double shrinkage = 0.0;       ///< the share that H lost beside its diagonal, because tokens were few
     double loss = 0.0;            ///< sum of squared errors fed back = tr(D H_damped D') exactly; 0 if rounded
 };
 

@@ -1,4 +1,5 @@
-// What is known about a quantization at compile time, and the one place where a run-time choice becomes such a type.
+// What is known about a quantization at compile time, and functions that call a template with a choice made at run
+// time.
 #pragma once
 
 #include <concepts>

@@ -15,8 +15,8 @@
 
 namespace gptq {
 
-/// The codes of a layer of N output and K input features in G groups, and what its grid needs to know of each group. The
-/// values that codes stand for are the grid's.
+/// The codes of a layer of N output and K input features in G groups, and what its grid needs to know of each group.
+/// The values that codes stand for are the grid's.
 struct coded_layer {
     int bits = 4;
     bool sym = true;                 ///< every zero point is 2^(bits-1)
@@ -37,8 +37,8 @@ struct coded_layer {
     }
 };
 
-/// A quantized layer whatever its scheme: what files, runtimes and programs pass around. It knows its values without its
-/// grid: weight(n, k) = scale * (level of the code - zero).
+/// A quantized layer whatever its scheme: what files, runtimes and programs pass around. It knows its values without
+/// its grid: weight(n, k) = scale * (level of the code - zero).
 struct quantized_layer : coded_layer {
     std::vector<float> levels;  ///< [2^bits], of the codes; empty where they are 0, 1, 2, ..., as in affine layers
 
@@ -88,8 +88,8 @@ inline void allocate_codes(coded_layer& q, int bits, bool sym, std::size_t out_f
 
 }  // namespace detail
 
-/// Room for an affine layer of `out_features` x `in_features` in groups of `group_features`; g_idx is k / group_features,
-/// codes, scales and zeros are not set.
+/// Room for an affine layer of `out_features` x `in_features` in groups of `group_features`; g_idx is k /
+/// group_features, codes, scales and zeros are not set.
 inline void allocate(quantized_layer& q, int bits, bool sym, std::size_t out_features, std::size_t in_features,
                      std::size_t group_features) {
     detail::allocate_codes(q, bits, sym, out_features, in_features, group_features);
@@ -103,7 +103,7 @@ void allocate(quantized<S>& q, std::size_t out_features, std::size_t in_features
     if constexpr (LevelGrid<typename S::grid, S::bits>) q.levels = levels_of<S::bits>(typename S::grid{});
 }
 
-/// A layer packed as a checkpoint holds it. Shapes are those of its layout (see gptq/layouts/).
+/// A layer packed as a checkpoint holds it. Its layout says the shapes (see gptq/layouts/).
 struct packed_layer {
     int bits = 4;
     bool sym = true;
