@@ -19,7 +19,7 @@ namespace {
 //! [score]
 double perplexity(const gptq::model::decoder& model, const gptq::model::tokenizer& tokens, const std::string& text) {
     auto ids = tokens.encode_whole(gptq::io::read_text(text).text);
-    ids.resize(std::min<std::size_t>(ids.size(), 8192));
+    ids.resize(std::min<std::size_t>(ids.size(), 4096));
     return gptq::model::evaluate_perplexity(model, ids, {.seqlen = 256}).perplexity;
 }
 //! [score]
@@ -44,7 +44,7 @@ void run(const std::string& model, const std::string& calib, const std::string& 
     //! [open]
 
     //! [windows]
-    constexpr std::size_t count = 64, length = 256;
+    constexpr std::size_t count = 32, length = 256;
     const auto windows = gptq::model::calibration_windows(tokens, gptq::io::read_text(calib).text, count, length,
                                                           gptq::model::window_bos(config, tokens));
     //! [windows]
