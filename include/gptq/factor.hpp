@@ -194,12 +194,12 @@ struct factored_hessian {
 /// The argument of Backend's optional permute_hessian: F becomes the upper triangle of H, its rows and columns in
 /// another order, with damping added to the diagonal. What is below F's diagonal stays.
 struct hessian_permutation {
-    matrix_view<const float> H;               // [K, K], upper triangle
-    matrix_view<float> F;                     // [K, K]
-    matrix_view<const std::size_t> order;     // [1, K], position -> feature
-    matrix_view<const std::size_t> position;  // [1, K], feature -> position
-    float damp;                               // 0 or more
-    float coupling = 1.0f;                    // what the elements beside the diagonal are multiplied by
+    matrix_view<const float> H;               ///< [K, K], upper triangle
+    matrix_view<float> F;                     ///< [K, K]
+    matrix_view<const std::size_t> order;     ///< [1, K], position -> feature
+    matrix_view<const std::size_t> position;  ///< [1, K], feature -> position
+    float damp;                               ///< 0 or more
+    float coupling = 1.0f;                    ///< what the elements beside the diagonal are multiplied by
 
     /// The elements of feature i in the columns [begin, end) of F.
     constexpr void place(std::size_t i, std::size_t begin, std::size_t end) const {

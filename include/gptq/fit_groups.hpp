@@ -24,9 +24,9 @@ constexpr grid_params fit_group(const Grid& grid, std::span<const float> w,
 /// from `first_group`. As a row operation it fits those of row r.
 template <int Bits, class Grid>
 struct groups_to_fit {
-    matrix_view<const float> W;      // [N, columns]
-    matrix_view<const float> costs;  // [1, columns], or empty: all weights count alike
-    group_parameters groups;         // [N, G]
+    matrix_view<const float> W;      ///< [N, columns]
+    matrix_view<const float> costs;  ///< [1, columns], or empty: all weights count alike
+    group_parameters groups;         ///< [N, G]
     std::size_t first_group;
     std::size_t group_features;
     Grid grid;

@@ -79,9 +79,9 @@ class held_layer {
           zeros_(backend.template make_matrix<std::uint8_t>(N, G)),
           g_idx_(K) {}
 
-    matrix_view<std::uint8_t> codes() { return codes_.view(); }            // [N, K]
-    group_parameters groups() { return {scales_.view(), zeros_.view()}; }  // [N, G]
-    std::vector<std::int32_t>& g_idx() { return g_idx_; }                  // [K], in host memory
+    matrix_view<std::uint8_t> codes() { return codes_.view(); }            ///< [N, K]
+    group_parameters groups() { return {scales_.view(), zeros_.view()}; }  ///< [N, G]
+    std::vector<std::int32_t>& g_idx() { return g_idx_; }                  ///< [K], in host memory
 
     /// Brings codes whose columns are in the order of the solver's loop into the layer's order.
     void restore_columns(const std::vector<std::size_t>& order) {

@@ -22,11 +22,11 @@ namespace gptq {
 /// The argument of Backend's optional quantize_block: a block of b columns, and all that rounding them takes.
 template <int Bits, class Grid>
 struct block_to_quantize : column_block {
-    group_parameters groups;                  // [N, G] scales and zeros
-    matrix_view<std::uint8_t> codes;          // [N, b]
-    matrix_view<const std::size_t> group_at;  // [1, b], the group of each column
-    bool fits_groups;                         // whether groups that start in this block still need their grids
-    std::size_t candidates;                   // of K-best search; 1: none, each weight to the nearest value
+    group_parameters groups;                  ///< [N, G] scales and zeros
+    matrix_view<std::uint8_t> codes;          ///< [N, b]
+    matrix_view<const std::size_t> group_at;  ///< [1, b], the group of each column
+    bool fits_groups;                         ///< whether groups that start in this block still need their grids
+    std::size_t candidates;                   ///< of K-best search; 1: none, each weight to the nearest value
     Grid grid;
 
     constexpr bool starts_group(std::size_t i) const {

@@ -33,7 +33,7 @@ struct ggml_values {
 template <int Bits, bool Offset>
 struct ggml_type {
     static constexpr int least = Offset ? 0 : -(1 << (Bits - 1)), most = least + (1 << Bits) - 1;
-    static constexpr std::size_t head = Offset ? 4 : 2;                              // bytes of d and m
+    static constexpr std::size_t head = Offset ? 4 : 2;                              ///< bytes of d and m
     static constexpr std::size_t bytes = head + ggml_block * std::size_t{Bits} / 8;  // of a block
 
     /// Writes a block. Levels lie in [least, most].
