@@ -180,8 +180,8 @@ class basic_drift {
             backend_.multiply(P, W, mean, 1.0f, 0.0f);
     }
 
-    std::size_t in_features() const { return mean_.view().cols; }
-    std::size_t samples() const { return samples_; }
+    std::size_t in_features() const { return mean_.view().cols; }  ///< K
+    std::size_t samples() const { return samples_; }               ///< how many tokens were added
 
  private:
     static constexpr std::size_t chunk_tokens = 1024;

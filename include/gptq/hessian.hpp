@@ -103,12 +103,12 @@ class basic_hessian {
         samples_ += tokens;
     }
 
-    std::size_t in_features() const { return H_.view().rows; }
+    std::size_t in_features() const { return H_.view().rows; }  ///< K
     /// How many tokens were added.
     std::size_t samples() const { return samples_; }
     /// H in the backend's memory; the upper triangle (row-major) holds it, the rest is unspecified.           [K, K]
     matrix_view<const float> upper() const { return H_.view(); }
-    const B& backend() const { return backend_; }
+    const B& backend() const { return backend_; }  ///< whose memory holds H
 
  private:
     template <class T>

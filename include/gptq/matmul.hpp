@@ -32,8 +32,8 @@ namespace gptq {
 
 /// How a product is computed; the result does not depend on it, up to rounding.
 struct matmul_options {
-    std::size_t threads = 0;  ///< 0: as many as OpenMP is set to. Without OpenMP there is one
-    isa instructions = best_isa();
+    std::size_t threads = 0;        ///< 0: as many as OpenMP is set to. Without OpenMP there is one
+    isa instructions = best_isa();  ///< which kernels multiply
 
     /// How many threads a product of so many multiplications takes: one where starting others would take longer.
     std::size_t threads_for(std::size_t multiplications) const {
@@ -51,7 +51,7 @@ struct no_epilogue {
 
 /// Adds a bias [N].
 struct add_bias {
-    std::span<const float> bias;
+    std::span<const float> bias;  ///< [out_features]
     float operator()(float output, std::size_t /*row*/, std::size_t out_feature) const noexcept {
         return output + bias[out_feature];
     }
@@ -242,9 +242,9 @@ class prepared {
         : prepared(kernels::find_family<held>(bits, kernels::levels_as::codes), nullptr, scales, zeros, g_idx, codes_of,
                    memory) {}
 
-    std::size_t out_features() const { return out_features_; }
-    std::size_t in_features() const { return features_.size(); }
-    std::size_t groups() const { return groups_; }
+    std::size_t out_features() const { return out_features_; }    ///< N
+    std::size_t in_features() const { return features_.size(); }  ///< K
+    std::size_t groups() const { return groups_; }                ///< G
     /// The size of codes, scales and zero points: what a product with one row reads.
     std::size_t bytes() const { return panels_.bytes(); }
 

@@ -32,7 +32,7 @@ struct quantize_options {
     std::size_t block_size = 128;
     /// For schemes with group_size<dynamic> only: input features per group, or per_channel.
     int group_size = dynamic;
-    refine_options refine = {};
+    refine_options refine = {};  ///< what happens after the loop
     /// Partial sequences of codes that are kept for each row of a group, 1 to max_candidates; 1 is the published
     /// algorithm. Each costs N K times half the columns searched at once, see <gptq/k_best.hpp>.
     std::size_t candidates = 1;

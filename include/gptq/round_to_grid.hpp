@@ -27,7 +27,7 @@ struct block_to_quantize : column_block {
     matrix_view<const std::size_t> group_at;  ///< [1, b], the group of each column
     bool fits_groups;                         ///< whether groups that start in this block still need their grids
     std::size_t candidates;                   ///< of K-best search; 1: none, each weight to the nearest value
-    Grid grid;
+    Grid grid;                                ///< the values that a weight can take
 
     constexpr bool starts_group(std::size_t i) const {
         return fits_groups && (i == 0 || group_at(0, i - 1) != group_at(0, i));

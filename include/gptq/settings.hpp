@@ -34,11 +34,11 @@ inline std::optional<order_kind> order_of_name(std::string_view name) {
 
 /// How a layer is quantized. As it is constructed, it is settings::recommended().
 struct quantize_settings {
-    quantize_method method = quantize_method::gptq;
-    int bits = 4;          ///< per weight, 2 to 8
-    int group_size = 128;  ///< input features that share a scale; per_channel: all of a row
-    bool sym = true;       ///< no zero points
-    order_kind order = order_kind::group_aware;
+    quantize_method method = quantize_method::gptq;  ///< gptq, or rounding to nearest
+    int bits = 4;                                    ///< per weight, 2 to 8
+    int group_size = 128;                            ///< input features that share a scale; per_channel: all of a row
+    bool sym = true;                                 ///< no zero points
+    order_kind order = order_kind::group_aware;      ///< in which columns are quantized
     /// Added to the diagonal of the Hessian, as a fraction of its mean, at least 0 and less than 1; nothing: what
     /// automatic_damping() finds for each layer.
     std::optional<double> damp_percent = std::nullopt;
