@@ -34,8 +34,8 @@ struct column_block {
 /// Blocks whose errors are fed back to the rest of the layer by one product.
 inline constexpr std::size_t blocks_per_super_block = 4;
 
-/// How K columns are cut into blocks, and blocks gathered into super-blocks. What belongs together, `group` columns,
-/// lies in one block where it is no larger than a block, and in as many whole blocks as it takes where it is.
+/// How K columns are cut into blocks, and blocks gathered into super-blocks. The `group` columns that belong together
+/// lie in one block if they fit into one, and otherwise in several whole blocks.
 struct column_cuts {
     std::size_t columns;    ///< K
     std::size_t block;      ///< columns of a block, at most

@@ -21,7 +21,7 @@ constexpr grid_params fit_group(const Grid& grid, std::span<const float> w,
 }
 
 /// The argument of Backend's optional fit_groups: grids to fit, one for every `group_features` columns of W, numbered
-/// from `first_group`. As a row operation it fits those of row r.
+/// from `first_group`. As a row operation it fits the grids of row r.
 template <int Bits, class Grid>
 struct groups_to_fit {
     matrix_view<const float> W;      ///< [N, columns]

@@ -41,8 +41,8 @@ struct widen_row {
 
 }  // namespace detail
 
-/// Running mean of 2 x x' over every token added, in the memory of backend B. One per layer input: layers that share
-/// their input (q/k/v, gate/up) share it too. Memory: K x K floats.
+/// Running mean of 2 x x' over every token added, in the memory of backend B. Layers that share their input (q/k/v,
+/// gate/up) share one Hessian. Memory: K x K floats.
 template <Backend B>
 class basic_hessian {
  public:
