@@ -40,6 +40,7 @@ struct quantize_arguments : compute_arguments {
     std::size_t nsamples = 128;
     std::size_t seqlen = 0;     ///< 0: 2048, or what the model was made for if less
     std::string dynamic_rules;  ///< path of a JSON file, or empty
+    std::uint64_t memory = 0;   ///< bytes that the work may take; 0: what the system has free
 };
 void quantize(const quantize_arguments& arguments);
 

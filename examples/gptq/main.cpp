@@ -153,6 +153,11 @@ void add_quantize(CLI::App& app, quantize_arguments& a, std::function<void()>& c
         ->check(CLI::IsMember({"gptq", "gptq_v2", "compressed-tensors"}));
     command->add_option("--dynamic", a.dynamic_rules, "JSON file: regular expression of module names -> settings");
     command->add_flag("--lm-head", a.lm_head, "quantize the output layer too");
+    command
+        ->add_option("--memory", a.memory,
+                     "bytes of memory to take, such as 6GB; default: what the system has free. Where all calibration "
+                     "text does not fit, a part is computed twice or goes to a file; the result is the same")
+        ->transform(size_in_bytes());
     command->add_flag("--restart", a.restart, "begin anew where an unfinished run has left finished blocks");
 }
 

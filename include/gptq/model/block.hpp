@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <initializer_list>
 #include <optional>
@@ -96,19 +97,28 @@ class block_run {
     /// Block `index` of the model. `ropes` covers the positions of a window of tokens. All arguments must outlive the
     /// run.
     block_run(const B& backend, const model_config& config, const block_of<B>& weights, std::size_t index,
-              const rope_tables<B>& ropes, block_buffers<B>& buffers)
+              const rope_tables<B>& ropes, block_buffers<B>& buffers, block_scratch<B>& scratch)
         : backend_(backend),
           config_(config),
           weights_(weights),
           rope_(ropes.of_block(config, index)),
           rotates_(config.rotates(index)),
           span_(config.windows[index]),
-          buffers_(buffers) {}
+          buffers_(buffers),
+          scratch_(scratch) {}
 
-    /// Stands before the first site. `cache` is for a single window that continues earlier tokens. A run with a leader,
+    /// Stands at the first site. `cache` is for a single window that continues earlier tokens. A run with a leader,
     /// which goes one site ahead of it, sends its tokens to the same experts with the same shares.
     void begin(matrix_view<float> hidden, std::size_t window_length, const std::optional<kv_rows<number>>& cache,
-               const block_run* leader = nullptr);
+               const block_run* leader = nullptr) {
+        resume(0, hidden, hidden, window_length, leader);
+        cache_ = cache;
+    }
+
+    /// Stands at `site`, attention_in or mlp_in, as a run does that has passed those before it: `hidden` are the states
+    /// by now, `entered` what they were at the start of the site's step, or of the block where its steps read the same.
+    void resume(std::size_t site, matrix_view<float> hidden, matrix_view<float> entered, std::size_t window_length,
+                const block_run* leader = nullptr);
 
     /// Goes on to the next site: computes what the layers of the last one make of its inputs, with whatever weights they
     /// have by now. False after the last site, when the states are the block's output.
@@ -123,6 +133,12 @@ class block_run {
     /// The outputs of this site's layer are added to the states as they are.
     bool adds_to_states() const;
 
+    /// What runs past the block, so far.                                                               [tokens, hidden]
+    matrix_view<const float> states() const { return hidden_; }
+
+    /// The tokens that come to the expert of this site, which has one.
+    std::span<const std::int32_t> rows() const { return tokens_here().rows; }
+
     /// What the layers of this site would read if every token came to their expert, some tokens at a time.
     void for_all_tokens(const std::function<void(inputs_view)>& look);
 
@@ -132,8 +148,11 @@ class block_run {
     const block_site& here() const { return weights_.what.sites[site_]; }
     const block_step& step() const { return weights_.what.steps[step_]; }
 
-    /// The inputs of a step's first site.
+    /// What the step's layers read of the states.
     void enter_step();
+
+    /// The inputs of the site, after enter_step.
+    void enter_site();
 
     /// What is left of a step after its last site.
     void leave_step();
@@ -177,15 +196,15 @@ class block_run {
     bool rotates_;
     std::size_t span_;
     block_buffers<B>& buffers_;
+    block_scratch<B>& scratch_;
     matrix_view<float> hidden_;  // [tokens, hidden]
     std::size_t window_length_ = 0;
     std::optional<kv_rows<number>> cache_;
     const block_run* leader_ = nullptr;
     std::size_t site_ = 0, step_ = 0;
-    bool begun_ = false;
     matrix_view<number> buffer_;         // [tokens, features of the branch]
     inputs_view branch_;                 // what the step reads [tokens, hidden]
-    inputs_view beside_;                 // what the second step reads where both read the states at the block\'s start
+    inputs_view beside_;                 // what the second step reads where both read the states at the block's start
     inputs_view inputs_;                 // of the current site
     std::vector<expert_tokens> routed_;  // of each expert, then of the shared one
 };

@@ -111,6 +111,12 @@ GPTQ_INLINE void run_folder::write_piece(std::size_t index, const std::function<
 
 GPTQ_INLINE std::filesystem::path run_folder::result() const { return path_ / "result"; }
 
+GPTQ_INLINE output_file run_folder::scratch() const {
+    output_file file(detail::fresh_name(path_ / "scratch"));
+    std::filesystem::remove(file.path());
+    return file;
+}
+
 GPTQ_INLINE std::size_t run_folder::bytes() const {
     std::size_t sum = 0;
     std::error_code code;

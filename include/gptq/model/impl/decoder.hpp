@@ -68,11 +68,12 @@ auto basic_decoder<B>::run(std::span<const std::int32_t> tokens, basic_kv_cache<
     embedding_.look_up(backend_, config_, tokens, tokens.size(), past, hidden.view());
     const rope_tables<B> ropes(backend_, config_, past, tokens.size());
     block_buffers<B> buffers;
+    block_scratch<B> scratch;
     for (std::size_t i = 0; i < blocks_.size(); ++i) {
         if (before_block_) before_block_();
         std::optional<kv_rows<number>> rows;
         if (cache != nullptr) rows = cache->rows(i, tokens.size());
-        block_run<B> block_pass(backend_, config_, blocks_[i], i, ropes, buffers);
+        block_run<B> block_pass(backend_, config_, blocks_[i], i, ropes, buffers, scratch);
         block_pass.begin(hidden.view(), tokens.size(), rows);
         while (block_pass.next()) {
         }
