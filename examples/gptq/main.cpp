@@ -217,6 +217,13 @@ void add_eval(CLI::App& app, eval_arguments& a, std::function<void()>& chosen) {
         ->check(CLI::Range(2, 1 << 20));
     add_special_tokens(*command, a.special_tokens);
     command->add_option("--max-tokens", a.max_tokens, "score the first N tokens only")->check(at_least_one());
+    CLI::Option* names = command
+                             ->add_option("--dump", a.dump,
+                                          "write what is computed in the first window under these names, such as "
+                                          "model.layers.0.mlp.down_proj.input,model.layers.0.output,logits")
+                             ->delimiter(',');
+    CLI::Option* file = command->add_option("--dump-to", a.dump_to, "safetensors file to write it to")->needs(names);
+    names->needs(file);
     command->add_option("--baseline", a.baseline, "the model that MODEL was made from: scored too, and compared");
 }
 

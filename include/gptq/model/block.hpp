@@ -79,11 +79,12 @@ block_of<B> load_block(const model_config& config, const io::model_folder& folde
     return hold_block(backend, read_block(config, weight_reader(folder), index));
 }
 
-/// The keys and values of one block for the positions so far and those about to be computed.
+/// The keys and values of one block for the positions of a text so far and those about to be computed.
 template <class T>
 struct kv_rows {
-    matrix_view<T> k;  ///< [past + tokens, kv_features], the last `tokens` rows to be written
-    matrix_view<T> v;
+    matrix_view<T> k;        ///< [past + tokens, kv_features], the last `tokens` rows to be written
+    matrix_view<T> v;        ///< likewise
+    std::size_t tokens = 0;  ///< that come now
 };
 
 /// Runs one block, from site to site. The states are replaced by the block's output; their rows are windows of equal
@@ -94,8 +95,8 @@ class block_run {
     using number = typename B::activation;
     using inputs_view = matrix_view<const number>;
 
-    /// Block `index` of the model. `ropes` covers the positions of a window of tokens. All arguments must outlive the
-    /// run.
+    /// Block `index` of the model. `ropes` covers the positions of a window of tokens, or of all tokens of texts. All
+    /// arguments must outlive the run.
     block_run(const B& backend, const model_config& config, const block_of<B>& weights, std::size_t index,
               const rope_tables<B>& ropes, block_buffers<B>& buffers, block_scratch<B>& scratch)
         : backend_(backend),
@@ -107,12 +108,13 @@ class block_run {
           buffers_(buffers),
           scratch_(scratch) {}
 
-    /// Stands at the first site. `cache` is for a single window that continues earlier tokens. A run with a leader,
-    /// which goes one site ahead of it, sends its tokens to the same experts with the same shares.
-    void begin(matrix_view<float> hidden, std::size_t window_length, const std::optional<kv_rows<number>>& cache,
+    /// Stands at the first site. With `texts`, which must outlive the run, the states are those of further tokens of each,
+    /// text after text, in place of windows. A run with a leader, which goes one site ahead of it, sends its tokens to the
+    /// same experts with the same shares.
+    void begin(matrix_view<float> hidden, std::size_t window_length, std::span<const kv_rows<number>> texts,
                const block_run* leader = nullptr) {
         resume(0, hidden, hidden, window_length, leader);
-        cache_ = cache;
+        texts_ = texts;
     }
 
     /// Stands at `site`, attention_in or mlp_in, as a run does that has passed those before it: `hidden` are the states
@@ -157,10 +159,20 @@ class block_run {
     /// What is left of a step after its last site.
     void leave_step();
 
-    void attend_windows();
+    /// The attention of all tokens takes the place of the inputs.
+    void attend();
 
     /// Some windows. out may lie where the inputs do.
-    void attend(inputs_view x, const std::optional<kv_rows<number>>& cache, matrix_view<number> out);
+    void attend_windows(inputs_view x, matrix_view<number> out);
+
+    /// Likewise for texts, whose keys and values go to where they stay.
+    void attend_texts(inputs_view x, matrix_view<number> out);
+
+    /// Queries, keys and values of some tokens, normalized and rotated.
+    void project(inputs_view x, matrix_view<number> q, matrix_view<number> k, matrix_view<number> v);
+
+    void attend_over(matrix_view<number> q, matrix_view<number> k, matrix_view<number> v, std::size_t queries,
+                     std::size_t keys, matrix_view<number> out);
 
     /// Each head of each token by itself, or all heads of it together.
     void normalize_heads(norm_place place, matrix_view<number> x) const;
@@ -199,7 +211,7 @@ class block_run {
     block_scratch<B>& scratch_;
     matrix_view<float> hidden_;  // [tokens, hidden]
     std::size_t window_length_ = 0;
-    std::optional<kv_rows<number>> cache_;
+    std::span<const kv_rows<number>> texts_;
     const block_run* leader_ = nullptr;
     std::size_t site_ = 0, step_ = 0;
     matrix_view<number> buffer_;         // [tokens, features of the branch]

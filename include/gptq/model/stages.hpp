@@ -86,7 +86,7 @@ class block_walk {
           weights_{&weights, float_weights},
           index_(index),
           states_(states),
-          ropes_(backend, config, 0, states.window_length()),
+          ropes_(backend, config, positions_from(0, states.window_length())),
           stands_at_(states.chunks(), 0) {
         for (std::size_t c = 0; c < states_.chunks(); ++c) {
             if (states_.is_kept(c)) runs_.push_back(begun(c));
@@ -115,7 +115,7 @@ class block_walk {
 
     runs begun(std::size_t chunk) {
         return started(chunk, [&](block_run<B>& run, std::size_t m, const block_run<B>* leader) {
-            run.begin(states_.states(chunk, m), states_.window_length(), std::nullopt, leader);
+            run.begin(states_.states(chunk, m), states_.window_length(), {}, leader);
         });
     }
 
