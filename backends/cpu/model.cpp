@@ -22,6 +22,7 @@
 #include <gptq/model/impl/perplexity.hpp>
 #include <gptq/model/impl/prune_model.hpp>
 #include <gptq/model/impl/quantize_checks.hpp>
+#include <gptq/model/impl/quantize_in_memory.hpp>
 #include <gptq/model/impl/quantize_log.hpp>
 #include <gptq/model/impl/quantize_model.hpp>
 #include <gptq/model/impl/quantize_plan.hpp>
@@ -33,6 +34,7 @@
 #include <gptq/model/impl/run_record.hpp>
 #include <gptq/model/impl/sampling.hpp>
 #include <gptq/model/impl/stop_tokens.hpp>
+#include <gptq/model/impl/stored_model.hpp>
 #include <gptq/model/impl/table.hpp>
 #include <gptq/model/impl/text_stream.hpp>
 #include <gptq/model/impl/weights.hpp>

@@ -40,6 +40,7 @@ struct quantize_arguments : compute_arguments {
     std::size_t nsamples = 128;
     std::size_t seqlen = 0;     ///< 0: 2048, or what the model was made for if less
     std::string dynamic_rules;  ///< path of a JSON file, or empty
+    std::uint64_t memory = 0;   ///< bytes that the work may take; 0: what the system has free
 };
 void quantize(const quantize_arguments& arguments);
 
@@ -69,6 +70,8 @@ struct eval_arguments : run_arguments {
     std::size_t seqlen = 0;          ///< 0: 2048, or what the model was made for if less
     std::size_t max_tokens = 0;      ///< 0: all of them
     bool special_tokens = true;      ///< those that the tokenizer adds to a text
+    std::vector<std::string> dump;   ///< names of what is computed on the way
+    std::string dump_to;             ///< file to write that to
     std::string baseline;            ///< the model that this one was made from, to compare with; or empty
 };
 void eval(const eval_arguments& arguments);

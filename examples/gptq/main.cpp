@@ -153,6 +153,11 @@ void add_quantize(CLI::App& app, quantize_arguments& a, std::function<void()>& c
         ->check(CLI::IsMember({"gptq", "gptq_v2", "compressed-tensors"}));
     command->add_option("--dynamic", a.dynamic_rules, "JSON file: regular expression of module names -> settings");
     command->add_flag("--lm-head", a.lm_head, "quantize the output layer too");
+    command
+        ->add_option("--memory", a.memory,
+                     "bytes of memory to take, such as 6GB; default: what the system has free. Where all calibration "
+                     "text does not fit, a part is computed twice or goes to a file; the result is the same")
+        ->transform(size_in_bytes());
     command->add_flag("--restart", a.restart, "begin anew where an unfinished run has left finished blocks");
 }
 
@@ -212,6 +217,13 @@ void add_eval(CLI::App& app, eval_arguments& a, std::function<void()>& chosen) {
         ->check(CLI::Range(2, 1 << 20));
     add_special_tokens(*command, a.special_tokens);
     command->add_option("--max-tokens", a.max_tokens, "score the first N tokens only")->check(at_least_one());
+    CLI::Option* names = command
+                             ->add_option("--dump", a.dump,
+                                          "write what is computed in the first window under these names, such as "
+                                          "model.layers.0.mlp.down_proj.input,model.layers.0.output,logits")
+                             ->delimiter(',');
+    CLI::Option* file = command->add_option("--dump-to", a.dump_to, "safetensors file to write it to")->needs(names);
+    names->needs(file);
     command->add_option("--baseline", a.baseline, "the model that MODEL was made from: scored too, and compared");
 }
 
