@@ -60,6 +60,9 @@ inline constexpr std::string_view weight_suffix = ".weight";
 
 std::vector<stage_plan> model_stages(const model_config& c, bool lm_head);
 
+/// Whether every reader of the format accepts groups of `size` for `in_features` inputs: see docs/formats.md.
+bool group_size_fits(io::checkpoint_format format, int size, std::size_t in_features);
+
 /// The zero points that a format can hold.
 zero_points zeros_of(io::checkpoint_format format);
 
