@@ -70,7 +70,7 @@ class writer {
                                                {"tie_word_embeddings", true},
                                                {"torch_dtype", "bfloat16"}};
         out_.write_text("config.json", gptq::io::json_text(config, "config.json"));
-        out_.write_text("tokenizer.json", gptq::io::json_text(gptq_test::detail::byte_tokenizer(), "tokenizer.json"));
+        out_.write_text("tokenizer.json", gptq_test::byte_tokenizer());
         out_.finish();
     }
 

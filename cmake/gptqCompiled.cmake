@@ -10,7 +10,8 @@ if(NOT TARGET gptq::compiled)
     target_compile_definitions(gptq_compiled PUBLIC GPTQ_COMPILED)
     if(TARGET gptq::model)
         target_sources(gptq_compiled PRIVATE ${GPTQ_COMPILED_SOURCE_DIR}/io.cpp
-            ${GPTQ_COMPILED_SOURCE_DIR}/model.cpp ${GPTQ_COMPILED_SOURCE_DIR}/tokenizer.cpp)
+            ${GPTQ_COMPILED_SOURCE_DIR}/model.cpp ${GPTQ_COMPILED_SOURCE_DIR}/study.cpp
+            ${GPTQ_COMPILED_SOURCE_DIR}/tokenizer.cpp)
         target_link_libraries(gptq_compiled PUBLIC gptq::model)
     endif()
     if(TARGET OpenMP::OpenMP_CXX)

@@ -1,4 +1,4 @@
-// One layer on a GPU, from calibration inputs to a product with the quantized weights: one_layer.cpp with another
+// One layer on a GPU, from calibration inputs to a product with the quantized weights: quick_start.cpp with another
 // backend. Needs nvcc and, to run, a GPU; without one it says so and ends with status 77.
 #include <cmath>
 #include <cstddef>

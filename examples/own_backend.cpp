@@ -22,6 +22,7 @@ double sum(std::size_t n, const Term& term) {
     return total;
 }
 
+//! [rows]
 struct threaded_backend : gptq::host_memory {  // its matrices lie in host memory
     template <class F>
     void for_each_row(std::size_t n, const F& f) const {
@@ -33,6 +34,8 @@ struct threaded_backend : gptq::host_memory {  // its matrices lie in host memor
             }));
         for (std::future<void>& worker : workers) worker.get();
     }
+    //! [rows]
+    //! [products]
     void gram_update(floats H, const_floats X, float alpha, float beta) const {
         for_each_row(H.rows, [=](std::size_t i) {
             for (std::size_t j = i; j < H.cols; ++j) {
@@ -57,6 +60,8 @@ struct threaded_backend : gptq::host_memory {  // its matrices lie in host memor
             }
         });
     }
+    //! [products]
+    //! [factors]
     bool factor_upper(floats H) const {  // H = A A', from the last column to the first, each from its diagonal up
         for (std::size_t j = H.rows; j-- > 0;) {
             for (std::size_t i = j + 1; i-- > 0;) {
@@ -77,20 +82,24 @@ struct threaded_backend : gptq::host_memory {  // its matrices lie in host memor
         download(U.view(), H);
         return true;
     }
+    //! [factors]
 };
 
 static_assert(gptq::Backend<threaded_backend>);
 
 int main() {
+    //! [check]
     check_conforms(gptq::testing::check_backend(threaded_backend{}));
+    //! [check]
 
-    // A layer is quantized on the backend of its Hessian, or on any other that is named.
+    //! [use]
     using w3 = gptq::scheme<3, gptq::group_size<32>, gptq::asymmetric>;
     const auto W = random_matrix(32, 128, 1), X = random_inputs(512, 128, 2);
     gptq::basic_hessian<threaded_backend> h(128);
     h.add(X);
     const double error = gptq::layer_error(W, gptq::quantize<w3>(W, h), h);
     const double usual = gptq::layer_error(W, gptq::quantize<w3>(W, h, {}, gptq::cpu_backend{}), h);
+    //! [use]
     std::cout << "error of the outputs: " << error << ", on the library's backend: " << usual << '\n';
     check(std::fabs(error - usual) <= 0.02 * usual, "both backends quantize alike");
 }

@@ -11,6 +11,7 @@
 #include "check.hpp"
 #include "random_layer.hpp"
 
+//! [grid]
 struct power_of_two {
     static constexpr bool sym = true;     // every zero point is the code in the middle
     static constexpr bool affine = true;  // decode is scale * (code - zero): products, files and fast rounding may know
@@ -39,13 +40,16 @@ struct power_of_two {
 };
 
 static_assert(gptq::QuantGrid<power_of_two, 4>);
+//! [grid]
 
 int main() {
+    //! [check]
     check_conforms(gptq::testing::check_grid<2, power_of_two>());
     check_conforms(gptq::testing::check_grid<4, power_of_two>());
     check_conforms(gptq::testing::check_grid<8, power_of_two>());
+    //! [check]
 
-    // A grid is an argument of the scheme; everything else works as with the library's own.
+    //! [use]
     using shifts = gptq::scheme<4, gptq::group_size<64>, power_of_two>;
     const auto W = random_matrix(64, 256, 1), X = random_inputs(1024, 256, 2);
     gptq::hessian<float> h(256);
@@ -53,6 +57,7 @@ int main() {
     const auto q = gptq::quantize<shifts>(W, h);
     const double error = gptq::layer_error(W, q, h);
     const double baseline = gptq::layer_error(W, gptq::round_to_nearest<shifts>(W), h);
+    //! [use]
     std::cout << "error of the outputs: " << error << ", round-to-nearest: " << baseline << '\n';
     check(error < baseline, "GPTQ beats rounding on this grid, too");
     int exponent = 0;

@@ -12,6 +12,7 @@
 #include "check.hpp"
 #include "random_layer.hpp"
 
+//! [head]
 struct bit_planes {
     static constexpr bool scales_by_group = false;  // scales lie as [out_features, groups]
     static constexpr int min_zero = 0;
@@ -22,6 +23,7 @@ struct bit_planes {
     static constexpr gptq::extent2 code_words(std::size_t out_features, std::size_t in_features) {
         return {out_features, (in_features + 31) / 32 * Bits};
     }
+    //! [head]
     template <int Bits>
     static void pack_codes(gptq::matrix_view<const std::uint8_t> codes, gptq::matrix_view<std::uint32_t> words) {
         for (std::size_t n = 0; n < codes.rows; ++n) {
@@ -61,11 +63,13 @@ static_assert(gptq::PackLayout<bit_planes>);
 int main() {
     check_conforms(gptq::testing::check_layout<bit_planes>());
 
-    // A layout is a template argument of pack and unpack. This one has 5 bits, which checkpoints do not have.
+    // 5 bits, which checkpoints do not have.
+    //! [use]
     using w5 = gptq::scheme<5, gptq::group_size<32>, gptq::asymmetric>;
     const auto q = gptq::round_to_nearest<w5>(random_matrix(7, 100, 1));
     const auto t = gptq::pack<bit_planes>(q);
     const auto back = gptq::unpack<bit_planes, w5>(t);
+    //! [use]
     check(back.codes == q.codes && back.zeros == q.zeros && back.scales == q.scales, "round trip");
     std::cout << t.qweight.size() << " words for " << q.codes.size() << " codes of 5 bits\n";
     check(t.qweight.size() == 7 * 4 * 5, "4 runs of 32 codes, 5 words each");

@@ -24,6 +24,7 @@
 #include <gptq/model/impl/perplexity.hpp>
 #include <gptq/model/impl/prune_model.hpp>
 #include <gptq/model/impl/quantize_checks.hpp>
+#include <gptq/model/impl/quantize_in_memory.hpp>
 #include <gptq/model/impl/quantize_log.hpp>
 #include <gptq/model/impl/quantize_model.hpp>
 #include <gptq/model/impl/quantize_plan.hpp>
@@ -36,6 +37,7 @@
 #include <gptq/model/impl/run_record.hpp>
 #include <gptq/model/impl/sampling.hpp>
 #include <gptq/model/impl/stop_tokens.hpp>
+#include <gptq/model/impl/stored_model.hpp>
 #include <gptq/model/impl/table.hpp>
 #include <gptq/model/impl/text_stream.hpp>
 #include <gptq/model/impl/tune_model.hpp>

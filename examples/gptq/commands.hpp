@@ -45,6 +45,7 @@ struct quantize_arguments : compute_arguments {
     std::size_t nsamples = 128;
     std::size_t seqlen = 0;     ///< 0: 2048, or what the model was made for if less
     std::string dynamic_rules;  ///< path of a JSON file, or empty
+    std::uint64_t memory = 0;   ///< bytes that the work may take; 0: what the system has free
 };
 void quantize(const quantize_arguments& arguments);
 
@@ -90,6 +91,8 @@ struct eval_arguments : run_arguments {
     std::size_t seqlen = 0;          ///< 0: 2048, or what the model was made for if less
     std::size_t max_tokens = 0;      ///< 0: all of them
     bool special_tokens = true;      ///< those that the tokenizer adds to a text
+    std::vector<std::string> dump;   ///< names of what is computed on the way
+    std::string dump_to;             ///< file to write that to
     std::string baseline;            ///< the model that this one was made from, to compare with; or empty
 };
 void eval(const eval_arguments& arguments);
@@ -125,6 +128,37 @@ struct convert_arguments : common_arguments {
     std::string rest = "keep";  ///< or q8_0: of the matrices that are not quantized, with format gguf
 };
 void convert(const convert_arguments& arguments);
+
+/// The axes are lists with commas.
+struct study_arguments : common_arguments {
+    std::string out;
+    std::string methods = "gptq", bits = "4", group_sizes = "128", grids = "sym", orders = "gar";
+    gptq::quantize_settings settings;  ///< those that are no axes
+    std::string format;                ///< empty: gptq for symmetric grids, gptq_v2 for asymmetric ones
+    std::string plan;                  ///< path of a JSON file in place of the axes, or empty
+    std::string depth = "model";       ///< or layers
+    std::string calib;
+    std::vector<std::string> texts;
+    std::size_t nsamples = 128;
+    std::size_t seqlen = 0;      ///< of both kinds of text; 0: 2048, or what the model was made for if less
+    std::size_t max_tokens = 0;  ///< of each text to score; 0: all of them
+    std::size_t jobs = 1;        ///< processes
+    bool worker = false;         ///< one of the processes that another one started
+    bool keep = false;           ///< the checkpoints
+    bool sensitivity = true;     ///< at depth layers
+};
+void study(const study_arguments& arguments);
+
+/// Throws gptq::option_error for axes that no study can have.
+void check_study(const study_arguments& arguments);
+
+struct allocate_arguments : common_arguments {
+    std::string rules;             ///< the file to write
+    double bits_per_weight = 0.0;  ///< of the quantized layers; 0: size says it
+    std::string size;              ///< of the whole model, such as 4.2GB; or empty
+    std::string method = "gptq";
+};
+void allocate(const allocate_arguments& arguments);
 
 struct bench_arguments : run_arguments {
     std::size_t prompt = 128;

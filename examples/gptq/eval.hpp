@@ -23,6 +23,7 @@
 #include <gptq/model/window_length.hpp>
 
 #include "commands.hpp"
+#include "dump.hpp"
 #include "interrupt.hpp"
 #include "load_decoder.hpp"
 #include "output.hpp"
@@ -163,6 +164,15 @@ class evaluation {
             json};
     }
 
+    /// Writes what --dump asks for, of the first window of the first text.
+    void dump() const {
+        const auto& all = texts_.front().tokens;
+        std::vector<std::int32_t> window(
+            all.begin(), all.begin() + static_cast<std::ptrdiff_t>(std::min(options_.seqlen, all.size())));
+        if (bos_) window.insert(window.begin(), *bos_);
+        write_dump(decoder_, window, arguments_.dump, arguments_.dump_to);
+    }
+
     const std::vector<text>& texts() const { return texts_; }
 
  private:
@@ -193,6 +203,7 @@ class evaluation {
 template <gptq::model::ModelBackend B>
 void eval_on(const B& backend, const eval_arguments& arguments) {
     const evaluating::evaluation<B> run(arguments, backend);
+    if (!arguments.dump.empty()) run.dump();
     nlohmann::ordered_json json = run.settings();
     for (const evaluating::text& scored : run.texts()) {
         const auto [line, result] = run.run(scored);

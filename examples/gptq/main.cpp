@@ -32,21 +32,27 @@ namespace {
 
 using namespace program;
 
-/// Adds a subcommand with the options that all of them have; `run` is called with its filled arguments.
+/// The options that all subcommands have; `run` is called with the filled arguments.
 template <class Arguments>
-CLI::App* add_command(CLI::App& app, const std::string& name, const std::string& what, Arguments& arguments,
-                      void (*run)(const Arguments&), std::function<void()>& chosen) {
-    CLI::App* command = app.add_subcommand(name, what);
-    command->add_option("MODEL", arguments.model, "Hugging Face folder, quantized or not")->required();
-    command->add_flag("--json", arguments.json, "print one JSON object on standard output");
-    command->add_option("--threads", arguments.threads, "threads to compute with; default: what BLAS and OpenMP choose")
+void add_common(CLI::App& command, Arguments& arguments, void (*run)(const Arguments&), std::function<void()>& chosen) {
+    command.add_flag("--json", arguments.json, "print one JSON object on standard output");
+    command.add_option("--threads", arguments.threads, "threads to compute with; default: what BLAS and OpenMP choose")
         ->check(CLI::Range(1, 4096));
-    command->callback([&arguments, &chosen, run] {
+    command.callback([&arguments, &chosen, run] {
         chosen = [&arguments, run] {
             use_threads(arguments.threads, Arguments::computes);
             run(arguments);
         };
     });
+}
+
+/// Adds a subcommand that reads a MODEL.
+template <class Arguments>
+CLI::App* add_command(CLI::App& app, const std::string& name, const std::string& what, Arguments& arguments,
+                      void (*run)(const Arguments&), std::function<void()>& chosen) {
+    CLI::App* command = app.add_subcommand(name, what);
+    command->add_option("MODEL", arguments.model, "Hugging Face folder, quantized or not")->required();
+    add_common(*command, arguments, run, chosen);
     return command;
 }
 
@@ -69,22 +75,8 @@ void add_special_tokens(CLI::App& command, bool& special_tokens) {
         "--no-special-tokens");
 }
 
-/// The options that the settings of a quantization come from.
-void add_settings(CLI::App& command, gptq::quantize_settings& s) {
-    command.add_option("--bits", s.bits, "bits a weight: 2, 3, 4 or 8")->capture_default_str();
-    command.add_option("--group-size", s.group_size, "input features that share a scale; -1: all of a row")
-        ->capture_default_str();
-    command.add_flag_callback(
-        "--asym", [&s] { s.sym = false; }, "asymmetric grid");
-    const auto take_order = [&s](const std::string& name) { s.order = gptq::order_of_name(name).value(); };
-    CLI::Option* order =
-        command.add_option_function<std::string>("--order", take_order, "in which order columns are quantized")
-            ->check(CLI::IsMember(gptq::order_names))
-            ->default_str(gptq::order_name(s.order));
-    command
-        .add_flag_callback(
-            "--desc-act", [&s] { s.order = gptq::order_kind::act; }, "the same as --order act")
-        ->excludes(order);
+/// Those that studies have, too: what the solver does.
+void add_solver_settings(CLI::App& command, gptq::quantize_settings& s) {
     const auto take_damping = [&s](const std::string& given) {
         s.damp_percent = given == "auto" ? std::nullopt : std::optional(std::stod(given));
     };
@@ -105,6 +97,25 @@ void add_settings(CLI::App& command, gptq::quantize_settings& s) {
     command.add_option("--refine", s.refine_rounds, "rounds of refitting scales and codes after the loop")
         ->check(CLI::Range(0, gptq::max_refine_rounds))
         ->capture_default_str();
+}
+
+/// The options that the settings of a quantization come from.
+void add_settings(CLI::App& command, gptq::quantize_settings& s) {
+    command.add_option("--bits", s.bits, "bits a weight: 2, 3, 4 or 8")->capture_default_str();
+    command.add_option("--group-size", s.group_size, "input features that share a scale; -1: all of a row")
+        ->capture_default_str();
+    command.add_flag_callback(
+        "--asym", [&s] { s.sym = false; }, "asymmetric grid");
+    const auto take_order = [&s](const std::string& name) { s.order = gptq::order_of_name(name).value(); };
+    CLI::Option* order =
+        command.add_option_function<std::string>("--order", take_order, "in which order columns are quantized")
+            ->check(CLI::IsMember(gptq::order_names))
+            ->default_str(gptq::order_name(s.order));
+    command
+        .add_flag_callback(
+            "--desc-act", [&s] { s.order = gptq::order_kind::act; }, "the same as --order act")
+        ->excludes(order);
+    add_solver_settings(command, s);
 }
 
 /// Puts the settings of `preset` in the place of those that no option names.
@@ -152,6 +163,11 @@ void add_quantize(CLI::App& app, quantize_arguments& a, std::function<void()>& c
         ->check(CLI::IsMember({"gptq", "gptq_v2", "compressed-tensors"}));
     command->add_option("--dynamic", a.dynamic_rules, "JSON file: regular expression of module names -> settings");
     command->add_flag("--lm-head", a.lm_head, "quantize the output layer too");
+    command
+        ->add_option("--memory", a.memory,
+                     "bytes of memory to take, such as 6GB; default: what the system has free. Where all calibration "
+                     "text does not fit, a part is computed twice or goes to a file; the result is the same")
+        ->transform(size_in_bytes());
     command->add_flag("--restart", a.restart, "begin anew where an unfinished run has left finished blocks");
 }
 
@@ -229,6 +245,13 @@ void add_eval(CLI::App& app, eval_arguments& a, std::function<void()>& chosen) {
         ->check(CLI::Range(2, 1 << 20));
     add_special_tokens(*command, a.special_tokens);
     command->add_option("--max-tokens", a.max_tokens, "score the first N tokens only")->check(at_least_one());
+    CLI::Option* names = command
+                             ->add_option("--dump", a.dump,
+                                          "write what is computed in the first window under these names, such as "
+                                          "model.layers.0.mlp.down_proj.input,model.layers.0.output,logits")
+                             ->delimiter(',');
+    CLI::Option* file = command->add_option("--dump-to", a.dump_to, "safetensors file to write it to")->needs(names);
+    names->needs(file);
     command->add_option("--baseline", a.baseline, "the model that MODEL was made from: scored too, and compared");
 }
 
@@ -287,6 +310,69 @@ void add_convert(CLI::App& app, convert_arguments& a, std::function<void()>& cho
         ->capture_default_str();
 }
 
+void add_study(CLI::App& app, study_arguments& a, std::function<void()>& chosen) {
+    CLI::App* command = add_command(app, "study", "quantize MODEL in many ways, and report what each costs and loses",
+                                    a, study, chosen);
+    command->add_option("--out", a.out, "folder of the study; an unfinished one is gone on with")->required();
+    command->add_option("--calib", a.calib, "text file to calibrate with")->required();
+    add_texts(*command, "--text", a.texts, "text file to score; may be given several times");
+    const auto add_axis = [&](const char* name, std::string& list, const char* what) {
+        command->add_option(name, list, std::string(what) + "; a list with commas")->capture_default_str();
+    };
+    add_axis("--method", a.methods, "rtn, gptq, best; at depth layers nf4, fp4, too");
+    add_axis("--bits", a.bits, "bits a weight: 2, 3, 4 or 8");
+    add_axis("--group-size", a.group_sizes, "input features that share a scale; -1: all of a row");
+    add_axis("--grid", a.grids, "sym, asym");
+    add_axis("--order", a.orders, "natural, act, static, gar");
+    add_solver_settings(*command, a.settings);
+    command->add_option("--plan", a.plan, "JSON file of axes, where they are not one product");
+    command->add_option("--format", a.format, "layout of checkpoints; default: gptq, for asymmetric grids gptq_v2")
+        ->check(CLI::IsMember({"gptq", "gptq_v2", "compressed-tensors"}));
+    command->add_option("--depth", a.depth, "model: perplexities; layers: errors of single layers, much faster")
+        ->check(CLI::IsMember({"model", "layers"}))
+        ->capture_default_str();
+    command->add_option("--nsamples", a.nsamples, "windows of calibration text")
+        ->check(at_least_one())
+        ->capture_default_str();
+    command->add_option("--seqlen", a.seqlen, "tokens a window; default: 2048, or what the model was made for if less")
+        ->check(CLI::Range(2, 1 << 20));
+    command->add_option("--max-tokens", a.max_tokens, "score the first N tokens of each text only")
+        ->check(at_least_one());
+    command->add_option("--jobs", a.jobs, "processes that compute cells side by side")
+        ->check(CLI::Range(1, 256))
+        ->capture_default_str();
+    command->add_flag("--worker", a.worker)->group("");
+    command->add_flag("--keep", a.keep, "keep the checkpoints, in the folder work");
+    command->add_flag("--sensitivity,!--no-sensitivity", a.sensitivity,
+                      "at depth layers, measure what the model loses by each; gptq allocate needs it; on unless "
+                      "--no-sensitivity");
+    command->parse_complete_callback([&a] {
+        try {
+            check_study(a);
+        } catch (const gptq::option_error& problem) {
+            throw CLI::ValidationError("study", problem.what());
+        }
+    });
+}
+
+void add_allocate(CLI::App& app, allocate_arguments& a, std::function<void()>& chosen) {
+    CLI::App* command = app.add_subcommand("allocate", "choose the bits of every layer from a study's layer errors");
+    command->add_option("DIR", a.model, "folder of a study at depth layers")->required();
+    add_common(*command, a, allocate, chosen);
+    CLI::Option* bits =
+        command->add_option("--bits-per-weight", a.bits_per_weight, "of the quantized layers, with scales and g_idx")
+            ->check(above_zero());
+    CLI::Option* size = command->add_option("--size", a.size, "of all tensors of the model, such as 4.2GB");
+    bits->excludes(size);
+    command->add_option("--out", a.rules, "file of rules for gptq quantize --dynamic; must not exist yet")->required();
+    command->add_option("--method", a.method, "whose layer errors count")
+        ->check(CLI::IsMember({"rtn", "gptq", "best"}))
+        ->capture_default_str();
+    command->parse_complete_callback([bits, size] {
+        if (bits->count() + size->count() == 0) throw CLI::RequiredError("--bits-per-weight or --size");
+    });
+}
+
 void add_bench(CLI::App& app, bench_arguments& a, std::function<void()>& chosen) {
     CLI::App* command = add_command(app, "bench", "tokens per second", a, bench, chosen);
     add_run_options(*command, a);
@@ -330,6 +416,8 @@ int main(int argc, char** argv) {
     tokenize_arguments tokenize_args;
     merge_arguments merge_args;
     convert_arguments convert_args;
+    study_arguments study_args;
+    allocate_arguments allocate_args;
     bench_arguments bench_args;
     add_quantize(app, quantize_args, chosen);
     add_prune(app, prune_args, chosen);
@@ -340,6 +428,8 @@ int main(int argc, char** argv) {
     add_tokenize(app, tokenize_args, chosen);
     add_merge(app, merge_args, chosen);
     add_convert(app, convert_args, chosen);
+    add_study(app, study_args, chosen);
+    add_allocate(app, allocate_args, chosen);
     add_bench(app, bench_args, chosen);
 
     try {

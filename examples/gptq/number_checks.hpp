@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <string>
 
@@ -61,6 +62,32 @@ inline CLI::Validator fraction() {
                 return "give a number from 0 to 1, not " + text;
             },
             "0 TO 1", "fraction"};
+}
+
+namespace detail {
+
+/// The factor that a suffix of a size stands for; 0 for what is none.
+inline double unit_of(const std::string& suffix) {
+    const std::string powers = "kMGT";
+    if (suffix.empty() || suffix == "B") return 1.0;
+    const std::size_t power = suffix[0] == 'K' ? 0 : powers.find(suffix[0]);
+    const std::string rest = suffix.substr(1);
+    if (power == std::string::npos || (rest != "B" && rest != "iB")) return 0.0;
+    return std::pow(rest == "iB" ? 1024.0 : 1000.0, static_cast<double>(power + 1));
+}
+
+}  // namespace detail
+
+/// A size such as 6GB, 1.5GiB or 4096, which becomes a number of bytes.
+inline CLI::Validator size_in_bytes() {
+    return {[](std::string& text) {
+                const std::size_t digits = std::min(text.find_first_not_of("0123456789."), text.size());
+                const double bytes = detail::number_of(text.substr(0, digits)) * detail::unit_of(text.substr(digits));
+                if (!(bytes >= 1.0 && bytes < 1e18)) return "give a size such as 6GB or 512MiB, not " + text;
+                text = std::to_string(static_cast<std::uint64_t>(bytes));
+                return std::string();
+            },
+            "BYTES", "size_in_bytes"};
 }
 
 /// cpu, cuda, or cuda and the number of a GPU.

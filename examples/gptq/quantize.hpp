@@ -71,6 +71,7 @@ inline model::quantize_model_options options_of(const quantize_arguments& argume
     const std::string usual = arguments.settings.sym ? "gptq" : "gptq_v2";
     model::quantize_model_options options;
     options.restart = arguments.restart;
+    if (arguments.memory != 0) options.memory = arguments.memory;
     io::quantization_config& config = options.config;
     config.format = io::format_of_name(arguments.format.empty() ? usual : arguments.format).value();
     config.settings = arguments.settings;

@@ -22,6 +22,7 @@
 // OpenBLAS's own call. Weak: with another BLAS it is absent, and that library's environment variable is the way.
 extern "C" __attribute__((weak)) void openblas_set_num_threads(int count);
 extern "C" __attribute__((weak)) int openblas_get_num_threads();
+extern "C" __attribute__((weak)) char* openblas_get_config();
 
 namespace program {
 namespace {
@@ -76,10 +77,21 @@ void use_threads(std::size_t count, bool computes) {
     set_threads(count);
 }
 
+std::size_t threads_in_use() {
+    if (openblas_get_num_threads) return static_cast<std::size_t>(openblas_get_num_threads());
+#ifdef _OPENMP
+    return static_cast<std::size_t>(omp_get_max_threads());
+#else
+    return std::thread::hardware_concurrency();
+#endif
+}
+
+std::string blas_name() { return openblas_get_config ? openblas_get_config() : "unknown"; }
+
 void let_idle_threads_sleep(char** argv) {
     if (argv[0] == nullptr || argv[1] == nullptr) return;
     const std::string_view command = argv[1];
-    if (command != "quantize" && command != "eval") return;
+    if (command != "quantize" && command != "eval" && command != "study") return;
     const char *openmp = "OMP_WAIT_POLICY", *openblas = "OPENBLAS_THREAD_TIMEOUT";
     if (std::getenv(openmp) || std::getenv("GOMP_SPINCOUNT") || std::getenv(openblas)) return;
     // The time-out is 2^4 cycles.

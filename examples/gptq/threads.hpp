@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <string>
 
 namespace program {
 
@@ -10,8 +11,14 @@ namespace program {
 /// space that OpenBLAS needs: it would wait for both for ever.
 void use_threads(std::size_t count, bool computes);
 
+/// How many threads BLAS computes with, or OpenMP where BLAS does not say.
+std::size_t threads_in_use();
+
+/// The name and the version of the BLAS library, "unknown" where it does not say.
+std::string blas_name();
+
 /// Starts the program again with the idle threads of OpenMP and OpenBLAS asleep instead of spinning, unless the user has
-/// chosen. Where both and the solver's own threads take turns, as in `quantize` and `eval`, spinning threads of the one
+/// chosen. Where both and the solver's own threads take turns, as in `quantize`, `eval` and `study`, spinning threads of the one
 /// take the processors from the other: more than twice the processor time on two cores. Both libraries read this before
 /// main() begins, hence the restart.
 /// Returns if there is nothing to do or the system does not allow it.

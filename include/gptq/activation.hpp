@@ -20,13 +20,13 @@ namespace activation {
 
 /// The inputs as they are.
 struct exact {
-    static constexpr int levels = 0;
+    static constexpr int levels = 0;  ///< floats are not rounded
 };
 
 /// Inputs rounded to integers of magnitude at most Levels. Up to 127 they take one byte each, above that two.
 template <int Levels>
 struct rounded {
-    static constexpr int levels = Levels;
+    static constexpr int levels = Levels;  ///< the largest rounded input
 };
 
 using int16 = rounded<32639>;  ///< closer to exact than half precision inputs are, and faster than float

@@ -1,4 +1,5 @@
-// THE page: every concept of the library, what a model of it must do, and what it costs.
+// The concepts of a layer: what a model of each must do, and what it costs. docs/concepts.md lists all concepts of the
+// library, also those of other headers.
 //
 // Everything is customized by passing an object of a plain type. Nothing is inherited, registered or specialized.
 // examples/ holds a grid, a backend and a layout of a user's own in about 30 lines each, and
@@ -84,7 +85,7 @@ concept GroupPolicy = requires(std::size_t in_features, int requested) {
 // OrderingPolicy<O>: in which order the columns are quantized.
 //  1. order(diag, group_features) is a permutation of 0 .. diag.size()-1; the same arguments give the same permutation.
 //  2. If O::groups_follow_order, group j holds the columns order[j*g], order[j*g+1], ... and the result needs its
-//  g_idx.
+//     g_idx.
 //     Otherwise group j holds the original columns j*g .. (j+1)*g-1.
 //  3. If O::static_groups, grids are fitted to the original weights before the loop. Otherwise they are fitted when the
 //     loop arrives, and then the columns of a group must be neighbours in the order, a short last group last.
@@ -196,8 +197,10 @@ concept BlockRule = requires(const R& rule, const column_block& block) {
 //  5. scales_by_group tells how scales lie in the file: [G,N] if true, [N,G] if false.
 //  6. A layout may say stores_symmetric_zeros = false: then symmetric layers have no packed zero points.
 //  7. A layout may have code_block(words, first, count): the view of the words of output features
-//     [first, first + count), which unpack_codes unpacks like those of a whole layer. Without it, prepare unpacks the whole layer at once.
+//     [first, first + count), which unpack_codes unpacks like a whole layer. Without it, prepare unpacks the whole
+//     layer at once.
 // ---------------------------------------------------------------------------------------------------------------------
+/// The shape of a packed matrix.
 struct extent2 {
     std::size_t rows = 0;
     std::size_t cols = 0;

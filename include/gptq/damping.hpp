@@ -1,4 +1,4 @@
-// Damping that follows from the layer at hand.
+// Damping that follows from the diagonal of a layer's Hessian.
 #pragma once
 
 #include <algorithm>
@@ -12,10 +12,10 @@ namespace gptq {
 /// A damping for a Hessian with this diagonal, as a fraction of the diagonal's mean: a twentieth of its median, and not
 /// below 1e-4. Inputs that are always 0 do not count; without any other, 0.01.
 ///
-/// Damping drowns whatever is smaller than itself, and where few inputs are huge a part of the mean is more than most
-/// inputs have; where all are alike it may well be more than the usual 0.01. The median is blind to those few, and by
-/// tokens held out it is what the best damping goes by, from 1e-4 to 0.05 of the mean within one model
-/// (docs/quality.md). Cost: one partial sort of K numbers.
+/// Damping hides every input that is smaller than the damping. Where few inputs are huge, a hundredth of the mean is
+/// more than most inputs have. Where all inputs are alike, more than a hundredth of the mean does better. The few huge
+/// inputs do not move the median, and the damping that is best for tokens held out is proportional to it: from 1e-4 to
+/// 0.05 of the mean within one model (docs/quality.md). Cost: one partial sort of K numbers.
 inline double automatic_damping(std::span<const float> diagonal) {
     constexpr double of_median = 0.05, least = 1e-4, usual = 0.01;
     std::vector<float> live;

@@ -31,8 +31,8 @@ namespace gptq {
 
 namespace detail {
 
-/// f(r, c) for rows [first, last) and columns [0, cols), in squares whose rows as well as columns stay in the caches: for
-/// what becomes a row of one matrix from a column of another.
+/// Calls f(r, c) for rows [first, last) and columns [0, cols), square by square. A matrix is transposed fastest so,
+/// because the rows and the columns of a square both stay in the caches.
 template <class F>
 constexpr void in_squares(std::size_t first, std::size_t last, std::size_t cols, const F& f) {
     constexpr std::size_t side = 16;
@@ -96,8 +96,9 @@ struct permute_columns {
 
 }  // namespace detail
 
-/// Running mean over tokens of 2 d x', with x what a layer reads and d what is missing beside the float model: of the
-/// inputs themselves, for any layers that read them; or of the states that one layer's outputs are added to, after it.
+/// Running mean over tokens of 2 d x'. x is what a layer reads, and d is the float model's value less the quantized
+/// model's. d is a difference of the inputs, which serves all layers that read them; or a difference of the states
+/// after one layer's outputs are added to them, which serves this layer.
 template <Backend B>
 class basic_drift {
  public:
@@ -119,9 +120,9 @@ class basic_drift {
     explicit basic_drift(matrix_view<const float> W, const B& backend = {})
         : basic_drift(in_backend, backend.lend(W).view(), backend) {}
 
-    /// Adds tokens, all in host memory: the inputs X [T, K] and what they are in the float model; the states
-    /// S [T, N] likewise, where there is one layer. Cost: 2 T K^2 flops, or 4 T N K for a layer. Throws shape_error where
-    /// shapes do not fit, non_finite_error naming the token and the feature.
+    /// Adds tokens, all in host memory: the inputs X [T, K] and what they are in the float model; the states S [T, N]
+    /// likewise, where there is one layer. Cost: 2 T K^2 flops, or 4 T N K for a layer. Throws shape_error where shapes
+    /// do not fit, non_finite_error naming the token and the feature.
     void add(matrix_view<const float> float_X, matrix_view<const float> X, matrix_view<const float> float_S = {},
              matrix_view<const float> S = {}) {
         const std::size_t N = layer_.view().rows;
@@ -179,8 +180,8 @@ class basic_drift {
             backend_.multiply(P, W, mean, 1.0f, 0.0f);
     }
 
-    std::size_t in_features() const { return mean_.view().cols; }
-    std::size_t samples() const { return samples_; }
+    std::size_t in_features() const { return mean_.view().cols; }  ///< K
+    std::size_t samples() const { return samples_; }               ///< how many tokens were added
 
  private:
     static constexpr std::size_t chunk_tokens = 1024;
@@ -197,8 +198,8 @@ class basic_drift {
         require_finite(wanted, (name + " of the float model").c_str(), "token", "feature");
     }
 
-    /// For the differences of some tokens in `features` features. Rows are no power of two apart, which would let few of
-    /// them into a cache.
+    /// For the differences of some tokens in `features` features. Rows are no power of two apart, which would let few
+    /// of them into a cache.
     auto room_for(std::size_t features) const {
         return backend_.template make_matrix<float>(features, chunk_tokens + 16);
     }
@@ -238,8 +239,8 @@ void solve_by_hessian(const factored_hessian<B, P>& f, matrix_view<float> M) {
     backend.for_each_row(M.rows, detail::permute_columns{X.view(), M, order.view(), true});
 }
 
-/// What the calibration tokens of a layer input say about its drift, in two parts: `fit`, and `held`, on which the
-/// correction that follows from `fit` has to prove itself.
+/// What the calibration tokens of a layer input say about its drift, in two parts. The correction is fitted to the
+/// tokens of `fit`; the tokens of `held` tell how much of it to apply.
 template <Backend B, FactorPath<B> P>
 struct drift_statistics {
     basic_drift<B> fit, held;

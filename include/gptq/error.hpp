@@ -15,8 +15,8 @@ namespace gptq {
 /// No message is longer.
 inline constexpr std::size_t max_message_bytes = 2000;
 
-/// Base of everything the library throws on its own account. Messages hold names and settings from files of strangers,
-/// so every message is made printable here: one line of UTF-8 of at most max_message_bytes.
+/// Base of every exception that the library throws. Messages hold names and settings from files of strangers, so every
+/// message is made printable here: one line of UTF-8 of at most max_message_bytes.
 class error : public std::runtime_error {
  public:
     explicit error(std::string_view message) : std::runtime_error(printable(message, max_message_bytes)) {}
@@ -28,7 +28,7 @@ class shape_error : public error {
     using error::error;
 };
 
-/// An option out of its range, or one that the call at hand does not use.
+/// An option out of its range, or one that the call does not use.
 class option_error : public error {
  public:
     using error::error;

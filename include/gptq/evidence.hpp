@@ -1,9 +1,9 @@
-// What a layer's solver makes of few tokens.
+// What the solver does where calibration tokens are few.
 //
-// With fewer tokens than inputs H is singular: it takes whole directions for free that other texts pay for, and errors
-// that are pushed there come back. So the elements beside H's diagonal, which say where errors may go, lose a share
-// that grows as tokens become fewer. And as the loop might still do worse than rounding to nearest, by the H that was
-// measured, the better of the two is kept.
+// With fewer tokens than inputs H is singular. Some directions then have no loss on these tokens, although they have
+// one on other texts, and the loop moves errors into these directions. Two things guard against it. The elements beside
+// H's diagonal, which say where errors may go, lose a share that grows as tokens become fewer. And of the loop's result
+// and rounding to nearest, the one with the smaller error by the measured H is kept.
 #pragma once
 
 #include <cstddef>
@@ -46,7 +46,7 @@ double measured_error(const factored_hessian<B, P>& f, matrix_view<const float> 
     return weighted_squares(f.backend, D.view(), f.measured->view());
 }
 
-/// Rounds the layer to nearest where that is better than q, and lets the report say so.
+/// Replaces q by the layer rounded to nearest where the error of the latter is smaller; the report says so.
 template <int Bits, class Grid, Backend B, class P>
 void keep_better(const factored_hessian<B, P>& f, matrix_view<const float> W, held_layer<B>& q, solve_report& report,
                  const Grid& grid) {

@@ -81,8 +81,8 @@ struct identity_row {
 
 /// The default path: H = A A' with A upper triangular, one Cholesky and no inverse. U = A^-1 is never formed; with
 /// D = W - Q, a block of columns g sees the errors before it as  W_g + (D_<g A_<g,g) A_gg^-1,  and U_gg = A_gg^-1.
-/// Until a block is quantized, its columns of S hold what is summed up of D_<g A_<g,g.
-/// K^3/3 flops to factor; stands a nearly singular H with far less damping than the paper's path.
+/// Until a block is quantized, its columns of S hold the part of D_<g A_<g,g that is summed up so far.
+/// Factoring takes K^3/3 flops. A nearly singular H needs far less damping than in the paper's path.
 struct inverse_free_path {
     template <Backend B>
     bool factor(const B& backend, matrix_view<float> H) const {
@@ -112,7 +112,7 @@ struct inverse_free_path {
     }
     template <Backend B>
     void leave(const B&, matrix_view<const float>, matrix_view<float>, std::size_t, matrix_view<const float>) const {
-    }  // W keeps D = W - Q, from which enter and current compute when they are asked
+    }  // nothing to do: enter and current compute from D = W - Q, which W holds
     template <Backend B>
     void column_costs(const B& backend, matrix_view<const float> A, matrix_view<float> costs) const {
         backend.for_each_row(1, detail::pivot_costs<true>{A, costs});
@@ -186,20 +186,20 @@ struct factored_hessian {
     double shrinkage = 0.0;          ///< the share that elements beside H's diagonal lost, see <gptq/evidence.hpp>
     std::optional<memory> measured = {};  ///< [K, K], H as it was measured, where shrinkage is not 0
     double damp_percent = 0.0;            ///< the damping that it was factored with
-    int failed_factorizations = 0;        ///< the smaller dampings that did not do
+    int failed_factorizations = 0;        ///< how many smaller dampings failed before
 
     std::size_t in_features() const { return order.size(); }
 };
 
 /// The argument of Backend's optional permute_hessian: F becomes the upper triangle of H, its rows and columns in
-/// another order, with damping added to the diagonal. What is below F's diagonal stays.
+/// another order, with damping added to the diagonal. The elements below F's diagonal do not change.
 struct hessian_permutation {
-    matrix_view<const float> H;               // [K, K], upper triangle
-    matrix_view<float> F;                     // [K, K]
-    matrix_view<const std::size_t> order;     // [1, K], position -> feature
-    matrix_view<const std::size_t> position;  // [1, K], feature -> position
-    float damp;                               // 0 or more
-    float coupling = 1.0f;                    // what the elements beside the diagonal are multiplied by
+    matrix_view<const float> H;               ///< [K, K], upper triangle
+    matrix_view<float> F;                     ///< [K, K]
+    matrix_view<const std::size_t> order;     ///< [1, K], position -> feature
+    matrix_view<const std::size_t> position;  ///< [1, K], feature -> position
+    float damp;                               ///< 0 or more
+    float coupling = 1.0f;                    ///< what the elements beside the diagonal are multiplied by
 
     /// The elements of feature i in the columns [begin, end) of F.
     constexpr void place(std::size_t i, std::size_t begin, std::size_t end) const {
@@ -212,15 +212,15 @@ struct hessian_permutation {
     }
 
  private:
-    /// An input that was always 0 keeps nothing but the damping: its weights are rounded to nearest, and neither grids
-    /// nor the loss see much of it. Without damping any positive number does.
+    /// The diagonal element of an input that was always 0 is the damping alone. Its weights are rounded to nearest, and
+    /// count little for grids and the loss. Without damping it is an arbitrary positive number.
     constexpr float damped(float h) const { return h == 0.0f && damp == 0.0f ? 1.0f : h + damp; }
 };
 
 namespace detail {
 
-/// Some neighbouring features at a time, in pieces: what lies below the diagonal is read from H's columns, where
-/// neighbours share the lines of the cache.
+/// Places a few neighbouring features at a time, piece by piece. Elements below the diagonal are read from columns of
+/// H, and neighbouring columns share cache lines.
 struct place_features {
     static constexpr std::size_t together = 16, piece = 64;
     hessian_permutation permutation;
@@ -296,8 +296,8 @@ std::vector<std::size_t> groups_at(const column_order& order, std::size_t group_
     return groups;
 }
 
-/// f.order and f.group_at, as `order` has them for a Hessian of this diagonal. Throws concept_error where it breaks its
-/// promises.
+/// Sets f.order and f.group_at to what `order` says for a Hessian with this diagonal. Throws concept_error where
+/// `order` breaks its promises.
 template <class Order, class Factored>
 void order_columns(Factored& f, const Order& order, std::span<const float> diag) {
     const std::size_t K = diag.size();
@@ -307,7 +307,7 @@ void order_columns(Factored& f, const Order& order, std::span<const float> diag)
     if (!Order::static_groups) check_neighbours(f.group_at, f.group_features);
 }
 
-/// Tries one damping after the other, from `damp` on, until one makes H positive definite. `mean` is that of H's
+/// Tries one damping after the other, from `damp` on, until one makes H positive definite. `mean` is the mean of H's
 /// diagonal.
 template <Backend B, class P>
 void factor_damped(factored_hessian<B, P>& f, matrix_view<const float> H, double damp, double growth, double mean) {
@@ -330,12 +330,12 @@ void factor_damped(factored_hessian<B, P>& f, matrix_view<const float> H, double
 
 }  // namespace detail
 
-/// For factor_hessian: as many tokens as there need be.
+/// For factor_hessian: says that there are at least as many tokens as inputs.
 inline constexpr std::size_t enough_tokens = std::numeric_limits<std::size_t>::max();
 
 namespace detail {
 
-/// Keeps what fewer tokens than inputs say of H from being believed: see <gptq/evidence.hpp>.
+/// Shrinks the elements beside H's diagonal where there are fewer tokens than inputs: see <gptq/evidence.hpp>.
 template <Backend B, class P>
 void shrink(factored_hessian<B, P>& f, matrix_view<const float> H, std::size_t tokens) {
     const std::size_t K = H.rows;
@@ -348,11 +348,11 @@ void shrink(factored_hessian<B, P>& f, matrix_view<const float> H, std::size_t t
 }  // namespace detail
 
 /// Orders the columns of H, damps (see damping.hpp) and factors it. Where it is not positive definite, damping grows by
-/// options.damp_growth up to 1; the result says what it took, and whether nothing helped. Where all inputs were always
-/// 0 there is nothing to factor, and layers are rounded to nearest. `group_features` is the size of a full group. H:
-/// [K, K] in the backend's memory, upper triangle, the mean over `tokens` tokens. Of the options it reads those of
-/// damping, of which 1 is the largest. Throws option_error for options out of range, non_finite_error where the
-/// Hessian's sums overflowed, concept_error for an order that is none.
+/// options.damp_growth up to 1; the result has the last damping, and says whether it helped. Where all inputs were
+/// always 0 there is nothing to factor, and layers are rounded to nearest. `group_features` is the size of a full
+/// group. H: [K, K] in the backend's memory, upper triangle, the mean over `tokens` tokens. It reads the options of
+/// damping alone; the largest damping is 1. Throws option_error for options out of range, non_finite_error where the
+/// Hessian's sums overflowed, concept_error for an order that is no permutation.
 template <OrderingPolicy Order, Backend B, FactorPath<B> P = inverse_free_path>
 factored_hessian<B, P> factor_hessian(const B& backend, matrix_view<const float> H, std::size_t group_features,
                                       const quantize_options& options = {}, const P& path = {}, const Order& order = {},

@@ -21,12 +21,12 @@ constexpr grid_params fit_group(const Grid& grid, std::span<const float> w,
 }
 
 /// The argument of Backend's optional fit_groups: grids to fit, one for every `group_features` columns of W, numbered
-/// from `first_group`. As a row operation it fits those of row r.
+/// from `first_group`. As a row operation it fits the grids of row r.
 template <int Bits, class Grid>
 struct groups_to_fit {
-    matrix_view<const float> W;      // [N, columns]
-    matrix_view<const float> costs;  // [1, columns], or empty: all weights count alike
-    group_parameters groups;         // [N, G]
+    matrix_view<const float> W;      ///< [N, columns]
+    matrix_view<const float> costs;  ///< [1, columns], or empty: all weights count alike
+    group_parameters groups;         ///< [N, G]
     std::size_t first_group;
     std::size_t group_features;
     Grid grid;

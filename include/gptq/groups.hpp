@@ -20,7 +20,7 @@ template <int Size>
 struct group_size {
     static_assert(Size > 0 || Size == per_channel || Size == dynamic,
                   "gptq::group_size: a positive size, gptq::per_channel or gptq::dynamic");
-    static constexpr int value = Size;
+    static constexpr int value = Size;  ///< input features, per_channel or dynamic
 
     /// The number of input features in a (full) group of a layer with `in_features` inputs. `requested` is for
     /// group_size<dynamic>: a positive size of at most in_features, or per_channel; other policies accept their own

@@ -67,7 +67,7 @@ struct dequantize_row {
 }  // namespace detail
 
 /// Codes, scales and zero points of a layer [N, K] in G groups in the memory of B. quantized_layer is the same in host
-/// memory, for those who keep it.
+/// memory, and is what callers keep.
 template <Backend B>
 class held_layer {
  public:
@@ -79,11 +79,11 @@ class held_layer {
           zeros_(backend.template make_matrix<std::uint8_t>(N, G)),
           g_idx_(K) {}
 
-    matrix_view<std::uint8_t> codes() { return codes_.view(); }            // [N, K]
-    group_parameters groups() { return {scales_.view(), zeros_.view()}; }  // [N, G]
-    std::vector<std::int32_t>& g_idx() { return g_idx_; }                  // [K], in host memory
+    matrix_view<std::uint8_t> codes() { return codes_.view(); }            ///< [N, K]
+    group_parameters groups() { return {scales_.view(), zeros_.view()}; }  ///< [N, G]
+    std::vector<std::int32_t>& g_idx() { return g_idx_; }                  ///< [K], in host memory
 
-    /// Codes whose columns are in the order of the solver's loop go to the layer's.
+    /// Brings codes whose columns are in the order of the solver's loop into the layer's order.
     void restore_columns(const std::vector<std::size_t>& order) {
         if (std::is_sorted(order.begin(), order.end())) return;
         auto restored = backend_.template make_matrix<std::uint8_t>(codes().rows, codes().cols);
@@ -92,8 +92,8 @@ class held_layer {
         codes_ = std::move(restored);
     }
 
-    /// To be called when `grid` has made the codes: they stand for its values from then on, until then for those of an
-    /// affine grid.
+    /// Must be called when `grid` has made the codes. From then on they stand for the grid's values; before, they stand
+    /// for the values of an affine grid.
     template <int Bits, class Grid>
     requires QuantGrid<Grid, Bits>
     void made_by([[maybe_unused]] const Grid& grid) {
@@ -101,8 +101,8 @@ class held_layer {
         if constexpr (LevelGrid<Grid, Bits>) levels_ = levels_of<Bits>(grid);
     }
 
-    /// What the codes stand for, W [N, K] in the backend's memory. Throws unsupported_error where they are of a grid that
-    /// has no levels.
+    /// What the codes stand for, W [N, K] in the backend's memory. Throws unsupported_error where they are of a grid
+    /// that has no levels.
     void dequantize(matrix_view<float> W) {
         if (!has_levels_)
             throw unsupported_error(

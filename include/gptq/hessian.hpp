@@ -41,8 +41,8 @@ struct widen_row {
 
 }  // namespace detail
 
-/// Running mean of 2 x x' over every token added, in the memory of backend B. One per layer input: layers that share
-/// their input (q/k/v, gate/up) share it too. Memory: K x K floats.
+/// Running mean of 2 x x' over every token added, in the memory of backend B. Layers that share their input (q/k/v,
+/// gate/up) share one Hessian. Memory: K x K floats.
 template <Backend B>
 class basic_hessian {
  public:
@@ -76,8 +76,8 @@ class basic_hessian {
         }
     }
 
-    /// Adds tokens whose inputs lie in the backend's memory, X [T, K] of float, half or bfloat16. NaN and infinity show in
-    /// the diagonal. Numbers of 16 bits are widened some at a time where gram_update does not take them.
+    /// Adds tokens whose inputs lie in the backend's memory, X [T, K] of float, half or bfloat16. NaN and infinity show
+    /// in the diagonal. Numbers of 16 bits are widened some at a time where gram_update does not take them.
     template <class T>
     void add(in_backend_t, matrix_view<const T> X) {
         if (X.rows == 0) return;
@@ -90,7 +90,7 @@ class basic_hessian {
     /// Adds the tokens that `other` has seen, as if they had been added here. Throws shape_error where K differs.
     void merge(const basic_hessian& other) { merge(other, other.samples_); }
 
-    /// The same, but together they count as `tokens`, be they more or fewer.
+    /// The same, but the tokens of `other` count as `tokens` tokens, whatever their number.
     void merge(const basic_hessian& other, std::size_t tokens) {
         if (other.in_features() != in_features())
             throw shape_error("hessian: one of " + std::to_string(other.in_features()) + " features cannot be merged " +
@@ -103,12 +103,12 @@ class basic_hessian {
         samples_ += tokens;
     }
 
-    std::size_t in_features() const { return H_.view().rows; }
+    std::size_t in_features() const { return H_.view().rows; }  ///< K
     /// How many tokens were added.
     std::size_t samples() const { return samples_; }
     /// H in the backend's memory; the upper triangle (row-major) holds it, the rest is unspecified.           [K, K]
     matrix_view<const float> upper() const { return H_.view(); }
-    const B& backend() const { return backend_; }
+    const B& backend() const { return backend_; }  ///< whose memory holds H
 
  private:
     template <class T>

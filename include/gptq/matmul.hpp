@@ -32,8 +32,8 @@ namespace gptq {
 
 /// How a product is computed; the result does not depend on it, up to rounding.
 struct matmul_options {
-    std::size_t threads = 0;  ///< 0: as many as OpenMP is set to. Without OpenMP there is one
-    isa instructions = best_isa();
+    std::size_t threads = 0;        ///< 0: as many as OpenMP is set to. Without OpenMP there is one
+    isa instructions = best_isa();  ///< which kernels multiply
 
     /// How many threads a product of so many multiplications takes: one where starting others would take longer.
     std::size_t threads_for(std::size_t multiplications) const {
@@ -51,7 +51,7 @@ struct no_epilogue {
 
 /// Adds a bias [N].
 struct add_bias {
-    std::span<const float> bias;
+    std::span<const float> bias;  ///< [out_features]
     float operator()(float output, std::size_t /*row*/, std::size_t out_feature) const noexcept {
         return output + bias[out_feature];
     }
@@ -159,9 +159,9 @@ class held_rows {
 
 }  // namespace detail
 
-/// A product with a quantized layer whose inputs are held already. What is left is count() pieces, which any threads may
-/// do in any order: kernels::run_jobs does those of one or several products. The layer and Y must outlive it, and the layer
-/// whatever product is begun beside it.
+/// A product with a quantized layer whose inputs are held already. count() pieces of work are left, which any threads
+/// may do in any order: kernels::run_jobs does the pieces of one or several products. The layer and Y must outlive this
+/// object, and the layer must outlive every product that is begun beside this one.
 template <class U, class Epilogue = no_epilogue>
 class begun_product {
  public:
@@ -218,10 +218,11 @@ struct known_grid {};
 template <Activation A>
 class prepared {
  public:
-    /// q: a layer of codes below 2^bits, 2 <= bits <= 8, and any levels, its g_idx in any order. Levels that are no whole
-    /// numbers are multiplied as floats, also by inputs that A rounds. Layers that are used one after the other had
-    /// better lie side by side in one `memory`; without it, the layer has its own. Throws shape_error where g_idx names a
-    /// group that has no scale or the parts of q do not fit together, unsupported_error for other numbers of bits.
+    /// q: a layer of codes below 2^bits, 2 <= bits <= 8, and any levels, its g_idx in any order. Levels that are no
+    /// whole numbers are multiplied as floats, also by inputs that A rounds. Layers that are used one after the other
+    /// share one `memory`, which makes products of one row faster; without it, the layer has memory of its own. Throws
+    /// shape_error where g_idx names a group that has no scale or the parts of q do not fit together, unsupported_error
+    /// for other numbers of bits.
     prepared(const_quantized_view q, int bits, weight_memory* memory = nullptr)
         : prepared(
               layer(checked(q), bits, integers),
@@ -233,17 +234,17 @@ class prepared {
     prepared(const_quantized_view q, known_grid<Bits, Affine>, weight_memory* memory = nullptr)
         : prepared(layer(checked(q), Bits, integers), family_for<Bits, Affine>, memory) {}
 
-    /// The same for an affine layer with codes that are unpacked a few output features at a time: see kernels::panels for
-    /// codes_of. scales and zeros are [N, G], g_idx [K].
+    /// The same for an affine layer with codes that are unpacked a few output features at a time: see kernels::panels
+    /// for codes_of. scales and zeros are [N, G], g_idx [K].
     template <class CodesOf>
     prepared(int bits, matrix_view<const float> scales, matrix_view<const std::uint8_t> zeros,
              std::span<const std::int32_t> g_idx, const CodesOf& codes_of, weight_memory* memory = nullptr)
         : prepared(kernels::find_family<held>(bits, kernels::levels_as::codes), nullptr, scales, zeros, g_idx, codes_of,
                    memory) {}
 
-    std::size_t out_features() const { return out_features_; }
-    std::size_t in_features() const { return features_.size(); }
-    std::size_t groups() const { return groups_; }
+    std::size_t out_features() const { return out_features_; }    ///< N
+    std::size_t in_features() const { return features_.size(); }  ///< K
+    std::size_t groups() const { return groups_; }                ///< G
     /// The size of codes, scales and zero points: what a product with one row reads.
     std::size_t bytes() const { return panels_.bytes(); }
 
@@ -255,8 +256,8 @@ class prepared {
                   const Epilogue& epilogue = {}) const;
 
     /// The first part of multiply, with the same arguments and errors: what it returns is left to be done. For layers
-    /// that read the same inputs (the projections to queries, keys and values), whose products run together so. `beside`
-    /// is a product with the same X that has begun already; where it can, this one shares its inputs.
+    /// that read the same inputs (the projections to queries, keys and values), whose products run together so.
+    /// `beside` is a product with the same X that has begun already; where it can, this one shares its inputs.
     template <class T, class U, class Epilogue = no_epilogue>
     begun_product<U, Epilogue> begin(matrix_view<T> X, matrix_view<U> Y, const matmul_options& options = {},
                                      const Epilogue& epilogue = {},

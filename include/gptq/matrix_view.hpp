@@ -16,10 +16,10 @@ namespace gptq {
 /// Cheap to copy; a view of T converts to a view of const T.
 template <class T>
 struct matrix_view {
-    T* data = nullptr;
+    T* data = nullptr;  ///< element (0, 0)
     std::size_t rows = 0;
     std::size_t cols = 0;
-    std::size_t ld = 0;
+    std::size_t ld = 0;  ///< elements from one row to the next, at least cols
 
     constexpr matrix_view() = default;
     constexpr matrix_view(T* pointer, std::size_t row_count, std::size_t col_count)
@@ -58,7 +58,7 @@ class matrix {
 
     std::size_t rows() const { return rows_; }
     std::size_t cols() const { return cols_; }
-    T* data() { return values_.data(); }
+    T* data() { return values_.data(); }  ///< the elements, row by row
     const T* data() const { return values_.data(); }
     T& operator()(std::size_t r, std::size_t c) { return values_[r * cols_ + c]; }
     const T& operator()(std::size_t r, std::size_t c) const { return values_[r * cols_ + c]; }

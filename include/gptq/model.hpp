@@ -7,6 +7,7 @@
 #include <gptq/model/decoder.hpp>
 #include <gptq/model/generate.hpp>
 #include <gptq/model/perplexity.hpp>
+#include <gptq/model/quantize_in_memory.hpp>
 #include <gptq/model/quantize_model.hpp>
 #include <gptq/model/report.hpp>
 #include <gptq/model/tokenizer.hpp>

@@ -24,7 +24,7 @@ inline constexpr std::size_t max_candidates = 16;
 struct quantize_options {
     /// Added to the diagonal of H, as a fraction of the mean of the diagonal: 0 to less than 1.
     double damp_percent = 0.01;
-    /// In place of damp_percent, what automatic_damping() finds for the layer at hand (see damping.hpp).
+    /// In place of damp_percent, what automatic_damping() finds for the layer (see damping.hpp).
     bool choose_damping = false;
     /// Where the factorization fails, damping is multiplied by this and tried again, up to a damping of 1.
     double damp_growth = 4.0;
@@ -32,7 +32,7 @@ struct quantize_options {
     std::size_t block_size = 128;
     /// For schemes with group_size<dynamic> only: input features per group, or per_channel.
     int group_size = dynamic;
-    refine_options refine = {};
+    refine_options refine = {};  ///< what happens after the loop
     /// Partial sequences of codes that are kept for each row of a group, 1 to max_candidates; 1 is the published
     /// algorithm. Each costs N K times half the columns searched at once, see <gptq/k_best.hpp>.
     std::size_t candidates = 1;

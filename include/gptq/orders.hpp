@@ -40,8 +40,8 @@ struct natural_order {
 /// Falling diagonal of the Hessian (`desc_act`); groups are runs of the permuted columns, so the result needs its
 /// g_idx.
 struct act_order {
-    static constexpr bool groups_follow_order = true;
-    static constexpr bool static_groups = false;
+    static constexpr bool groups_follow_order = true;  ///< groups are runs of the permuted columns
+    static constexpr bool static_groups = false;       ///< grids are fitted when the loop arrives
     column_order operator()(std::span<const float> diag, std::size_t /*group_features*/) const {
         auto order = detail::identity_order(diag.size());
         detail::sort_by_diagonal(order, diag);
@@ -51,8 +51,8 @@ struct act_order {
 
 /// Falling diagonal, but the groups are runs of the original columns and their grids are fitted before the loop starts.
 struct act_order_static {
-    static constexpr bool groups_follow_order = false;
-    static constexpr bool static_groups = true;
+    static constexpr bool groups_follow_order = false;  ///< groups are runs of the original columns
+    static constexpr bool static_groups = true;         ///< grids are fitted before the loop
     column_order operator()(std::span<const float> diag, std::size_t group_features) const {
         return act_order{}(diag, group_features);
     }
@@ -61,8 +61,8 @@ struct act_order_static {
 /// Group-aware reordering (GAR): columns by falling diagonal within each original group, whole groups by their largest
 /// diagonal; a short last group stays last. Inference needs no g_idx. (arXiv 2505.14638)
 struct group_aware_order {
-    static constexpr bool groups_follow_order = false;
-    static constexpr bool static_groups = false;
+    static constexpr bool groups_follow_order = false;  ///< groups are runs of the original columns
+    static constexpr bool static_groups = false;        ///< grids are fitted when the loop arrives
     column_order operator()(std::span<const float> diag, std::size_t group_features) const {
         column_order sorted = detail::identity_order(diag.size());
         for (std::size_t first = 0; first < diag.size(); first += group_features)

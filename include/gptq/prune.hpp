@@ -1,8 +1,8 @@
 // Pruning, and pruning with quantization, as rules of the loop in <gptq/quantize.hpp>: "SparseGPT: Massive Language
 // Models Can Be Accurately Pruned in One-Shot" (Frantar and Alistarh, 2023).
 //
-// A weight that becomes 0 is one that is rounded to 0: its error goes to the columns after it as any other. What the
-// loss grows by is w^2 / U[k,k]^2, and the weights with the least of that are those to go:
+// A weight that goes is rounded to 0, and its error goes to the columns after it like any other error. The loss grows
+// by w^2 / U[k,k]^2, and the weights for which it grows least go:
 //
 //   n:m            of every m neighbours in a row, n stay; chosen when the loop reaches the first of them
 //   unstructured   of a block of columns a share goes, in all rows together; chosen when the loop reaches the block
@@ -55,7 +55,7 @@ struct sparsity {
     static constexpr sparsity_pattern pattern{.kept = N, .of = M};
 };
 
-/// Throws option_error for a pattern that is none, or that K input features do not divide into.
+/// Throws option_error for a pattern with impossible numbers, and where K is no multiple of the pattern's neighbours.
 inline void check_pattern(const sparsity_pattern& pattern, std::size_t K) {
     if (pattern.of == 0) {
         if (!(pattern.share >= 0.0 && pattern.share < 1.0))
@@ -96,7 +96,7 @@ struct block_mask {
         if (of == 0 || i % of != 0) return;
         for (std::size_t j = i; j < i + of; ++j) {
             const float cost = cost_of_zero(block, r, j);
-            std::size_t before = 0;  // neighbours that are kept rather than this one; of equals, the earlier
+            std::size_t before = 0;  // neighbours that are kept before this one; of equal scores, the earlier
             for (std::size_t other = i; other < i + of; ++other) {
                 const float of_other = cost_of_zero(block, r, other);
                 before += of_other > cost || (of_other == cost && other < j) ? 1 : 0;
@@ -180,7 +180,7 @@ inline std::size_t block_of(const sparsity_pattern& pattern, std::size_t block_s
     return std::min(std::max(block_size / together, std::size_t{1}) * together, K);
 }
 
-/// Throws option_error where neighbours of an n:m pattern are none in the order of the loop.
+/// Throws option_error where the neighbours of an n:m pattern are not neighbours in the order of the loop.
 template <Backend B, class P>
 void check_order_of(const sparsity_pattern& pattern, const factored_hessian<B, P>& f) {
     check_pattern(pattern, f.in_features());
@@ -242,8 +242,8 @@ class prune_and_round {
     round_to_grid<Bits, Grid, B, P> round_;
 };
 
-/// Prunes W [N, K] by the size of its weights alone, in blocks of `block_size` columns: what other ways are compared
-/// with. W and out, [N, K], lie in the backend's memory. Throws option_error for a pattern that is none.
+/// Prunes W [N, K] by the size of its weights alone, in blocks of `block_size` columns: the baseline for other
+/// methods. W and out, [N, K], lie in the backend's memory. Throws option_error for a pattern with impossible numbers.
 template <Backend B>
 void prune_by_magnitude(in_backend_t, const B& backend, matrix_view<const float> W, const sparsity_pattern& pattern,
                         matrix_view<float> out, std::size_t block_size = 128) {
@@ -270,8 +270,8 @@ void prune_by_magnitude(in_backend_t, const B& backend, matrix_view<const float>
 /// Prunes W [N, K] into `out` [N, K], both in the backend's memory, with the factored Hessian of its inputs; the
 /// weights that stay make up for those that go. Of the options block_size is used. Time and memory as solve(), and one
 /// selection among N K weights on the host where the pattern is unstructured. Where the Hessian could not be factored
-/// the layer is pruned by magnitude, and report.rounded_to_nearest says so. Throws option_error for a pattern that is
-/// none or does not go with the order, and for options out of range.
+/// the layer is pruned by magnitude, and report.rounded_to_nearest says so. Throws option_error for a pattern
+/// with impossible numbers or one that does not fit the order, and for options out of range.
 template <Backend B, FactorPath<B> P, Observer O>
 solve_report prune(in_backend_t, matrix_view<const float> weights, const factored_hessian<B, P>& f,
                    matrix_view<float> out, const sparsity_pattern& pattern, const quantize_options& options,
@@ -294,8 +294,8 @@ solve_report prune(in_backend_t, matrix_view<const float> weights, const factore
 }
 
 /// Prunes and quantizes W [N, K] in one pass into `result`; a weight that goes gets the code of 0. Everything else is
-/// as in prune() and in solve(). Throws option_error, beside what they throw, for a search of codes, and for groups
-/// that an n:m pattern does not divide.
+/// as in prune() and in solve(). Throws what they throw, and option_error for a search of codes and for groups that an
+/// n:m pattern does not divide.
 template <int Bits, AffineGrid Grid, Backend B, FactorPath<B> P, Observer O>
 solve_report prune_and_quantize(in_backend_t, matrix_view<const float> weights, const factored_hessian<B, P>& f,
                                 held_layer<B>& result, const sparsity_pattern& pattern, quantize_options options,

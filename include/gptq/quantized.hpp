@@ -23,19 +23,19 @@ struct basic_quantized_view {
     template <class T>
     using element = std::conditional_t<Const, const T, T>;
 
-    matrix_view<element<std::uint8_t>> codes;  // [N, K], one code a byte, original order of the columns
-    matrix_view<element<float>> scales;        // [N, G], each one a number that a half holds
-    matrix_view<element<std::uint8_t>> zeros;  // [N, G]
-    std::span<element<std::int32_t>> g_idx;    // [K], the group of each input feature
-    std::span<const float> levels = {};        // [2^bits]; empty where they are 0, 1, 2, ..., as in affine layers
+    matrix_view<element<std::uint8_t>> codes;  ///< [N, K], one code a byte, original order of the columns
+    matrix_view<element<float>> scales;        ///< [N, G], each one a number that a half holds
+    matrix_view<element<std::uint8_t>> zeros;  ///< [N, G]
+    std::span<element<std::int32_t>> g_idx;    ///< [K], the group of each input feature
+    std::span<const float> levels = {};        ///< [2^bits]; empty where they are 0, 1, 2, ..., as in affine layers
 };
 using quantized_view = basic_quantized_view<false>;
 using const_quantized_view = basic_quantized_view<true>;
 
 /// The grids of a layer while they are being fitted: row n, group g.
 struct group_parameters {
-    matrix_view<float> scales;        // [N, G]
-    matrix_view<std::uint8_t> zeros;  // [N, G]
+    matrix_view<float> scales;        ///< [N, G]
+    matrix_view<std::uint8_t> zeros;  ///< [N, G]
     constexpr grid_params get(std::size_t n, std::size_t g) const noexcept { return {scales(n, g), zeros(n, g)}; }
     constexpr void set(std::size_t n, std::size_t g, grid_params p) const noexcept {
         scales(n, g) = p.scale;
@@ -48,9 +48,9 @@ struct solve_report {
     double damp_percent = 0.0;      ///< the damping that the factorization succeeded with
     int failed_factorizations = 0;  ///< how many smaller dampings were tried before
     bool rounded_to_nearest =
-        false;                    ///< whether it was rounded to nearest, or pruned by magnitude, for want of a factor
+        false;                    ///< whether it was rounded to nearest, or pruned by magnitude, as no factor was found
     std::size_t dead_inputs = 0;  ///< input features that were 0 in every sample; their weights are rounded to nearest
-    double shrinkage = 0.0;       ///< the share that H lost beside its diagonal, for want of tokens
+    double shrinkage = 0.0;       ///< the share that H lost beside its diagonal, because tokens were few
     double loss = 0.0;            ///< sum of squared errors fed back = tr(D H_damped D') exactly; 0 if rounded
 };
 

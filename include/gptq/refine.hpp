@@ -298,7 +298,8 @@ class refinement {
 /// Lowers the loss of a quantized layer q in place: W [N, K] are the weights it stands for, f the factored Hessian that
 /// it was quantized with, all in the backend's memory. Works after quantize() and after round_to_nearest(), for every
 /// order and grid; scales are refitted where the grid is a RefittableGrid. The loss tr(D H_damped D'), which it
-/// returns, never rises but for the last bits of floats. Cost: up to 6 N K^2 flops a round; memory: 2 N K + K^2 floats.
+/// returns, never rises, except by the last bits of floats. Cost: up to 6 N K^2 flops a round; memory: 2 N K + K^2
+/// floats.
 template <int Bits, class Grid, Backend B, FactorPath<B> P>
 requires QuantGrid<Grid, Bits>
 double refine(in_backend_t, matrix_view<const float> W, const factored_hessian<B, P>& f, held_layer<B>& q,

@@ -1,5 +1,5 @@
 // The rule of GPTQ for <gptq/quantize.hpp>: every weight of a block becomes the nearest value of its group's grid, or
-// what K-best search finds in place of it.
+// the value that K-best search finds.
 #pragma once
 
 #include <cstddef>
@@ -19,15 +19,15 @@
 
 namespace gptq {
 
-/// The argument of Backend's optional quantize_block: a block of b columns, and all that rounding them takes.
+/// The argument of Backend's optional quantize_block: a block of b columns, and everything that is needed to round it.
 template <int Bits, class Grid>
 struct block_to_quantize : column_block {
-    group_parameters groups;                  // [N, G] scales and zeros
-    matrix_view<std::uint8_t> codes;          // [N, b]
-    matrix_view<const std::size_t> group_at;  // [1, b], the group of each column
-    bool fits_groups;                         // whether groups that start in this block still need their grids
-    std::size_t candidates;                   // of K-best search; 1: none, each weight to the nearest value
-    Grid grid;
+    group_parameters groups;                  ///< [N, G] scales and zeros
+    matrix_view<std::uint8_t> codes;          ///< [N, b]
+    matrix_view<const std::size_t> group_at;  ///< [1, b], the group of each column
+    bool fits_groups;                         ///< whether groups that start in this block still need their grids
+    std::size_t candidates;                   ///< of K-best search; 1: none, each weight to the nearest value
+    Grid grid;                                ///< the values that a weight can take
 
     constexpr bool starts_group(std::size_t i) const {
         return fits_groups && (i == 0 || group_at(0, i - 1) != group_at(0, i));
@@ -98,8 +98,8 @@ class round_to_grid {
 
     void operator()(const column_block& block) const { quantize_block(f_.backend, prepare(block)); }
 
-    /// What rounding the block takes. The grid of a group that is larger than a block is fitted here, when the loop
-    /// reaches its first column.
+    /// Everything that is needed to round the block. The grid of a group that is larger than a block is fitted here,
+    /// when the loop reaches its first column.
     block_to_quantize<Bits, Grid> prepare(const column_block& block) const {
         const std::size_t first = block.first, end = first + block.T.cols;
         const bool wide = f_.group_features > cuts().block;

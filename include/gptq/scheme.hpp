@@ -1,4 +1,5 @@
-// What is known about a quantization at compile time, and the one place where a run-time choice becomes such a type.
+// What is known about a quantization at compile time, and functions that call a template with a choice made at run
+// time.
 #pragma once
 
 #include <concepts>
@@ -20,10 +21,10 @@ template <int Bits, GroupPolicy Group = group_size<128>, class Grid = symmetric,
 requires QuantGrid<Grid, Bits>
 struct scheme {
     static_assert(Bits >= 2 && Bits <= 8, "gptq::scheme: the number of bits is 2 to 8");
-    static constexpr int bits = Bits;
-    using group = Group;
-    using grid = Grid;
-    using order = Order;
+    static constexpr int bits = Bits;  ///< bits a weight, 2 to 8
+    using group = Group;               ///< a GroupPolicy
+    using grid = Grid;                 ///< a QuantGrid
+    using order = Order;               ///< an OrderingPolicy
 };
 
 /// Satisfied by `gptq::scheme<...>` and by anything with the same four members.

@@ -34,13 +34,13 @@ inline std::optional<order_kind> order_of_name(std::string_view name) {
 
 /// How a layer is quantized. As it is constructed, it is settings::recommended().
 struct quantize_settings {
-    quantize_method method = quantize_method::gptq;
-    int bits = 4;          ///< per weight, 2 to 8
-    int group_size = 128;  ///< input features that share a scale; per_channel: all of a row
-    bool sym = true;       ///< no zero points
-    order_kind order = order_kind::group_aware;
+    quantize_method method = quantize_method::gptq;  ///< gptq, or rounding to nearest
+    int bits = 4;                                    ///< per weight, 2 to 8
+    int group_size = 128;                            ///< input features that share a scale; per_channel: all of a row
+    bool sym = true;                                 ///< no zero points
+    order_kind order = order_kind::group_aware;      ///< in which columns are quantized
     /// Added to the diagonal of the Hessian, as a fraction of its mean, at least 0 and less than 1; nothing: what
-    /// automatic_damping() finds for the layer at hand.
+    /// automatic_damping() finds for each layer.
     std::optional<double> damp_percent = std::nullopt;
     bool search = true;          ///< fit each group's range in the loop's own metric, see searched_by_loss
     std::size_t candidates = 1;  ///< sequences of codes that the loop keeps, 1 to max_candidates (k_best.hpp)
@@ -61,8 +61,8 @@ inline constexpr int max_refine_rounds = 100;
 /// Settings with names.
 namespace settings {
 
-/// GPTQ as it was published (Frantar et al., arXiv:2210.17323, section 4): the natural order, a hundredth of the mean as
-/// damping, one asymmetric grid from least to largest weight for each row.
+/// GPTQ as it was published (Frantar et al., arXiv:2210.17323, section 4): the natural order, a hundredth of the mean
+/// as damping, one asymmetric grid from least to largest weight for each row.
 inline quantize_settings paper(int bits = 4) {
     return {.bits = bits,
             .group_size = per_channel,

@@ -82,7 +82,7 @@ solve_report begin_report(const factored_hessian<B, P>& f, const quantize_option
             .shrinkage = f.shrinkage};
 }
 
-/// Rounds W [N, K] to nearest where the solver has nothing to show, and returns a report that says so.
+/// Rounds W [N, K] to nearest, for layers that the solver could not quantize, and returns a report that says so.
 template <int Bits, class Grid, Backend B, class P>
 solve_report round_instead(const factored_hessian<B, P>& f, matrix_view<const float> W, held_layer<B>& result,
                            const Grid& grid, solve_report report) {
@@ -92,7 +92,7 @@ solve_report round_instead(const factored_hessian<B, P>& f, matrix_view<const fl
     return report;
 }
 
-/// Checks what the loop leaves and puts its columns in their original order; returns the report.
+/// Checks the result of the loop and brings its columns into their original order; returns the report.
 template <Backend B, class P>
 solve_report finish_layer(const factored_hessian<B, P>& f, held_layer<B>& result, const solve_report& report) {
     check_scales(f.backend, result.groups());

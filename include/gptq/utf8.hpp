@@ -1,4 +1,4 @@
-// One step through UTF-8, for texts that may be anything.
+// One step through a text that may or may not be UTF-8.
 #pragma once
 
 #include <cstddef>

@@ -12,9 +12,9 @@
 
 namespace gptq {
 
-/// Hands out memory for the weights of many layers, one after the other in chunks of large pages. A product with one row
-/// reads each weight once: with pages of 4 KiB, for layers too small to have larger ones of their own, looking up where
-/// they are took a quarter of its time. Not for several threads at a time.
+/// Hands out memory for the weights of many layers, one after the other in chunks of large pages. A product with one
+/// row reads each weight once. Layers that are smaller than a large page would lie in pages of 4 KiB, and looking up
+/// the addresses of these pages would take a quarter of the product's time. Not for several threads at a time.
 class weight_memory {
  public:
     /// Chunks of so many bytes, or more for an array that does not fit. What is not used of a chunk takes address space
@@ -23,8 +23,8 @@ class weight_memory {
     weight_memory(const weight_memory&) = delete;
     weight_memory& operator=(const weight_memory&) = delete;
 
-    /// `count` zeros, on a boundary of 64 bytes. They stay for as long as any copy of the pointer does, whatever becomes
-    /// of this object. T is trivial.
+    /// `count` zeros, on a boundary of 64 bytes. They stay for as long as any copy of the pointer does, whatever
+    /// becomes of this object. T is trivial.
     template <class T>
     std::shared_ptr<T[]> zeros(std::size_t count) {
         static_assert(std::is_trivial_v<T> && alignof(T) <= alignment);

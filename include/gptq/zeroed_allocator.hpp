@@ -1,5 +1,5 @@
-// Memory for large matrices that starts as zeros without being written: the operating system's fresh pages are zero, and
-// whoever touches them first, usually several threads, pays for them.
+// Memory for large matrices that starts as zeros without being written. The operating system's fresh pages are zero;
+// the thread that touches a page first, usually one of several, spends the time to make it.
 #pragma once
 
 #include <cstddef>

@@ -5,7 +5,7 @@
 build_packages=(
     cmake g++ ninja-build ccache
     libxtensor-dev libopenblas-dev nlohmann-json3-dev libpcre2-dev libutf8proc-dev zlib1g-dev libcli11-dev
-    catch2 libxtensor-blas-dev libbenchmark-dev
+    catch2 libxtensor-blas-dev libbenchmark-dev python3
 )
 
 # install_missing PACKAGE...: installs with apt-get those that are not there; does nothing, and needs no rights, if all

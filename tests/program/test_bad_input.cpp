@@ -1,5 +1,5 @@
 // What the program says to input that is wrong: one clear line, exit status 1, and no output folder.
-#include "support/catch.hpp"
+#include <signal.h>
 
 #include <cstdint>
 #include <cstring>
@@ -10,6 +10,7 @@
 
 #include "program/run_program.hpp"
 #include "program/tiny_model.hpp"
+#include "support/catch.hpp"
 #include "support/message.hpp"
 
 namespace fs = std::filesystem;

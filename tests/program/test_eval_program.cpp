@@ -2,10 +2,15 @@
 #include "support/catch.hpp"
 
 #include <cmath>
+#include <cstddef>
+#include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
 #include <nlohmann/json.hpp>
+
+#include <gptq/io/safetensors.hpp>
 
 #include "program/run_program.hpp"
 #include "program/tiny_model.hpp"
@@ -131,4 +136,27 @@ TEST_CASE("a baseline with other tokens is refused") {
     CHECK(result.status == 1);
     CHECK(result.out.empty());
     CHECK(mentions(result.err, s.model, other, "different tokens"));
+}
+
+TEST_CASE("what a model computes on the way can be written") {
+    if (skipped()) return;
+    const scene s;
+    const std::string file = (s.folder.path() / "dump.safetensors").string();
+    const auto dump = [&](const std::string& names) {
+        return s.run({"--text", s.text, "--seqlen", "40", "--dump", names, "--dump-to", file});
+    };
+    const auto unknown = dump("logits,model.norm.weight");
+    CHECK(unknown.status == 1);
+    CHECK(mentions(unknown.err, "model.norm.weight", "model.layers.0.mlp.down_proj.input", "logits"));
+    CHECK_FALSE(std::filesystem::exists(file));
+    CHECK(dump("logits,model.layers.1.output,model.layers.0.mlp.down_proj.input").status == 0);
+    const gptq::io::safetensors_file written(file);
+    std::map<std::string, std::vector<std::size_t>> shapes;
+    for (const auto& tensor : written.tensors()) shapes[tensor.name] = tensor.shape;
+    CHECK(shapes == std::map<std::string, std::vector<std::size_t>>{{"input_ids", {40}},
+                                                                    {"logits", {40, 256}},
+                                                                    {"model.layers.0.mlp.down_proj.input", {40, 128}},
+                                                                    {"model.layers.1.output", {40, 64}}});
+    CHECK(dump("logits").status == 1);  // the file is there
+    CHECK(s.run({"--text", s.text, "--dump", "logits"}).status == 2);
 }

@@ -62,11 +62,12 @@ std::map<std::string, floats> inputs_of_first_block(const io::model_folder& fold
                                                     const model::token_windows& windows) {
     const model::cpu_model_backend cpu(model::quantized_form::dense);
     const auto config = model::read_model_config(folder);
-    auto hidden = model::embed(cpu, config, model::load_embedding(config, folder, cpu), windows.tokens, windows.length);
+    model::calibration_states states(cpu, config, model::load_embedding(config, folder, cpu), windows, false);
     auto block = model::load_block(config, folder, 0, cpu);
     std::map<std::string, floats> found;
-    model::run_block_by_stages(cpu, config, block, 0, hidden, [&](auto& modules, const auto& x) {
-        found.emplace(modules.names.front(), copy_of(x.inputs));
+    REQUIRE(states.chunks() == 1);
+    model::run_block_by_stages(cpu, config, block, nullptr, 0, states, [&](auto& modules, const auto& x) {
+        x.for_each([&](const auto& all) { found.emplace(modules.names.front(), copy_of(all.inputs)); });
     });
     return found;
 }

@@ -1,5 +1,6 @@
 // A program that is asked to end ends, and one that could not begin says so.
 #include <signal.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -29,14 +30,6 @@ struct scene {
     temp_dir folder;
     std::string model = (folder.path() / "model").string(), text = (folder.path() / "text.txt").string();
 };
-
-/// Starts the program and leaves it running.
-pid_t start(const std::vector<std::string>& arguments, const fs::path& folder) {
-    const std::string program = program_path().value();
-    const pid_t child = ::fork();
-    if (child == 0) detail::become(program, arguments, folder, {.seconds = 120});
-    return child;
-}
 
 /// Waits for its end, in seconds; `status` as in run_result.
 double wait_for(pid_t child, int& status) {
@@ -81,7 +74,7 @@ TEST_CASE("bench and eval stop within a pass over the tokens") {
         {"eval", s.model, "--text", s.text, "--seqlen", "4000", "--threads", "1"}};
     for (const auto& command : commands) {
         CAPTURE(command.front());
-        const pid_t child = start(command, s.folder.path());
+        const pid_t child = start_program(command, s.folder.path(), {.seconds = 120});
         wait_until([child] { return catches(child, SIGINT); });
         std::this_thread::sleep_for(std::chrono::seconds(4));
         ::kill(child, SIGINT);
@@ -95,9 +88,10 @@ TEST_CASE("bench and eval stop within a pass over the tokens") {
 TEST_CASE("a second signal ends the program at once, whichever came first") {
     if (skipped()) return;
     const scene s(slow);
-    for (const auto& [first, second] :
-         {std::pair(SIGINT, SIGINT), std::pair(SIGINT, SIGTERM), std::pair(SIGTERM, SIGINT)}) {
-        const pid_t child = start({"eval", s.model, "--text", s.text, "--seqlen", "4000"}, s.folder.path());
+    for (const auto& signals : {std::pair(SIGINT, SIGINT), std::pair(SIGINT, SIGTERM), std::pair(SIGTERM, SIGINT)}) {
+        const int first = signals.first, second = signals.second;
+        const pid_t child =
+            start_program({"eval", s.model, "--text", s.text, "--seqlen", "4000"}, s.folder.path(), {.seconds = 120});
         wait_until([&] { return catches(child, first) && catches(child, second); });
         ::kill(child, first);
         // Of two signals that wait together, the one of the lower number is handled first.

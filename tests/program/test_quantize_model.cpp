@@ -15,6 +15,7 @@
 #include <gptq/io/model_folder.hpp>
 #include <gptq/io/quantized_tensors.hpp>
 #include <gptq/model/embedding.hpp>
+#include <gptq/model/quantize_checks.hpp>
 #include <gptq/model/quantize_model.hpp>
 #include <gptq/model/report.hpp>
 #include <gptq/model/stages.hpp>
@@ -53,11 +54,13 @@ template <class Look>
 void walk(const io::model_folder& folder, const model::token_windows& windows, Look&& look) {
     const model::cpu_model_backend cpu(model::quantized_form::dense);
     const auto config = model::read_model_config(folder);
-    auto hidden = model::embed(cpu, config, model::load_embedding(config, folder, cpu), windows.tokens, windows.length);
+    model::calibration_states states(cpu, config, model::load_embedding(config, folder, cpu), windows, false);
+    REQUIRE(states.chunks() == 1);
     for (std::size_t i = 0; i < config.blocks; ++i) {
         auto block = model::load_block(config, folder, i, cpu);
-        model::run_block_by_stages(cpu, config, block, i, hidden,
-                                   [&](auto& modules, const auto& x) { look(modules, x.inputs); });
+        model::run_block_by_stages(cpu, config, block, nullptr, i, states, [&](auto& modules, const auto& x) {
+            x.for_each([&](const auto& all) { look(modules, all.inputs); });
+        });
     }
 }
 
@@ -160,6 +163,31 @@ TEST_CASE("a damping chosen by the layers is recorded, and the description names
     CHECK(record == result.modules.end());
 }
 
+TEST_CASE("a small memory gives the same bytes as a large one") {
+    const folders f({.hidden = 32, .intermediate = 64, .heads = 2});
+    const io::model_folder source(f.source);
+    const auto windows = some_windows(17, 128);  // more than one chunk
+    auto options = options_for(4, gptq::order_kind::act);
+    options.config.settings.correct_drift = true;
+    const auto config = model::read_model_config(source);
+    const auto estimate =
+        model::estimate_memory(config, model::plan_quantization(config, source, options.config), true);
+    const double least = estimate.fixed + 2048.0 * estimate.per_token;
+    const auto bytes_with = [&](const char* name, double memory) {
+        options.memory = static_cast<std::uint64_t>(memory);
+        const auto out = f.temporary.path() / name;
+        CHECK(model::quantize_model(source, out, windows, options).warnings.empty());
+        CHECK_FALSE(fs::exists(out.string() + ".partial"));
+        return gptq_test::read_file(out / "model.safetensors");
+    };
+    const auto all = bytes_with("all", 1e12);
+    CHECK(bytes_with("twice", least + 2176.0 * estimate.states + 1.0) == all);
+    CHECK(bytes_with("file", least + 1.0) == all);
+    options.memory = static_cast<std::uint64_t>(least) - 1;
+    CHECK(gptq_test::mentions(gptq_test::message_of([&] { model::quantize_model(source, f.out, windows, options); }),
+                              "at least about", "--memory"));
+}
+
 TEST_CASE("corrected for drift, the model's outputs come closer to the float model's") {
     const folders f;
     const io::model_folder source(f.source);
@@ -167,13 +195,14 @@ TEST_CASE("corrected for drift, the model's outputs come closer to the float mod
     const auto final_states = [&](const io::model_folder& folder) {
         const model::cpu_model_backend cpu(model::quantized_form::dense);
         const model::model_config config = model::read_model_config(folder);
-        auto hidden =
-            model::embed(cpu, config, model::load_embedding(config, folder, cpu), windows.tokens, windows.length);
+        model::calibration_states states(cpu, config, model::load_embedding(config, folder, cpu), windows, false);
+        REQUIRE(states.chunks() == 1);
         for (std::size_t i = 0; i < config.blocks; ++i) {
             auto block = model::load_block(config, folder, i, cpu);
-            model::run_block_by_stages(cpu, config, block, i, hidden, [](auto&, const auto&) {});
+            model::run_block_by_stages(cpu, config, block, nullptr, i, states, [](auto&, const auto&) {});
         }
-        return hidden.states;
+        const auto last = states.states(0, 0);
+        return std::vector<float>(last.data, last.data + last.rows * last.cols);
     };
     const auto wanted = final_states(source);
     const auto squared_distance = [&](const std::filesystem::path& out, const gptq::quantize_settings& settings) {
@@ -190,8 +219,8 @@ TEST_CASE("corrected for drift, the model's outputs come closer to the float mod
         }
         const auto got = final_states(io::model_folder(out));
         double sum = 0.0;
-        for (std::size_t i = 0; i < got.rows() * got.cols(); ++i) {
-            const double difference = double{got.data()[i]} - double{wanted.data()[i]};
+        for (std::size_t i = 0; i < got.size(); ++i) {
+            const double difference = double{got[i]} - double{wanted[i]};
             sum += difference * difference;
         }
         return sum;

@@ -23,6 +23,7 @@
 #include "support/catch.hpp"
 #include "support/golden_models.hpp"
 #include "support/message.hpp"
+#include "support/shared.hpp"
 #include "support/temp_dir.hpp"
 
 namespace io = gptq::io;

@@ -393,15 +393,16 @@ TEST_CASE("the gradient of a block's input is that of central differences of the
         model::model_config config = decoder.config();
         if (config.activation == mlp_activation::relu) config.activation = mlp_activation::gelu;  // which has no kinks
         const auto& block = decoder.blocks()[index];
-        const model::rope_tables<B> ropes(backend, config, 0, tokens);
+        const model::rope_tables<B> ropes(backend, config, model::positions_from(0, tokens));
         const auto x = random_matrix(tokens, config.hidden_size), dy = random_matrix(tokens, config.hidden_size);
         model::block_buffers<B> buffers;
+        model::block_scratch<B> scratch;
         const auto L = [&](const matrix<float>& direction, float distance) {
             matrix<float> states = x;
             for (std::size_t i = 0; i < tokens * config.hidden_size; ++i)
                 states.data()[i] += distance * direction.data()[i];
-            model::block_run<B> run(backend, config, block, index, ropes, buffers);
-            run.begin(states.view(), tokens, std::nullopt);
+            model::block_run<B> run(backend, config, block, index, ropes, buffers, scratch);
+            run.begin(states.view(), tokens, {});
             while (run.next()) {
             }
             return weighted(in_double(states), dy);

@@ -216,6 +216,20 @@ TEST_CASE("what the correction saves on the tokens held out, for all rows or som
           Approx(gptq::drift_saving(part.W.view(), part.statistics(0.01))).epsilon(1e-3));
 }
 
+namespace {
+
+/// All tokens at once.
+gptq::model::stage_inputs<float> inputs_of(const gptq::model::paired_inputs<float>& all) {
+    gptq::model::stage_inputs<float> x;
+    x.features = all.inputs.cols;
+    x.tokens = all.inputs.rows;
+    x.beside_float = true;
+    x.for_each = [all](const auto& look) { look(all); };
+    return x;
+}
+
+}  // namespace
+
 TEST_CASE("a stage's correction is damped as does most for the tokens held out") {
     const auto layer = gptq_test::make_layer(N, K, T, 29);
     const drifted d(layer);
@@ -224,8 +238,9 @@ TEST_CASE("a stage's correction is damped as does most for the tokens held out")
     };
     gptq::model::common_hessian<gptq::model::cpu_model_backend> none;
     const auto stage = gptq::model::gather_statistics(
-        gptq::model::cpu_model_backend(), {layer.X.view(), d.float_X.view(), d.states.view(), d.float_states.view()},
-        {layer.W.view()}, true, factorize, none);
+        gptq::model::cpu_model_backend(),
+        inputs_of({layer.X.view(), d.float_X.view(), d.states.view(), d.float_states.view()}), {layer.W.view()}, true,
+        factorize, none);
     REQUIRE(stage.drift);
     CHECK(stage.factor->damp_percent == 0.0123);  // the solver's is another matter
     const double chosen = stage.drift->fit_factor.damp_percent;
@@ -244,9 +259,9 @@ TEST_CASE("a drift that the inputs tell wants the least damping") {
         return factor_with(h, damp_percent);
     };
     gptq::model::common_hessian<gptq::model::cpu_model_backend> none;
-    const auto stage =
-        gptq::model::gather_statistics(gptq::model::cpu_model_backend(), {layer.X.view(), float_X.view(), {}, {}},
-                                       {layer.W.view()}, true, factorize, none);
+    const auto stage = gptq::model::gather_statistics(gptq::model::cpu_model_backend(),
+                                                      inputs_of({layer.X.view(), float_X.view(), {}, {}}),
+                                                      {layer.W.view()}, true, factorize, none);
     REQUIRE(stage.drift);
     CHECK(stage.drift->fit_factor.damp_percent == gptq::model::detail::drift_dampings.front());
 }

@@ -15,6 +15,7 @@
 #include "support/gguf_base.hpp"
 #include "support/golden_models.hpp"
 #include "support/message.hpp"
+#include "support/shared.hpp"
 #include "support/temp_dir.hpp"
 
 namespace io = gptq::io;

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <fstream>
+#include <initializer_list>
 #include <iterator>
 #include <limits>
 #include <numeric>
@@ -177,25 +178,35 @@ void add_levels(gptq::quantized_layer& q, kind of, std::mt19937& random) {
     q.levels[1] = of == kind::wide ? 1.0f : q.levels[1];
 }
 
-}  // namespace
-
-TEMPLATE_TEST_CASE("levels of every kind, all bits and orders, on every instruction set", "", gptq::activation::exact,
-                   gptq::activation::int16, gptq::activation::int8) {
+template <gptq::Activation A>
+void check_levels(std::initializer_list<int> all_bits) {
     std::mt19937 random(31);
     constexpr std::array<std::size_t, 4> counts = {1, 3, 17, 33};
     const auto isas = usable_isas();
-    for (const int bits : {2, 3, 4, 5, 6, 7, 8})
+    for (const int bits : all_bits)
         for (const kind of : {kind::any, kind::whole, kind::wide})
             for (const bool shuffled : {false, true}) {
                 const std::size_t N = 1 + random() % 70, K = 1 + random() % 300;
                 auto q = make_layer({bits, !shuffled, N, K, std::min(std::size_t{50}, K), shuffled}, random);
                 add_levels(q, of, random);
                 const auto X = make_inputs(33, K, random);
-                check<TestType>(q, X, counts, isas);
+                check<A>(q, X, counts, isas);
                 round_scales(q, random);
-                check<TestType>(q, X, counts, isas);
+                check<A>(q, X, counts, isas);
             }
     SUCCEED();
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("levels of every kind, to 4 bits, all orders, on every instruction set", "", gptq::activation::exact,
+                   gptq::activation::int16, gptq::activation::int8) {
+    check_levels<TestType>({2, 3, 4});
+}
+// QEMU 7.2 gathers wrong numbers for AVX2: scripts/other_processors leaves these out.
+TEMPLATE_TEST_CASE("levels of every kind, from 5 bits, all orders, on every instruction set", "[gather]",
+                   gptq::activation::exact, gptq::activation::int16, gptq::activation::int8) {
+    check_levels<TestType>({5, 6, 7, 8});
 }
 
 TEMPLATE_TEST_CASE("the largest levels and inputs do not overflow", "", gptq::activation::int16,

@@ -74,18 +74,19 @@ gptq::tensor2<float> logits_from_half_weights(const gptq::io::model_folder& file
     const decoder model = decoder::load(files);
     const model_config& config = model.config();
     const cpu_model_backend cpu(quantized_form::dense);
-    auto hidden = embed(cpu, config, load_embedding(config, files, cpu), ids, ids.size());
+    const token_windows window{{ids.begin(), ids.end()}, ids.size()};
+    calibration_states states(cpu, config, load_embedding(config, files, cpu), window, false);
     for (std::size_t i = 0; i < config.blocks; ++i) {
         auto weights = load_block(config, files, i, cpu);
-        run_block_by_stages(cpu, config, weights, i, hidden, [](stage_modules<linear>& modules, auto) {
+        run_block_by_stages(cpu, config, weights, nullptr, i, states, [](stage_modules<linear>& modules, const auto&) {
             for (linear* layer : modules.modules)
                 for (float& w : layer->weight) w = gptq::round_to_half(w);
         });
     }
     const auto head = hold_head_inputs(cpu, read_head_inputs(config, weight_reader(files)));
-    const auto states = compute_head_inputs(cpu, head, config, hidden.states.view());
+    const auto inputs = compute_head_inputs(cpu, head, config, states.states(0, 0));
     auto logits = gptq::make_tensor2<float>(ids.size(), config.vocab_size);
-    model.head(states.view(), gptq::view_of(logits));
+    model.head(inputs.view(), gptq::view_of(logits));
     return logits;
 }
 

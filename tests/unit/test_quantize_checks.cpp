@@ -30,13 +30,6 @@ model::quantization_plan plan_of(const model::model_config& config) {
     return plan;
 }
 
-model::token_windows windows_of(std::size_t count, std::size_t length) {
-    model::token_windows windows;
-    windows.tokens.resize(count * length);
-    windows.length = length;
-    return windows;
-}
-
 }  // namespace
 
 TEST_CASE("the memory of a run is known before it", "[checks]") {
@@ -47,16 +40,41 @@ TEST_CASE("the memory of a run is known before it", "[checks]") {
     // An embedding of 128256 * 4096, a block of 218 million weights, three matrices of 14336 * 14336, all in float.
     CHECK(estimate.fixed == Approx(4.0 * (525336576.0 + 218103808.0 + 3.0 * 205520896.0)));
 
-    const auto windows = windows_of(128, 2048);
-    const double needed = estimate.total(128 * 2048);
-    CHECK(needed > 28e9);
-    CHECK(needed < 30e9);
-    CHECK(model::detail::memory_warning(estimate, windows, 32e9).empty());
-    CHECK(mentions(model::detail::memory_warning(estimate, windows, 20e9), "29.1 GB", "20 GB", "at most 78 windows",
-                   "--nsamples", "2048"));
-    CHECK(mentions(message_of([&] { model::detail::memory_warning(estimate, windows, 16e9); }), "at most 57 windows"));
-    CHECK(mentions(message_of([&] { model::detail::memory_warning(estimate, windows, 4e9); }), "not even one window"));
+    CHECK(estimate.states == 4.0 * 4096.0);
+    constexpr std::size_t tokens = 128 * 2048;
+    CHECK(estimate.total(tokens) > 28e9);
+    CHECK(estimate.total(tokens) < 30e9);
     CHECK(model::available_memory() > 1e6);
+}
+
+TEST_CASE("a budget decides what is kept, what is computed twice and what goes to a file", "[checks]") {
+    // 10 chunks of 2 tokens, of which each takes 10 bytes if it is kept and 4 as states; 100 bytes for the rest.
+    const model::memory_estimate estimate{100.0, 5.0, 2.0};
+    const auto use = [&](double budget, bool asked = true) {
+        return model::plan_memory(estimate, 20, 2, budget, asked);
+    };
+    CHECK(use(200.0).places.kept == 10);
+    CHECK(use(200.0).file_bytes == 0);
+    // The chunk in hand takes 10 bytes, ten of states 40; 12 more keep two chunks.
+    CHECK(use(162.0).places.kept == 2);
+    CHECK(use(162.0).places.held == 8);
+    CHECK(use(150.0).places.kept == 0);
+    CHECK(use(150.0).places.held == 10);
+    CHECK(use(149.0).places.held == 9);
+    CHECK(use(149.0).file_bytes == 4);
+    CHECK(use(110.0).places.held == 0);
+    CHECK(use(110.0).file_bytes == 40);
+    CHECK(mentions(message_of([&] { use(109.0); }), "--memory"));
+
+    const auto large = [&](double budget, bool asked) {
+        return model::plan_memory({2e9, 1e6, 1e5}, 10000, 1000, budget, asked).warning;
+    };
+    CHECK(large(12e9, false).empty());
+    CHECK(large(4e9, true).empty());
+    CHECK(mentions(large(4e9, false), "12 GB", "4 GB", "computed twice"));
+    CHECK(mentions(large(3.5e9, false), "OUT.partial", "0.5 GB"));
+    CHECK(mentions(large(2.5e9, false), "at least", "3 GB", "2.5 GB"));
+    CHECK(mentions(message_of([&] { large(1.9e9, false); }), "at least"));
 }
 
 TEST_CASE("scales at the limits of halves", "[checks]") {

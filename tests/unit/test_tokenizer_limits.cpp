@@ -139,8 +139,9 @@ void check_long_words(std::size_t size, double seconds) {
     };
     for (const auto& [name, document] : known_tokenizers()) {
         const auto tokens = load(document);
-        for (const auto& [kind, text] : texts) {
+        for (const auto& [kind, of_kind] : texts) {
             CAPTURE(name, kind);
+            const std::string& text = of_kind;
             std::vector<std::int32_t> ids;
             CHECK(seconds_of([&] { ids = tokens.encode(text); }) < seconds);
             CHECK(seconds_of([&] { tokens.decode(ids); }) < seconds);

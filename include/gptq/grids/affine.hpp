@@ -163,7 +163,7 @@ constexpr grid_params search_range(std::span<const float> w, const Error& error)
     return best;
 }
 
-/// What a search tries, in its order, for those who try candidates side by side.
+/// What a search tries, in its order, for backends that try candidates side by side.
 template <class Grid, bool Mirrored>
 struct search_candidates {
     static constexpr int candidates = Mirrored ? 2 * shrunk_ranges : shrunk_ranges;
@@ -211,9 +211,9 @@ struct searched : Grid, detail::search_candidates<Grid, false> {
 };
 
 /// Searches the range of `Grid` for the least loss that the solver will see: the sum of costs[k] (w[k] - q[k])^2. Never
-/// a larger one than Grid alone. A symmetric grid has one value more below 0 than above, and levels may be others below than above;
-/// where that serves a group better the other way round, its scale is negative. (So are scales of AutoRound, Cheng et al. 2023, and of llama.cpp's Q4_0.)
-/// Cost: 80 roundings a weight, 160 if the two sides differ.
+/// a larger one than Grid alone. A symmetric grid has one value more below 0 than above, and levels may be others below
+/// than above; where that serves a group better the other way round, its scale is negative. (So are scales of
+/// AutoRound, Cheng et al. 2023, and of llama.cpp's Q4_0.) Cost: 80 roundings a weight, 160 if the two sides differ.
 template <class Grid>
 struct searched_by_loss : Grid, detail::search_candidates<Grid, detail::differs_mirrored<Grid>()> {
     using searcher = searched_by_loss;

@@ -20,7 +20,7 @@ namespace gptq {
 /// Every zero point is 0. Its number of bits is that of its table: it is a grid for no other.
 template <class Table>
 struct codebook : half_scale {
-    static constexpr bool sym = false;  // 0 is not the middle of the codes
+    static constexpr bool sym = false;  ///< 0 is not the middle of the codes
 
     template <int Bits>
     requires(Table::values.size() == std::size_t{1} << Bits) static constexpr auto levels() {

@@ -7,6 +7,7 @@
 
 namespace gptq {
 
+/// The numbers of E2M1, in rising order; the second 6 fills the place of -0.
 struct fp4_table {
     static constexpr std::array<float, 16> values = {-6.0f, -4.0f, -3.0f, -2.0f, -1.5f, -1.0f, -0.5f, 0.0f,
                                                      0.5f,  1.0f,  1.5f,  2.0f,  3.0f,  4.0f,  6.0f,  6.0f};

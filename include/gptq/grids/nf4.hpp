@@ -7,6 +7,7 @@
 
 namespace gptq {
 
+/// The levels of NF4, in rising order.
 struct nf4_table {
     static constexpr std::array<float, 16> values = {
         -1.0f,

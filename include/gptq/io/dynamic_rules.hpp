@@ -55,8 +55,9 @@ class anchored_pattern {
 
 }  // namespace detail
 
-/// What becomes of settings in rules that neither this library nor GPTQModel knows: a user's are refused, for they are
-/// misspelt; those of a checkpoint are kept, for a newer program may have written it.
+/// What becomes of settings in rules that neither this library nor GPTQModel knows. A user's rules with such a setting
+/// are refused, because it is probably misspelled. A checkpoint's rules are kept, because a newer program may have
+/// written them.
 enum class unknown_settings { refused, kept };
 
 /// An ordered list of rules. A name is matched from its start (not to its end); rules that skip are looked at first,

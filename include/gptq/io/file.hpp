@@ -25,8 +25,8 @@ void read_fully(int file, std::size_t offset, std::span<std::byte> out, const st
                 const char* what);
 
 /// Where the file leads to, if it is a link out of the folder that it lies in; else nothing. A link into the folder
-/// "blobs" of the Hub's cache, whose snapshots are folders of such links, counts as one within the folder; so does one to
-/// a file that is not there.
+/// "blobs" of the Hub's cache, whose snapshots are folders of such links, counts as one within the folder; so does one
+/// to a file that is not there.
 std::filesystem::path target_outside(const std::filesystem::path& path);
 
 /// True for the name of a file directly in a folder: no separators, not "." or "..", not empty.
@@ -50,10 +50,10 @@ class descriptor {
 
 }  // namespace detail
 
-/// A regular file that is open for reading. A link is followed only where it does not lead out of its folder, for who
-/// made a model's folder is not to choose what else of this machine is read, or copied beside a model that is published
-/// then. It is read piece by piece and never mapped, for a mapped file that becomes
-/// shorter ends the program by a signal. Any number of threads may read from it.
+/// A regular file that is open for reading. A link that leads out of its folder is not followed: the author of a
+/// model's folder must not choose which other files of this machine are read, or copied beside a model that is
+/// published later. The file is read piece by piece and never mapped, because a mapped file that becomes shorter ends
+/// the program by a signal. Any number of threads may read from it.
 class input_file {
  public:
     /// Throws io_error, with the path and the system's reason, if the file cannot be opened, is not a regular file, or

@@ -74,6 +74,11 @@ class shard_writer {
 
 }  // namespace detail
 
+/// Writes a safetensors file, in the place of any that is there: what `fill` hands to its argument. It appears when it is
+/// complete and on the disk. Throws format_error for more tensors than fit in one file, io_error for a full disk and the
+/// like, and what `fill` throws.
+void write_tensors(const std::filesystem::path& path, const std::function<void(const tensor_sink&)>& fill);
+
 /// Writes a new folder OUT. Everything goes to a temporary folder beside it, OUT.partial-<random>, which finish()
 /// renames once all is on the disk; a killed run leaves at most that folder, which does not hinder later runs and can
 /// be deleted. Weights become model.safetensors, or model-0000i-of-0000n.safetensors with an index where they do not

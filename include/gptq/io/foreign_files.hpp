@@ -14,8 +14,8 @@ std::string lower_case(std::string text);
 
 }  // namespace detail
 
-/// What the file is, for a message ("is a git-lfs pointer, ..."), if it is one of the things that people have in place
-/// of a model's files; "" otherwise and for files that cannot be read.
+/// What the file is, for a message ("is a git-lfs pointer, ..."), if it is no model's file but one of the files that
+/// often lie in its place; "" otherwise, and for files that cannot be read.
 std::string foreign_content(const std::filesystem::path& path);
 
 /// Throws format_error if the file is one of those that foreign_content knows.
@@ -27,8 +27,8 @@ bool exists_in(const std::filesystem::path& folder, std::string_view name);
 
 }  // namespace detail
 
-/// What the folder is that is no model of config.json and safetensors files, and what to do, for the end of a message;
-/// "" if nothing in it tells. `files` are those directly in it.
+/// The end of a message about a folder without config.json or safetensors files: what the folder is, and what to do; ""
+/// if nothing in it tells. `files` are the files directly in it.
 std::string foreign_folder(const std::filesystem::path& folder, const std::vector<std::filesystem::path>& files);
 
 /// Why the folder has no tokenizer.json, for the end of a message.

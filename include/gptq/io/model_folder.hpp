@@ -33,7 +33,7 @@ class model_folder {
     /// tensor that is not in the shard the index names, a shard outside the folder.
     explicit model_folder(const std::filesystem::path& path);
 
-    /// The tensors of one safetensors file, as those of a folder without a config. Throws as safetensors_file.
+    /// The tensors of one safetensors file, as if it were a folder without a config. Throws as safetensors_file.
     static model_folder of_file(const std::filesystem::path& file);
     model_folder(model_folder&&) = default;
     model_folder& operator=(model_folder&&) = default;
@@ -73,13 +73,13 @@ class model_folder {
     /// Takes no memory for the tensor as a whole.
     void require_finite(std::string_view name) const;
 
-    /// The files to carry along into a copy of the model with other weights, those known to belong to a model: tokenizer,
-    /// chat template, generation config, licence, readme. Not those that are links out of the folder. Sorted.
+    /// The files that a copy of the model with other weights carries along: tokenizer, chat template, generation
+    /// config, licence, readme, without links out of the folder. Sorted.
     std::vector<std::filesystem::path> companion_files() const;
 
-    /// The names of the other files, but for weights, what a copy gets anew (config.json, what describes or logs a
-    /// quantization), adapters and hidden files: programs, notes, whatever people keep beside a model. A copy does not
-    /// have them, and whoever makes one says so. Sorted.
+    /// The names of all other files that a copy does not have, such as programs and notes; callers that copy a model
+    /// tell the user. Weights, adapters, hidden files, and files that a copy writes itself (config.json, descriptions
+    /// and logs of a quantization) do not count. Sorted.
     std::vector<std::string> left_files() const;
 
     /// "FOLDER: tensor "NAME"", the beginning of messages.

@@ -53,6 +53,9 @@ class run_folder {
     /// Where OUT is put together, in the same file system. The folder is not there.
     std::filesystem::path result() const;
 
+    /// A file for what memory does not hold. It has no name: nothing is left of it when the process ends, in whatever way.
+    output_file scratch() const;
+
     /// Bytes of all files in the folder.
     std::size_t bytes() const;
 

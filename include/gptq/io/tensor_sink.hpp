@@ -1,4 +1,4 @@
-// tensor_sink: whoever takes tensors one after another, such as a file that is being written.
+// tensor_sink: a type that takes tensors one after another, such as a file that is being written.
 #pragma once
 
 #include <cstddef>

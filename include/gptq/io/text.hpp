@@ -1,4 +1,4 @@
-// Reading a text, for calibration or scoring, from whatever file people keep it in.
+// Reads a text, for calibration or scoring, from the kinds of files that people keep texts in.
 #pragma once
 
 #include <cstddef>

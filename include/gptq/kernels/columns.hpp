@@ -1,7 +1,8 @@
-// The solver's loop over the columns of a block, for 16 rows of the layer side by side: what a kernel for it is given.
+// What a kernel of the solver's loop over the columns of a block is given: 16 rows of the layer side by side.
 //
 // Rows do the same to different weights, so every step over 16 of them is a few vector instructions. Only what all
-// affine grids share is here, value = scale * (code - zero); the grid itself is asked for scales and zero points before.
+// affine grids share is here, value = scale * (code - zero); the grid itself is asked for scales and zero points
+// before.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +14,8 @@ namespace gptq::kernels {
 
 inline constexpr std::size_t tile_lanes = 16;  ///< rows of a tile
 
-/// Columns [first, last) of a tile, all of one group, and the columns [last, columns) of the block that come after them.
+/// Columns [first, last) of a tile, all of one group, and the columns [last, columns) of the block that come after
+/// them.
 struct column_tile {
     float* weights;        ///< [columns, 16], up to date with all errors before `first`
     float* values;         ///< [columns, 16], what the weights are rounded to
@@ -34,6 +36,7 @@ struct costly_weights {
     std::size_t count;
 };
 
+/// The solver's kernels for one instruction set.
 struct column_kernels {
     /// Rounds columns [first, last), turns their weights into errors, (w - q) / U[k,k], and subtracts the errors' share
     /// from the weights after them: steps (4) to (6) of <gptq/quantize.hpp>. Writes values and codes.

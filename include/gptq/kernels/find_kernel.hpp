@@ -1,4 +1,5 @@
-// From an instruction set to its kernels: brings in those of all sets for dispatch.hpp, which includes this.
+// Finds the kernels of an instruction set. Includes the kernels of all sets, for dispatch.hpp, which includes this
+// file.
 #pragma once
 
 #include <string>

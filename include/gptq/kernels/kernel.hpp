@@ -9,8 +9,8 @@
 //      b = 2    line i holds quads 4i .. 4i+3    byte = | 4i+3 | 4i+2 | 4i+1 | 4i |
 //      b = 3    the lower two bits as b = 2 in lines 0 and 1, the highest one in line 2, quad j at bit j of each byte
 //
-// So one shift and one mask give four codes as bytes, of all output features in a vector at once. Those are multiplied by
-// four inputs that all of them share; a mask and a shift more make 16-bit pairs of them, and a mask and a conversion
+// So one shift and one mask give four codes as bytes, of all output features in a vector at once. Those are multiplied
+// by four inputs that all of them share; a mask and a shift more make 16-bit pairs of them, and a mask and a conversion
 // floats. A panel is two vectors wide, so that whatever is made of an input, be it only a copy of it in every lane, is
 // used twice.
 //
@@ -35,7 +35,7 @@ inline constexpr std::size_t small_tile = 4;
 /// Rows of inputs in one call at most.
 inline constexpr std::size_t call_rows = 96;
 
-/// The number of bits that codes of `bits` bits are held in: those of 5 to 7 bits take a byte.
+/// The number of bits that codes of `bits` bits are held in: codes of 5 to 7 bits take a byte.
 constexpr int held_bits(int bits) { return bits <= 4 ? bits : 8; }
 
 /// What an input is while it is multiplied.
@@ -99,8 +99,8 @@ struct kernel {
     void (*hold)(const float* x, std::size_t runs, float levels, std::uint32_t* words, float* scale,
                  std::uint32_t* sum);
 
-    /// The same for a row that is multiplied alone, in words of which only this kernel, or one with the same function here,
-    /// has to know the meaning.
+    /// The same for a row that is multiplied alone, in words of which only this kernel, or one with the same function
+    /// here, has to know the meaning.
     void (*hold_alone)(const float* x, std::size_t runs, float levels, std::uint32_t* words, float* scale,
                        std::uint32_t* sum);
 

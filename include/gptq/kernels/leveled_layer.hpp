@@ -67,9 +67,9 @@ class leveled_layer {
     int bits() const { return bits_; }
     levels_as levels() const { return levels_; }
     std::shared_ptr<const level_table> table() const { return table_; }
-    matrix_view<const float> scales() const { return q_.scales; }       // [N, G]
-    matrix_view<const std::uint8_t> zeros() const { return q_.zeros; }  // [N, G]
-    std::span<const std::int32_t> g_idx() const { return q_.g_idx; }    // [K]
+    matrix_view<const float> scales() const { return q_.scales; }       ///< [N, G]
+    matrix_view<const std::uint8_t> zeros() const { return q_.zeros; }  ///< [N, G]
+    std::span<const std::int32_t> g_idx() const { return q_.g_idx; }    ///< [K]
 
     /// The codes of the output features from `first` on, as panels asks for them.                   room [count, K]
     matrix_view<const std::uint8_t> codes(std::size_t first, matrix_view<std::uint8_t> room) const {

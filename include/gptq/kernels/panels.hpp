@@ -117,9 +117,10 @@ class panels {
  public:
     panels() = default;
 
-    /// `bits` is 2, 3, 4 or 8, scales and zeros [N, G]; `levels` is null for codes that stand for themselves. codes_of(first, room), for any number of panels at a time,
-    /// gives the codes of the output features from `first` on as a matrix_view<const std::uint8_t> [room.rows, K]; it
-    /// may put them into `room`, a matrix_view<std::uint8_t>, and return that. Throws std::bad_alloc.
+    /// `bits` is 2, 3, 4 or 8, scales and zeros [N, G]; `levels` is null for codes that stand for themselves.
+    /// codes_of(first, room) gives the codes of the output features from `first` on as a matrix_view<const
+    /// std::uint8_t> [room.rows, K], for any number of panels at a time. It may put them into `room`, a
+    /// matrix_view<std::uint8_t>, and return `room`. Throws std::bad_alloc.
     template <class CodesOf>
     panels(int bits, const feature_order& features, matrix_view<const float> scales,
            matrix_view<const std::uint8_t> zeros, std::shared_ptr<const level_table> levels, weight_memory& memory,

@@ -1,4 +1,4 @@
-// Loops of anybody's, compiled for the machine at hand.
+// Runs a functor over rows in a function that is compiled for the processor's instruction set.
 #pragma once
 
 #include <cstddef>
@@ -32,9 +32,10 @@ __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl"), flatten)) 
 }  // namespace avx512
 #endif
 
-/// f(r) for r in [first, last), compiled for `which`, which the machine has, or for the best set below it that gains from
-/// more than the compiler's usual target. All of f that the compiler can inline becomes code for this instruction set; f
-/// itself is ordinary code, written so that compilers vectorize it. (Itself not flattened: clang would inline those above.)
+/// f(r) for r in [first, last), compiled for `which`, which the machine has, or for the best set below it that gains
+/// from more than the compiler's usual target. All of f that the compiler can inline becomes code for this instruction
+/// set; f itself is ordinary code, written so that compilers vectorize it. (Itself not flattened: clang would inline
+/// those above.)
 template <class F>
 void run_rows([[maybe_unused]] isa which, const F& f, std::size_t first, std::size_t last) {
 #if defined(__x86_64__)

@@ -64,8 +64,8 @@ void in_pieces(std::size_t count, std::size_t threads, const F& f) {
     });
 }
 
-/// Several loops side by side, as if they were one: each job has a count() of its pieces, and job(first, last) does some
-/// of them. Starting threads once for all of them takes less time than once for each.
+/// Runs several loops side by side, as if they were one. Each job has count() pieces, and job(first, last) does some of
+/// them. Starting threads once for all of them takes less time than once for each.
 template <class Jobs>
 void run_jobs(const Jobs& jobs, std::size_t threads) {
     const std::size_t total = std::accumulate(jobs.begin(), jobs.end(), std::size_t{0},

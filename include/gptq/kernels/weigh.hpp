@@ -15,7 +15,7 @@ inline constexpr std::size_t rows_ahead = 16;
 /// sums = weights · rows.        weights [1 or weigh_together, count]   rows [count, columns]   sums as many [columns]
 struct weighed_rows {
     const float* weights;
-    std::size_t weights_ld;  ///< floats from the weights of one sum to those of the next
+    std::size_t weights_ld;  ///< floats from the weights of one sum to the weights of the next
     const float* rows;
     std::size_t rows_ld;
     float* sums;
@@ -24,6 +24,7 @@ struct weighed_rows {
     std::size_t columns;  ///< a multiple of weigh_lanes
 };
 
+/// The kernels of weighted sums for one instruction set.
 struct weigh_kernels {
     void (*one)(const weighed_rows& of);       ///< a single sum
     void (*together)(const weighed_rows& of);  ///< weigh_together of them

@@ -33,7 +33,7 @@ struct ggml_values {
 template <int Bits, bool Offset>
 struct ggml_type {
     static constexpr int least = Offset ? 0 : -(1 << (Bits - 1)), most = least + (1 << Bits) - 1;
-    static constexpr std::size_t head = Offset ? 4 : 2;                              // bytes of d and m
+    static constexpr std::size_t head = Offset ? 4 : 2;                              ///< bytes of d and m
     static constexpr std::size_t bytes = head + ggml_block * std::size_t{Bits} / 8;  // of a block
 
     /// Writes a block. Levels lie in [least, most].
@@ -81,18 +81,22 @@ struct ggml_type {
     static constexpr std::size_t nibbles = Bits == 5 ? 4 : 0;  // where they begin, behind the bits of their own
 };
 
+/// A scale, and 4 bits a level, from -8 to 7.
 struct q4_0 : ggml_type<4, false> {
     static constexpr std::string_view name = "q4_0";
     static constexpr std::uint32_t id = 2, file_type = 2;
 };
+/// A scale and an offset, and 4 bits a level, from 0 to 15.
 struct q4_1 : ggml_type<4, true> {
     static constexpr std::string_view name = "q4_1";
     static constexpr std::uint32_t id = 3, file_type = 3;
 };
+/// A scale, and 5 bits a level, from -16 to 15.
 struct q5_0 : ggml_type<5, false> {
     static constexpr std::string_view name = "q5_0";
     static constexpr std::uint32_t id = 6, file_type = 8;
 };
+/// A scale, and a byte a level.
 struct q8_0 : ggml_type<8, false> {
     static constexpr std::string_view name = "q8_0";
     static constexpr std::uint32_t id = 8, file_type = 7;

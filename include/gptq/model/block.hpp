@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <initializer_list>
 #include <optional>
@@ -78,11 +79,12 @@ block_of<B> load_block(const model_config& config, const io::model_folder& folde
     return hold_block(backend, read_block(config, weight_reader(folder), index));
 }
 
-/// The keys and values of one block for the positions so far and those about to be computed.
+/// The keys and values of one block for the positions of a text so far and those about to be computed.
 template <class T>
 struct kv_rows {
-    matrix_view<T> k;  ///< [past + tokens, kv_features], the last `tokens` rows to be written
-    matrix_view<T> v;
+    matrix_view<T> k;        ///< [past + tokens, kv_features], the last `tokens` rows to be written
+    matrix_view<T> v;        ///< likewise
+    std::size_t tokens = 0;  ///< that come now
 };
 
 /// Runs one block, from site to site. The states are replaced by the block's output; their rows are windows of equal
@@ -93,22 +95,32 @@ class block_run {
     using number = typename B::activation;
     using inputs_view = matrix_view<const number>;
 
-    /// Block `index` of the model. `ropes` covers the positions of a window of tokens. All arguments must outlive the
-    /// run.
+    /// Block `index` of the model. `ropes` covers the positions of a window of tokens, or of all tokens of texts. All
+    /// arguments must outlive the run.
     block_run(const B& backend, const model_config& config, const block_of<B>& weights, std::size_t index,
-              const rope_tables<B>& ropes, block_buffers<B>& buffers)
+              const rope_tables<B>& ropes, block_buffers<B>& buffers, block_scratch<B>& scratch)
         : backend_(backend),
           config_(config),
           weights_(weights),
           rope_(ropes.of_block(config, index)),
           rotates_(config.rotates(index)),
           span_(config.windows[index]),
-          buffers_(buffers) {}
+          buffers_(buffers),
+          scratch_(scratch) {}
 
-    /// Stands before the first site. `cache` is for a single window that continues earlier tokens. A run with a leader,
-    /// which goes one site ahead of it, sends its tokens to the same experts with the same shares.
-    void begin(matrix_view<float> hidden, std::size_t window_length, const std::optional<kv_rows<number>>& cache,
-               const block_run* leader = nullptr);
+    /// Stands at the first site. With `texts`, which must outlive the run, the states are those of further tokens of each,
+    /// text after text, in place of windows. A run with a leader, which goes one site ahead of it, sends its tokens to the
+    /// same experts with the same shares.
+    void begin(matrix_view<float> hidden, std::size_t window_length, std::span<const kv_rows<number>> texts,
+               const block_run* leader = nullptr) {
+        resume(0, hidden, hidden, window_length, leader);
+        texts_ = texts;
+    }
+
+    /// Stands at `site`, attention_in or mlp_in, as a run does that has passed those before it: `hidden` are the states
+    /// by now, `entered` what they were at the start of the site's step, or of the block where its steps read the same.
+    void resume(std::size_t site, matrix_view<float> hidden, matrix_view<float> entered, std::size_t window_length,
+                const block_run* leader = nullptr);
 
     /// Goes on to the next site: computes what the layers of the last one make of its inputs, with whatever weights they
     /// have by now. False after the last site, when the states are the block's output.
@@ -123,6 +135,12 @@ class block_run {
     /// The outputs of this site's layer are added to the states as they are.
     bool adds_to_states() const;
 
+    /// What runs past the block, so far.                                                               [tokens, hidden]
+    matrix_view<const float> states() const { return hidden_; }
+
+    /// The tokens that come to the expert of this site, which has one.
+    std::span<const std::int32_t> rows() const { return tokens_here().rows; }
+
     /// What the layers of this site would read if every token came to their expert, some tokens at a time.
     void for_all_tokens(const std::function<void(inputs_view)>& look);
 
@@ -132,16 +150,29 @@ class block_run {
     const block_site& here() const { return weights_.what.sites[site_]; }
     const block_step& step() const { return weights_.what.steps[step_]; }
 
-    /// The inputs of a step's first site.
+    /// What the step's layers read of the states.
     void enter_step();
+
+    /// The inputs of the site, after enter_step.
+    void enter_site();
 
     /// What is left of a step after its last site.
     void leave_step();
 
-    void attend_windows();
+    /// The attention of all tokens takes the place of the inputs.
+    void attend();
 
     /// Some windows. out may lie where the inputs do.
-    void attend(inputs_view x, const std::optional<kv_rows<number>>& cache, matrix_view<number> out);
+    void attend_windows(inputs_view x, matrix_view<number> out);
+
+    /// Likewise for texts, whose keys and values go to where they stay.
+    void attend_texts(inputs_view x, matrix_view<number> out);
+
+    /// Queries, keys and values of some tokens, normalized and rotated.
+    void project(inputs_view x, matrix_view<number> q, matrix_view<number> k, matrix_view<number> v);
+
+    void attend_over(matrix_view<number> q, matrix_view<number> k, matrix_view<number> v, std::size_t queries,
+                     std::size_t keys, matrix_view<number> out);
 
     /// Each head of each token by itself, or all heads of it together.
     void normalize_heads(norm_place place, matrix_view<number> x) const;
@@ -177,15 +208,15 @@ class block_run {
     bool rotates_;
     std::size_t span_;
     block_buffers<B>& buffers_;
+    block_scratch<B>& scratch_;
     matrix_view<float> hidden_;  // [tokens, hidden]
     std::size_t window_length_ = 0;
-    std::optional<kv_rows<number>> cache_;
+    std::span<const kv_rows<number>> texts_;
     const block_run* leader_ = nullptr;
     std::size_t site_ = 0, step_ = 0;
-    bool begun_ = false;
     matrix_view<number> buffer_;         // [tokens, features of the branch]
     inputs_view branch_;                 // what the step reads [tokens, hidden]
-    inputs_view beside_;                 // what the second step reads where both read the states at the block\'s start
+    inputs_view beside_;                 // what the second step reads where both read the states at the block's start
     inputs_view inputs_;                 // of the current site
     std::vector<expert_tokens> routed_;  // of each expert, then of the shared one
 };

@@ -46,19 +46,25 @@ class room_for_one {
     std::size_t held_ = 0;
 };
 
-/// Memory that the blocks of a model use one after the other.
+/// What the layers of some windows read, kept from one site of a block to the next.
 template <class B>
 struct block_buffers {
     using room = room_for_one<B, typename B::activation>;
     room branch_input;  ///< [tokens, max(hidden, query features)]
     room intermediate;  ///< [tokens, intermediate]
-    room q, k, v;       ///< of some windows
-    room chunk;         ///< outputs of a linear layer for some tokens
     room beside;        ///< what the MLP reads where it runs beside attention
-    room fused;         ///< outputs of a layer that computes several parts, for some tokens
     room gathered;      ///< what the tokens of an expert read
-    room everyone;      ///< intermediate features of an expert for tokens that do not go to it
-    typename B::scratch scratch;
+};
+
+/// Memory that holds nothing from one site to the next.
+template <class B>
+struct block_scratch {
+    using room = room_for_one<B, typename B::activation>;
+    room q, k, v;   ///< of some windows
+    room chunk;     ///< outputs of a linear layer for some tokens
+    room fused;     ///< outputs of a layer that computes several parts, for some tokens
+    room everyone;  ///< intermediate features of an expert for tokens that do not go to it
+    typename B::scratch backend;
 };
 
 }  // namespace gptq::model

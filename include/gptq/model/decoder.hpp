@@ -34,12 +34,31 @@ class basic_kv_cache {
     /// Throws shape_error for a capacity that no memory can hold, error saying how much it takes where there is not
     /// enough, and what `backend` throws.
     basic_kv_cache(const model_config& config, std::size_t capacity, const B& backend = {})
-        : capacity_(capacity),
-          keys_(room_for(config, capacity, backend)),
-          values_(room_for(config, capacity, backend)) {}
+        : basic_kv_cache(config.blocks, config.kv_features(), capacity, backend) {}
 
     std::size_t length() const { return length_; }
     std::size_t capacity() const { return capacity_; }
+
+    /// A copy that goes on by itself. Copies the tokens so far; throws as the constructor.
+    basic_kv_cache fork() const {
+        basic_kv_cache copy(blocks_, keys_.view().cols, capacity_, backend_);
+        copy.length_ = length_;
+        if (length_ == 0) return copy;
+        for (std::size_t i = 0; i < blocks_; ++i) {
+            const auto rows = [&](auto m) { return m.block(i * capacity_, length_, 0, m.cols); };
+            backend_.convert(rows(keys_.view()), rows(copy.keys_.view()));
+            backend_.convert(rows(values_.view()), rows(copy.values_.view()));
+        }
+        return copy;
+    }
+
+    /// Forgets all tokens but the first `length`. Throws shape_error where there are fewer.
+    void truncate(std::size_t length) {
+        if (length > length_)
+            throw shape_error("a cache of " + std::to_string(length_) + " tokens cannot be cut to " +
+                              std::to_string(length));
+        length_ = length;
+    }
 
     /// Room for `tokens` more in block `index`, after what is there. Throws shape_error if there is none.
     kv_rows<number> rows(std::size_t index, std::size_t tokens) {
@@ -48,32 +67,56 @@ class basic_kv_cache {
                               " are in it and " + std::to_string(tokens) + " more do not fit");
         const std::size_t first = index * capacity_, width = keys_.view().cols;
         return {keys_.view().block(first, length_ + tokens, 0, width),
-                values_.view().block(first, length_ + tokens, 0, width)};
+                values_.view().block(first, length_ + tokens, 0, width), tokens};
     }
 
     /// The rows of all blocks have been written for `tokens` more.
     void advance(std::size_t tokens) { length_ += tokens; }
 
  private:
-    static std::size_t rows_for(const model_config& config, std::size_t capacity) {
-        const std::size_t rows = checked_multiply(config.blocks, capacity, "keys and values of the tokens to read");
-        checked_elements<float>(rows, config.kv_features(), "keys and values of the tokens to read");
-        return rows;
-    }
-    static room_of<B, number> room_for(const model_config& config, std::size_t capacity, const B& backend) {
-        const std::size_t rows = rows_for(config, capacity);
+    basic_kv_cache(std::size_t blocks, std::size_t features, std::size_t capacity, const B& backend)
+        : backend_(backend),
+          blocks_(blocks),
+          capacity_(capacity),
+          keys_(room_for(blocks, features, capacity, backend)),
+          values_(room_for(blocks, features, capacity, backend)) {}
+
+    static room_of<B, number> room_for(std::size_t blocks, std::size_t features, std::size_t capacity,
+                                       const B& backend) {
+        const std::size_t rows = checked_multiply(blocks, capacity, "keys and values of the tokens to read");
+        const std::size_t elements = checked_elements<float>(rows, features, "keys and values of the tokens to read");
         try {
-            return backend.template room<number>(rows, config.kv_features());
+            return backend.template room<number>(rows, features);
         } catch (const std::bad_alloc&) {
             throw error("out of memory: the keys and values of " + std::to_string(capacity) + " tokens take twice " +
-                        std::to_string(rows * config.kv_features() * sizeof(number)) + " bytes; ask for fewer tokens");
+                        std::to_string(elements * sizeof(number)) + " bytes; ask for fewer tokens");
         }
     }
 
-    std::size_t capacity_;
+    B backend_;
+    std::size_t blocks_, capacity_;
     std::size_t length_ = 0;
     room_of<B, number> keys_, values_;  // [blocks * capacity, kv_features]
 };
+
+/// Tokens that go on the text in a cache.
+template <ModelBackend B>
+struct basic_continuation {
+    std::span<const std::int32_t> tokens;  ///< at least one
+    basic_kv_cache<B>* cache = nullptr;    ///< of the text so far; no other continuation of a step has the same
+};
+
+/// A whole model, as files have it or as somebody made it.
+struct stored_model {
+    model_config config;
+    stored_embedding embedding;
+    std::function<stored_block(std::size_t)> block;  ///< block i; asked for once each, in order
+    stored_head_inputs head_inputs;
+    std::optional<stored_layer> head;  ///< [vocab_size, embedding_size]; nothing where it is the embedding
+};
+
+/// Sees a matrix that a model computes on its way, under its name, in host memory.                   [tokens, features]
+using observe_function = std::function<void(const std::string& name, matrix_view<const float> values)>;
 
 /// A model whose weights are all in the memory of a backend. const functions may run at the same time from several
 /// threads where those of the backend may.
@@ -89,6 +132,9 @@ class basic_decoder {
     static basic_decoder load(const io::model_folder& folder, const B& backend = {}, head_form head = head_form::stored,
                               std::span<const adapter> adapters = {});
 
+    /// Throws what `backend` throws where its memory is exhausted.
+    static basic_decoder from(stored_model&& stored, const B& backend = {});
+
     const model_config& config() const { return config_; }
     const B& backend() const { return backend_; }
 
@@ -101,7 +147,10 @@ class basic_decoder {
     tensor2<float> logits(std::span<const std::int32_t> tokens) const;
 
     /// What the head reads, for each token of one text, in the backend's memory [tokens, embedding_size].
-    room_of<B, number> head_states(std::span<const std::int32_t> tokens) const { return run(tokens, nullptr); }
+    room_of<B, number> head_states(std::span<const std::int32_t> tokens) const {
+        const basic_continuation<B> text{tokens, nullptr};
+        return run({&text, 1});
+    }
 
     /// states [tokens, embedding_size] to logits [tokens, vocab_size], both in the backend's memory.
     void head(matrix_view<const number> states, matrix_view<float> logits) const {
@@ -120,13 +169,37 @@ class basic_decoder {
     std::optional<typename B::weights>& head_layer() { return head_; }
 
     /// Reads further tokens of the text in `cache`, and returns the logits after the last of them [vocab_size].
+    /// Throws shape_error for no tokens, a token outside the vocabulary, and more tokens than the cache has room for; the
+    /// cache then is as it was.
     tensor1<float> append(std::span<const std::int32_t> tokens, basic_kv_cache<B>& cache) const;
+
+    /// Reads further tokens of several texts at once, which costs little more than those of one where they are few, and
+    /// returns the logits after the last of each [texts, vocab_size]. Throws as for one text.
+    tensor2<float> append(std::span<const basic_continuation<B>> texts) const;
+
+    /// The same, but the logits after every token, text after text [tokens of all, vocab_size].
+    tensor2<float> append_each(std::span<const basic_continuation<B>> texts) const;
+
+    /// Reads one text and shows what is computed on the way: what each linear layer reads, the states after each block,
+    /// what the head reads, and the logits. `wanted` are some of observable_names(); `see` gets them in the order in which
+    /// they are computed. Throws option_error for a name that is none.
+    void observe(std::span<const std::int32_t> tokens, std::span<const std::string> wanted,
+                 const observe_function& see) const;
 
  private:
     basic_decoder(const B& backend, model_config config, embedding<B>&& tables)
         : backend_(backend), config_(std::move(config)), embedding_(std::move(tables)) {}
 
-    room_of<B, number> run(std::span<const std::int32_t> tokens, basic_kv_cache<B>* cache) const;
+    /// What a run shows of block i at a site, and of the states after it.
+    struct run_observer {
+        std::function<void(std::size_t block, const block_run<B>&)> at_site;
+        std::function<void(std::size_t block, matrix_view<const float>)> after_block;
+    };
+
+    /// Texts with caches; or one without, from its beginning. `observer` may be null.
+    room_of<B, number> run(std::span<const basic_continuation<B>> texts, const run_observer* observer = nullptr) const;
+
+    tensor2<float> logits_of(matrix_view<const number> states) const;
 
     B backend_;
     model_config config_;
@@ -138,11 +211,23 @@ class basic_decoder {
 };
 
 using kv_cache = basic_kv_cache<cpu_model_backend>;
+using continuation = basic_continuation<cpu_model_backend>;
 using decoder = basic_decoder<cpu_model_backend>;
+
+/// Reads a folder for basic_decoder::from, with the terms of adapters. Throws as basic_decoder::load. The folder must
+/// outlive what it returns.
+stored_model read_stored_model(const io::model_folder& folder, std::span<const adapter> adapters = {});
+
+/// What basic_decoder::observe shows of a model: "model.layers.0.mlp.down_proj.input" and the like for each layer,
+/// "model.layers.0.output" for the states after each block, "lm_head.input" and "logits".
+std::vector<std::string> observable_names(const model_config& config);
 
 }  // namespace gptq::model
 
 #include <gptq/model/impl/decoder.hpp>
+#ifndef GPTQ_COMPILED
+#include <gptq/model/impl/stored_model.hpp>
+#endif
 
 #ifdef GPTQ_COMPILED
 namespace gptq::model {

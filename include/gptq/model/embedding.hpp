@@ -11,20 +11,11 @@
 #include <gptq/error.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/model/backend.hpp>
-#include <gptq/model/buffers.hpp>
 #include <gptq/model/model_config.hpp>
 #include <gptq/model/stored_layer.hpp>
 #include <gptq/model/weights.hpp>
 
 namespace gptq::model {
-
-/// The states of some windows of tokens, one after the other: what goes from block to block.
-template <class B>
-struct activations_of {
-    room_of<B, float> states;       ///< [windows * window_length, hidden_size]
-    std::size_t window_length = 0;  ///< tokens of a window; windows do not see each other
-    block_buffers<B> buffers = {};  ///< kept from block to block
-};
 
 /// The tables that tokens, and for some architectures positions, are looked up in, as the files have them.
 struct stored_embedding {
@@ -90,19 +81,6 @@ class embedding {
 template <ModelBackend B>
 embedding<B> load_embedding(const model_config& c, const io::model_folder& folder, const B& backend) {
     return embedding<B>(backend, read_embedding(c, weight_reader(folder)));
-}
-
-/// The states of all windows of `window_length` tokens that `ids` consists of. Throws shape_error where the tokens do
-/// not fill the last window, and as embedding::look_up.
-template <ModelBackend B>
-activations_of<B> embed(const B& backend, const model_config& c, const embedding<B>& tables,
-                        std::span<const std::int32_t> ids, std::size_t window_length) {
-    if (window_length == 0 || ids.size() % window_length != 0)
-        throw shape_error(std::to_string(ids.size()) + " tokens do not make whole windows of " +
-                          std::to_string(window_length));
-    activations_of<B> hidden{backend.template room<float>(ids.size(), c.hidden_size), window_length};
-    tables.look_up(backend, c, ids, window_length, 0, hidden.states.view());
-    return hidden;
 }
 
 }  // namespace gptq::model

@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <filesystem>
 #include <future>
+#include <limits>
+#include <optional>
 #include <string>
 #include <type_traits>
 #include <unordered_map>
@@ -13,10 +15,12 @@
 #include <vector>
 
 #include <gptq/half.hpp>
+#include <gptq/io/file.hpp>
 #include <gptq/io/model_folder.hpp>
 #include <gptq/io/run_folder.hpp>
 #include <gptq/model/block.hpp>
 #include <gptq/model/calibration.hpp>
+#include <gptq/model/calibration_states.hpp>
 #include <gptq/model/embedding.hpp>
 #include <gptq/model/head.hpp>
 #include <gptq/model/model_config.hpp>
@@ -87,25 +91,18 @@ class model_quantizer {
         }
     }
 
-    void run(const token_windows& windows) {
+    /// `places` says where the states of the calibration tokens are.
+    void run(const token_windows& windows, const chunk_places& places, std::optional<io::output_file> file) {
         if (restored_ == plan_.pieces()) return;
-        const bool beside_float = options_.config.settings.correct_drift;
-        const auto embedded = [&](const embedding<B>& tables) {
-            return embed(backend_, config_, tables, windows.tokens, windows.length);
-        };
-        activations_of<B> hidden, float_hidden;
-        {
-            const embedding<B> tables = load_embedding(config_, folder_, backend_);
-            hidden = embedded(tables);
-            if (beside_float) float_hidden = embedded(tables);
-        }
+        states_type states(backend_, config_, load_embedding(config_, folder_, backend_), windows,
+                           options_.config.settings.correct_drift, places, std::move(file));
         block_reader blocks(config_, folder_, B::beside_host);
         for (std::size_t i = 0; i < config_.blocks; ++i) {
-            quantize_block(i, blocks.take(i), hidden, beside_float ? &float_hidden : nullptr);
+            quantize_block(i, blocks.take(i), states);
             end_piece(i);
         }
         if (options_.config.lm_head) {
-            quantize_head(hidden);
+            quantize_head(states);
             end_piece(config_.blocks);
         }
         writing_.finish();
@@ -113,31 +110,35 @@ class model_quantizer {
 
  private:
     using weights = typename B::weights;
-    using inputs = paired_inputs<typename B::activation>;
+    using inputs = stage_inputs<typename B::activation>;
+    using states_type = calibration_states<B>;
 
-    void quantize_block(std::size_t index, stored_block&& stored, activations_of<B>& hidden,
-                        activations_of<B>* float_hidden) {
+    void quantize_block(std::size_t index, stored_block&& stored, states_type& states) {
         solver_.begin_block();
-        const auto on_stage = [this](stage_modules<weights>& stage, const inputs& x) {
-            pass_stage(stage.modules, *stage_of_.at(stage.names.front()), x);
-        };
-        if (float_hidden != nullptr) {
-            const block_of<B> float_layer = hold_block(backend_, stored_block(stored));
-            block_of<B> layer = hold_block(backend_, std::move(stored));
-            run_block_beside_float(backend_, config_, layer, float_layer, index, hidden, *float_hidden, on_stage);
-        } else {
-            block_of<B> layer = hold_block(backend_, std::move(stored));
-            run_block_by_stages(backend_, config_, layer, index, hidden, on_stage);
-        }
+        std::optional<block_of<B>> float_layer;
+        if (states.beside_float()) float_layer.emplace(hold_block(backend_, stored_block(stored)));
+        block_of<B> layer = hold_block(backend_, std::move(stored));
+        run_block_by_stages(backend_, config_, layer, float_layer ? &*float_layer : nullptr, index, states,
+                            [this](stage_modules<weights>& stage, const inputs& x) {
+                                pass_stage(stage.modules, *stage_of_.at(stage.names.front()), x);
+                            });
     }
 
     /// The head's own drift is left alone: what follows it is the loss, not another layer.
-    void quantize_head(const activations_of<B>& hidden) {
+    void quantize_head(states_type& states) {
         const weight_reader reader(folder_);
-        const auto x = compute_head_inputs(backend_, hold_head_inputs(backend_, read_head_inputs(config_, reader)),
-                                           config_, hidden.states.view());
+        const auto layers = hold_head_inputs(backend_, read_head_inputs(config_, reader));
+        inputs x;
+        x.features = config_.embedding_size;
+        x.tokens = states.tokens();
+        x.for_each = [&](const auto& look) {
+            for (std::size_t c = 0; c < states.chunks(); ++c) {
+                const auto read = compute_head_inputs(backend_, layers, config_, states.states(c, 0));
+                look({read.view()});
+            }
+        };
         weights head = backend_.hold(read_head(config_, reader).value());
-        pass_stage({&head}, plan_.stages.back(), inputs{x.view(), {}, {}, {}});
+        pass_stage({&head}, plan_.stages.back(), x);
     }
 
     /// Modules with a common input get the weights of the quantized model, so that later layers see what it gives them.
@@ -158,14 +159,14 @@ class model_quantizer {
     /// One Hessian, one factorization.
     void quantize_stage(const std::vector<weights*>& modules, const stage_plan& plan, const inputs& x) {
         const stopwatch shared;
-        notes_.experts_lacking += lacks_tokens(x) ? 1 : 0;
         const stage_statistics<B> statistics = solver_.gather(plan, modules, x);
+        notes_.experts_lacking += statistics.lacks_tokens ? 1 : 0;
         const double shared_seconds = shared.seconds() / static_cast<double>(modules.size());
         for (std::size_t i = 0; i < modules.size(); ++i) {
             report_progress(plan.modules[i]);
             const stopwatch own;
             solved_module solved = solver_.solve(plan, *modules[i], statistics);
-            solved.record.samples = x.inputs.rows;
+            solved.record.samples = statistics.tokens;
             solved.record.seconds = shared_seconds + own.seconds();
             keep(plan, plan.modules[i], std::move(solved));
         }
@@ -218,6 +219,13 @@ std::string arithmetic_of() {
     return std::string(name) + (B::beside_host ? " on a device" : " on the host");
 }
 
+/// Bytes that a run may take of the memory that B computes in.
+template <ModelBackend B>
+double memory_budget(const quantize_model_options& options) {
+    if (options.memory) return static_cast<double>(*options.memory);
+    return B::beside_host ? std::numeric_limits<double>::infinity() : available_memory();
+}
+
 }  // namespace detail
 
 template <ModelBackend B>
@@ -232,11 +240,18 @@ quantize_result quantize_model(const io::model_folder& folder, const std::filesy
     io::run_folder run(out);
     run_record record(run, run_description(described, windows, folder, detail::arithmetic_of<B>()), options.restart);
     if (record.finished() != 0) observer.on_resumed(record.finished(), plan.pieces());
-    detail::check_space(folder, plan, run);
-    const auto warnings = detail::run_warnings(folder, config, plan, described, windows, !B::beside_host);
+    const memory_use memory = plan_memory(estimate_memory(config, plan, options.config.settings.correct_drift),
+                                          windows.tokens.size(), windows_of_chunk<B>(windows) * windows.length,
+                                          detail::memory_budget<B>(options), options.memory.has_value());
+    detail::check_space(folder, plan, run, memory.file_bytes);
+    auto warnings = detail::run_warnings(folder, config, plan, windows);
+    if (!memory.warning.empty()) warnings.push_back(memory.warning);
     for (const std::string& warning : warnings) observer.on_warning(warning);
     detail::check_numbers(config, folder, plan);
-    detail::model_quantizer<B>(backend, config, folder, plan, options, record, observer).run(windows);
+    std::optional<io::output_file> file;
+    if (memory.file_bytes != 0) file.emplace(run.scratch());
+    detail::model_quantizer<B>(backend, config, folder, plan, options, record, observer)
+        .run(windows, memory.places, std::move(file));
     quantize_result result = detail::write_result(run, record, folder, plan, described, config.ignores_tying);
     result.warnings.insert(result.warnings.begin(), warnings.begin(), warnings.end());
     result.seconds = watch.seconds();

@@ -6,11 +6,18 @@
 #include <functional>
 #include <optional>
 #include <span>
+#include <vector>
 
 #include <gptq/model/decoder.hpp>
 #include <gptq/model/likelihood.hpp>
 
 namespace gptq::model {
+
+/// A window of a text.
+struct window_score {
+    double nll = 0.0;        ///< the sum of -log p over its scored tokens, in nats
+    std::size_t tokens = 0;  ///< how many these are
+};
 
 /// What evaluate_perplexity measured.
 struct perplexity_result {
@@ -23,6 +30,7 @@ struct perplexity_result {
     /// windows, sqrt(W / (W - 1) * sum((s - nll * n)^2)) / tokens, where a window's n scored tokens have a sum s. With
     /// windows of equal length this is their standard deviation over sqrt(W). Nothing for fewer than two windows.
     std::optional<double> standard_error = std::nullopt;
+    std::vector<window_score> scores = {};  ///< of each window
 };
 
 /// How a model's distributions of the next token differ from those of another that it was made from.

@@ -1,8 +1,9 @@
 // What can go wrong in hours of work and is known before: numbers in the weights that no checkpoint can hold, and the
-// memory that the work takes.
+// memory that the work takes, which decides where the states of the calibration text are.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include <gptq/io/run_folder.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/model/calibration.hpp>
+#include <gptq/model/calibration_states.hpp>
 #include <gptq/model/model_config.hpp>
 #include <gptq/model/quantize_plan.hpp>
 #include <gptq/xtensor/quantized.hpp>
@@ -42,9 +44,10 @@ void check_scales(const std::string& module, const quantized_layer& layer);
 /// Throws shape_error for tokens that make no windows, or that the vocabulary lacks.
 void check_windows(const model_config& config, const token_windows& windows);
 
-/// Refuses a disk that cannot hold the finished blocks of a run and its result at once, before the work rather than after
-/// it, and files to carry along that cannot be opened. Throws io_error.
-void check_space(const io::model_folder& folder, const quantization_plan& plan, const io::run_folder& run);
+/// Refuses a disk that cannot hold the finished blocks of a run, its result, and `states_bytes` of states at once, before
+/// the work rather than after it, and files to carry along that cannot be opened. Throws io_error.
+void check_space(const io::model_folder& folder, const quantization_plan& plan, const io::run_folder& run,
+                 std::uintmax_t states_bytes);
 
 /// The description with what it was calibrated with.
 io::quantization_config described(io::quantization_config config, const token_windows& windows);
@@ -61,23 +64,34 @@ double available_memory();
 
 /// The bytes that quantize_model takes, within about a fifth.
 struct memory_estimate {
-    double per_token = 0.0;  ///< of calibration text: its states and what a block computes from them
     double fixed = 0.0;      ///< the embedding, a block in float, Hessians and their factors
+    double per_token = 0.0;  ///< of calibration text that is kept: its states and what a block computes from them
+    double states = 0.0;     ///< of a token's states alone
+
+    /// Where nothing is computed twice.
     double total(std::size_t tokens) const { return fixed + per_token * static_cast<double>(tokens); }
 };
 
 memory_estimate estimate_memory(const model_config& c, const quantization_plan& plan, bool beside_float_model);
 
+/// What a run does with the memory that it may take.
+struct memory_use {
+    chunk_places places;
+    std::uintmax_t file_bytes = 0;  ///< of states that no memory holds
+    std::string warning;            ///< "" where all is kept in memory
+};
+
+/// Places `tokens` of calibration text, in chunks of `chunk` tokens, within `budget` bytes; `asked` tells whether
+/// somebody asked for this budget, or the system has no more. Throws error where even one chunk does not fit: within what
+/// was asked for, or within half as much again as the system has.
+memory_use plan_memory(const memory_estimate& estimate, std::size_t tokens, std::size_t chunk, double budget,
+                       bool asked);
+
 namespace detail {
 
-/// How a run of `tokens` compares with the memory there is; "" where it fits. Throws error where it is far beyond: half
-/// as much again.
-std::string memory_warning(const memory_estimate& estimate, const token_windows& windows, double available);
-
-/// What the user should know before the work: of the plan, of the windows, and of the memory where that is the host's.
+/// What the user should know before the work: of the plan and of the windows.
 std::vector<std::string> run_warnings(const io::model_folder& folder, const model_config& config,
-                                      const quantization_plan& plan, const io::quantization_config& wanted,
-                                      const token_windows& windows, bool in_host_memory);
+                                      const quantization_plan& plan, const token_windows& windows);
 
 }  // namespace detail
 

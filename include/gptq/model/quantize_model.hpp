@@ -2,8 +2,9 @@
 //
 // Each block's inputs come from the already quantized blocks before it, and within a block each layer's inputs from the
 // already quantized layers before it. The input of a layer depends on nothing else, so one pass over the calibration
-// set collects an input, quantizes the layers that read it, and computes their outputs with the quantized weights:
-// nothing is evaluated twice. Memory holds the activations of the calibration set, one block in float, and its codes.
+// set collects an input, quantizes the layers that read it, and computes their outputs with the quantized weights.
+// Memory holds one block in float, its codes, and the activations of the calibration set: all of them, and then nothing is
+// evaluated twice, or as many as a budget allows.
 #pragma once
 
 #include <filesystem>
@@ -25,7 +26,7 @@ namespace gptq::model {
 ///
 /// Throws what plan_quantization throws; shape_error for unusable windows; io_error where `out` exists, another process
 /// works on it, it cannot be written or does not fit on the disk; error where out.partial is another run's, unless
-/// options.restart discards that, and where the memory is far from enough; non_finite_error naming the tensor or
+/// options.restart discards that, and where options.memory, or the system's memory by far, is not enough for one window; non_finite_error naming the tensor or
 /// the module for weights (all are looked at before the work) or activations that are NaN or infinite; unsupported_error
 /// for a layer whose scales halves cannot hold; and whatever the observer throws.
 quantize_result quantize_model(const io::model_folder& folder, const std::filesystem::path& out,

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -22,6 +23,10 @@ struct quantize_model_options {
     /// those of single modules. `config.calibration` is filled in.
     io::quantization_config config = {};
     bool restart = false;  ///< discard what an unfinished run has left, in place of going on with it
+    /// Bytes of memory that the work may take, within about a fifth. Where that is not enough for all calibration tokens,
+    /// some of what a block computes is computed twice, and states go to a file in OUT.partial; the result has the same
+    /// bytes. Nothing: what the system has free, or on a device, no limit.
+    std::optional<std::uint64_t> memory = std::nullopt;
 };
 
 /// One linear layer.
@@ -54,6 +59,9 @@ namespace detail {
 inline constexpr std::string_view weight_suffix = ".weight";
 
 std::vector<stage_plan> model_stages(const model_config& c, bool lm_head);
+
+/// Whether every reader of the format accepts groups of `size` for `in_features` inputs: see docs/formats.md.
+bool group_size_fits(io::checkpoint_format format, int size, std::size_t in_features);
 
 /// The zero points that a format can hold.
 zero_points zeros_of(io::checkpoint_format format);

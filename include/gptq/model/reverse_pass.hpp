@@ -61,6 +61,7 @@ class reverse_pass {
     room_of<B, number> head_states_;  // [tokens, embedding_size]
     std::optional<rope_tables<B>> ropes_;
     block_buffers<B> forward_buffers_;
+    block_scratch<B> forward_scratch_;
     reverse_buffers<B> buffers_;
     std::size_t tokens_ = 0;
 };

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstddef>
+#include <numeric>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -14,15 +16,14 @@ namespace gptq::model {
 /// The angle that each pair of the features that rotate turns by from one token to the next.       [features / 2]
 std::vector<float> rope_frequencies(const rope_settings& rope, std::size_t features);
 
-/// Cosines and sines of the angles at consecutive positions, in host memory.
+/// Cosines and sines of the angles at some positions, in host memory.
 struct rope_table {
     matrix<float> cosines, sines;  ///< [count, features / 2]
 
     rope_table() = default;
 
-    /// For positions first, first + 1, ..., first + count - 1. Angles are float products, as in the programs that
-    /// the models were trained with.
-    rope_table(const rope_settings& rope, std::size_t features, std::size_t first, std::size_t count);
+    /// A row for each position. Angles are float products, as in the programs that the models were trained with.
+    rope_table(const rope_settings& rope, std::size_t features, std::span<const std::size_t> positions);
 };
 
 /// Turns the first n features of every head of every row of x, row r by the angles of row r % cosines.rows. The two
@@ -36,16 +37,23 @@ struct rotation {
     uploaded<B> cosines, sines;  ///< [count, features / 2]
 };
 
-/// The tables of a model's blocks for consecutive positions: blocks with a window may have one of their own.
+/// first, first + 1, ..., first + count - 1.
+inline std::vector<std::size_t> positions_from(std::size_t first, std::size_t count) {
+    std::vector<std::size_t> positions(count);
+    std::iota(positions.begin(), positions.end(), first);
+    return positions;
+}
+
+/// The tables of a model's blocks for some positions: blocks with a window may have one of their own.
 template <class B>
 struct rope_tables {
     rotation<B> full, windowed;
 
-    rope_tables(const B& backend, const model_config& c, std::size_t first, std::size_t count) {
+    rope_tables(const B& backend, const model_config& c, std::span<const std::size_t> positions) {
         if (!c.rotary()) return;
-        full = moved(backend, rope_table(c.rope, c.rotary_features, first, count));
+        full = moved(backend, rope_table(c.rope, c.rotary_features, positions));
         own_for_windows_ = c.window_rope != c.rope;
-        if (own_for_windows_) windowed = moved(backend, rope_table(c.window_rope, c.rotary_features, first, count));
+        if (own_for_windows_) windowed = moved(backend, rope_table(c.window_rope, c.rotary_features, positions));
     }
 
     const rotation<B>& of_block(const model_config& c, std::size_t index) const {

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -20,6 +22,16 @@
 #include <gptq/xtensor/quantized.hpp>
 
 namespace gptq::model {
+
+/// Other tokens hardly have it.
+std::string fingerprint_of(std::span<const std::int32_t> tokens);
+
+/// Of the config, the headers, and the first numbers of every tensor, which are others after any training. Throws
+/// io_error where the folder cannot be read.
+std::string fingerprint_of(const io::model_folder& folder);
+
+/// What differs, as "config/bits is 4 there and 3 here", for up to three values of two objects.
+std::string difference_between(const nlohmann::ordered_json& there, const nlohmann::ordered_json& here);
 
 /// What decides the bytes of a result: the checkpoint's description, the tokens, the source, and what computes
 /// (`arithmetic`, any text). Equal for two runs that may go on with each other's blocks.

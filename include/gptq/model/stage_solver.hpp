@@ -70,7 +70,7 @@ template <ModelBackend B>
 class stage_solver {
  public:
     using weights = typename B::weights;
-    using inputs = paired_inputs<typename B::activation>;
+    using inputs = stage_inputs<typename B::activation>;
 
     /// Both arguments must outlive it.
     stage_solver(const B& backend, zero_points zeros, model_observer_ref observer)
@@ -85,7 +85,7 @@ class stage_solver {
         std::vector<decltype(backend_.floats(*modules.front()))> held;
         stage_weights shown;
         // Only the correction of drift asks for them.
-        if (x.float_inputs.rows != 0)
+        if (x.beside_float)
             for (const weights* module : modules) held.push_back(backend_.floats(*module));
         for (const auto& W : held) shown.push_back(W.view());
         const auto factorize = [&](const basic_hessian<solver>& h, std::optional<double> damp_percent = std::nullopt) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -31,6 +32,8 @@ struct stage_statistics {
     basic_hessian<solver_of<B>> H;
     std::optional<stage_factor<B>> factor;  ///< nothing if nobody asked for it
     std::optional<stage_drift<B>> drift;    ///< nothing without a float model
+    std::size_t tokens = 0;                 ///< that the layers read
+    bool lacks_tokens = false;              ///< they are those of an expert that too few tokens came to
 };
 
 /// The Hessian of what every expert of a block would read if all tokens came to it: the same for all of them, and made
@@ -44,59 +47,74 @@ inline constexpr std::size_t enough_tokens_per_input = 4;
 /// The weights of a stage's layers, [N, K] each, in the backend's memory.
 using stage_weights = std::vector<matrix_view<const float>>;
 
-/// Whether these are the inputs of such an expert.
-template <class T>
-bool lacks_tokens(const paired_inputs<T>& tokens) {
-    return tokens.for_all_tokens && tokens.inputs.rows < enough_tokens_per_input * tokens.inputs.cols;
-}
-
 namespace detail {
 
-/// Tokens of a stage, one after the other.
+/// Rows of a chunk, one after the other.
 template <class T>
-paired_inputs<T> token_range(const paired_inputs<T>& all, std::size_t first, std::size_t last) {
+paired_inputs<T> row_range(const paired_inputs<T>& all, std::size_t first, std::size_t last) {
     const auto rows = [first, last](auto m) { return m.rows == 0 ? m : m.block(first, last - first, 0, m.cols); };
-    return {rows(all.inputs), rows(all.float_inputs), rows(all.states), rows(all.float_states), {}, false};
+    return {rows(all.inputs), rows(all.float_inputs), rows(all.states), rows(all.float_states)};
 }
 
-template <ModelBackend B, class T>
-basic_hessian<solver_of<B>> hessian_of(const B& backend, const paired_inputs<T>& tokens) {
-    basic_hessian<solver_of<B>> h(tokens.inputs.cols, backend.solver());
-    if (tokens.inputs.rows != 0) backend.add_tokens(h, tokens.inputs);
-    return h;
+/// Rows of a chunk that are of tokens before `cut`, counted among all of the calibration.
+template <class T>
+std::size_t rows_before(const paired_inputs<T>& chunk, std::size_t cut) {
+    if (cut <= chunk.first_token) return 0;
+    const std::size_t tokens = cut - chunk.first_token;
+    if (chunk.rows.empty()) return std::min(tokens, chunk.inputs.rows);
+    const auto end = std::partition_point(chunk.rows.begin(), chunk.rows.end(), [tokens](std::int32_t row) {
+        return static_cast<std::size_t>(row) < tokens;
+    });
+    return static_cast<std::size_t>(end - chunk.rows.begin());
 }
 
-template <ModelBackend B, class T>
-basic_hessian<solver_of<B>> hessian_of_all_tokens(const B& backend, const paired_inputs<T>& tokens) {
-    basic_hessian<solver_of<B>> h(tokens.inputs.cols, backend.solver());
-    tokens.for_all_tokens([&](matrix_view<const T> some) { backend.add_tokens(h, some); });
-    return h;
-}
-
-/// The Hessian of an expert's own tokens, and of as many others as it lacks: all tokens of the calibration, counted as
-/// that many. The more evidence of its own an expert has, the less the others weigh.
-template <ModelBackend B, class T>
-basic_hessian<solver_of<B>> blended_hessian(const B& backend, const paired_inputs<T>& tokens,
-                                            common_hessian<B>& common) {
-    auto own = hessian_of(backend, tokens);
-    const std::size_t lacking = enough_tokens_per_input * tokens.inputs.cols - tokens.inputs.rows;
-    if (!tokens.same_for_experts) {
-        own.merge(hessian_of_all_tokens(backend, tokens), lacking);
-    } else {
-        if (!common) common.emplace(hessian_of_all_tokens(backend, tokens));
-        own.merge(*common, lacking);
-    }
-    return own;
-}
-
-/// Only a stage of one layer adds to states.
-template <ModelBackend B, class T>
-basic_drift<solver_of<B>> drift_of(const B& backend, const paired_inputs<T>& tokens, const stage_weights& weights) {
+/// The sums over some tokens of a stage.
+template <ModelBackend B>
+class token_sums {
+ public:
+    using hessian = basic_hessian<solver_of<B>>;
     using drift_type = basic_drift<solver_of<B>>;
-    drift_type drift = tokens.states.rows == 0 ? drift_type(tokens.inputs.cols, backend.solver())
-                                               : drift_type(in_backend, weights.front(), backend.solver());
-    backend.add_tokens(drift, tokens.float_inputs, tokens.inputs, tokens.float_states, tokens.states);
-    return drift;
+
+    token_sums(const B& backend, std::size_t features) : backend_(backend), H(features, backend.solver()) {}
+
+    template <class T>
+    void add(const paired_inputs<T>& tokens) {
+        if (tokens.inputs.rows != 0) backend_.add_tokens(H, tokens.inputs);
+    }
+
+    /// The same, and the drift of the layers `weights`. Only a stage of one layer adds to states.
+    template <class T>
+    void add_with_drift(const paired_inputs<T>& tokens, const stage_weights& weights) {
+        if (tokens.inputs.rows == 0) return;
+        add(tokens);
+        if (!drift && tokens.states.rows == 0) drift.emplace(tokens.inputs.cols, backend_.solver());
+        if (!drift) drift.emplace(in_backend, weights.front(), backend_.solver());
+        backend_.add_tokens(*drift, tokens.float_inputs, tokens.inputs, tokens.float_states, tokens.states);
+    }
+
+ private:
+    const B& backend_;
+
+ public:
+    hessian H;
+    std::optional<drift_type> drift;  ///< nothing where no token came
+};
+
+/// The Hessian of an expert's own tokens, `own`, and of as many others as it lacks: all tokens of the calibration,
+/// counted as that many. The more evidence of its own an expert has, the less the others weigh.
+template <ModelBackend B, class T>
+void blend(const B& backend, const stage_inputs<T>& x, basic_hessian<solver_of<B>>& own, common_hessian<B>& common) {
+    const std::size_t lacking = enough_tokens_per_input * x.features - own.samples();
+    const auto of_all_tokens = [&] {
+        basic_hessian<solver_of<B>> h(x.features, backend.solver());
+        x.for_each([&](const paired_inputs<T>& chunk) {
+            chunk.for_all_tokens([&](matrix_view<const T> some) { backend.add_tokens(h, some); });
+        });
+        return h;
+    };
+    if (!x.same_for_experts) return own.merge(of_all_tokens(), lacking);
+    if (!common) common.emplace(of_all_tokens());
+    own.merge(*common, lacking);
 }
 
 /// The share of the calibration tokens, from the last ones, that a correction of drift has to prove itself on.
@@ -119,20 +137,19 @@ double sampled_saving(const stage_weights& weights, const Drift& drift) {
 
 /// The drift with the factor, of those with drift_dampings, whose correction does most for the tokens held out, found by
 /// steps from the middle one for as long as each helps; nothing if no factorization succeeds. A damping too small does
-/// worse than the next, and so does one too large: few stages have a better one beyond a worse one. Takes held_H if it
-/// finds one.
-template <ModelBackend B, class T, class Hessian, class Factorize>
-std::optional<stage_drift<B>> fit_drift(const B& backend, const paired_inputs<T>& fit, const paired_inputs<T>& held,
-                                        const Hessian& fit_H, Hessian& held_H, const stage_weights& weights,
+/// worse than the next, and so does one too large: few stages have a better one beyond a worse one. Takes what `fit` and
+/// `held` have, but for fit's Hessian, if it finds one.
+template <ModelBackend B, class Factorize>
+std::optional<stage_drift<B>> fit_drift(token_sums<B>& fit, token_sums<B>& held, const stage_weights& weights,
                                         const Factorize& factorize) {
     std::optional<stage_drift<B>> drift;
     double most = 0.0;
     const auto improves = [&](double damping) {
-        stage_factor<B> factor = factorize(fit_H, damping);
+        stage_factor<B> factor = factorize(fit.H, damping);
         if (!factor.positive_definite || factor.failed_factorizations > 0) return false;
         if (!drift) {
-            drift.emplace(stage_drift<B>{drift_of(backend, fit, weights), drift_of(backend, held, weights),
-                                         std::move(factor), std::move(held_H)});
+            drift.emplace(
+                stage_drift<B>{std::move(*fit.drift), std::move(*held.drift), std::move(factor), std::move(held.H)});
             most = sampled_saving(weights, *drift);
             return true;
         }
@@ -156,35 +173,37 @@ std::optional<stage_drift<B>> fit_drift(const B& backend, const paired_inputs<T>
 }  // namespace detail
 
 /// Gathers what is asked for. `factorize(H)` turns a Hessian into a stage_factor for the solver,
-/// `factorize(H, damp_percent)` one with that damping; an empty one is not called. `tokens` has float inputs if drift is
-/// to be corrected; then their cross products with the inputs cost twice what the Hessian does, or less, and there are 3
+/// `factorize(H, damp_percent)` one with that damping; an empty one is not called. `x` is beside a float model if drift
+/// is to be corrected; then cross products of its inputs cost twice what the Hessian does, or less, and there are 3
 /// to 5 more factorizations, of the part of the tokens that the correction is fitted to: the one whose correction does
 /// most for the others is kept. An expert with few tokens has its Hessian blended with that of all tokens, and no drift
 /// corrected; `common` is kept from expert to expert of a block. Throws non_finite_error for inputs that are NaN or
 /// infinite.
 template <ModelBackend B, class Factorize>
-stage_statistics<B> gather_statistics(const B& backend, const paired_inputs<typename B::activation>& tokens,
+stage_statistics<B> gather_statistics(const B& backend, const stage_inputs<typename B::activation>& x,
                                       const stage_weights& weights, bool want_factor, const Factorize& factorize,
                                       common_hessian<B>& common) {
-    if (lacks_tokens(tokens)) {
-        stage_statistics<B> blended{detail::blended_hessian(backend, tokens, common), std::nullopt, std::nullopt};
-        if (want_factor) blended.factor.emplace(factorize(blended.H));
-        return blended;
-    }
-    if (!want_factor) return {detail::hessian_of(backend, tokens), std::nullopt, std::nullopt};
-    const std::size_t count = tokens.inputs.rows, cut = count - detail::held_out_tokens(count);
-    if (tokens.float_inputs.rows == 0 || cut == count) {
-        auto H = detail::hessian_of(backend, tokens);
-        stage_factor<B> factor = factorize(H);
-        return {std::move(H), std::move(factor), std::nullopt};
-    }
-    const auto fit = detail::token_range(tokens, 0, cut), held = detail::token_range(tokens, cut, count);
-    auto H = detail::hessian_of(backend, fit);
-    auto held_H = detail::hessian_of(backend, held);
-    auto drift = detail::fit_drift(backend, fit, held, H, held_H, weights, factorize);
-    H.merge(drift ? drift->held_hessian : held_H);
-    stage_factor<B> factor = factorize(H);
-    return {std::move(H), std::move(factor), std::move(drift)};
+    using chunk = paired_inputs<typename B::activation>;
+    const bool corrects = want_factor && x.beside_float;
+    const std::size_t cut = x.tokens - (corrects ? detail::held_out_tokens(x.tokens) : 0);
+    detail::token_sums<B> fit(backend, x.features);
+    std::optional<detail::token_sums<B>> held;
+    if (cut < x.tokens) held.emplace(backend, x.features);
+    x.for_each([&](const chunk& tokens) {
+        if (!held) return fit.add(tokens);
+        const std::size_t before = detail::rows_before(tokens, cut);
+        fit.add_with_drift(detail::row_range(tokens, 0, before), weights);
+        held->add_with_drift(detail::row_range(tokens, before, tokens.inputs.rows), weights);
+    });
+    const std::size_t count = fit.H.samples() + (held ? held->H.samples() : 0);
+    const bool lacking = x.of_expert && count < enough_tokens_per_input * x.features;
+    std::optional<stage_drift<B>> drift;
+    if (held && !lacking && fit.drift && held->drift) drift = detail::fit_drift(fit, *held, weights, factorize);
+    if (held) fit.H.merge(drift ? drift->held_hessian : held->H);
+    if (lacking) detail::blend(backend, x, fit.H, common);
+    stage_statistics<B> found{std::move(fit.H), std::nullopt, std::move(drift), count, lacking};
+    if (want_factor) found.factor.emplace(factorize(found.H));
+    return found;
 }
 
 }  // namespace gptq::model

@@ -26,7 +26,7 @@ struct named_group {
     std::vector<float> weights;
 };
 
-/// Groups as they occur, and as they had better not.
+/// Groups as they occur in models, and groups at the limits of floats.
 inline std::vector<named_group> weight_groups() {
     std::vector<named_group> groups = {{"all weights 0", std::vector<float>(8, 0.0f)},
                                        {"a single weight", {0.37f}},
@@ -163,8 +163,8 @@ class grid_check {
 
 }  // namespace detail
 
-/// Holds `grid` to sentences 1 to 5, 7 and 8 of QuantGrid, for `Bits` bits: random groups, groups that are all zero, positive,
-/// negative, tiny or huge, and every code, against a search over all values. Takes well under a second.
+/// Holds `grid` to sentences 1 to 5, 7 and 8 of QuantGrid, for `Bits` bits: random groups, groups that are all zero,
+/// positive, negative, tiny or huge, and every code, against a search over all values. Takes well under a second.
 template <int Bits, class Grid>
 requires QuantGrid<Grid, Bits>
 [[nodiscard]] violations check_grid(const Grid& grid = {}) { return detail::grid_check<Bits, Grid>(grid).run(); }

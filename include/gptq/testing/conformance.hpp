@@ -8,6 +8,9 @@
 // check_order(order)          OrderingPolicy
 // check_group_policy<G>()     GroupPolicy
 //
+// and in <gptq/testing/check_model_backend.hpp>, because it needs the headers of models:
+// check_model_backend(backend)    ModelBackend, against <gptq/model/reference_model_backend.hpp>
+//
 // Each returns one line for every broken promise, with the number of its sentence, and nothing for a model that
 // conforms.
 #pragma once

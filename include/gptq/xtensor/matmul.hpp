@@ -17,9 +17,10 @@
 
 namespace gptq {
 
-/// Repacks a layer once for multiplication with inputs held as A; layers with levels of their own stay exact to those.
-/// Layers that are used one after the other had better lie side by side in one `memory`; without it, the layer has its
-/// own. Throws shape_error for a g_idx out of range, unsupported_error for bits other than 2 to 8.
+/// Repacks a layer once for multiplication with inputs held as A. A layer with levels of its own keeps these levels
+/// exactly. Layers that are used one after the other share one `memory`, which makes products of one row faster;
+/// without it, the layer has memory of its own. Throws shape_error for a g_idx out of range, unsupported_error for bits
+/// other than 2 to 8.
 template <Activation A>
 prepared<A> prepare(const quantized_layer& q, weight_memory* memory = nullptr) {
     return prepared<A>(q.view(), q.bits, memory);

@@ -24,7 +24,7 @@ namespace gptq {
 /// A pruned layer.
 struct pruned {
     tensor2<float> weights;  ///< [out_features, in_features], with zeros
-    solve_report report;
+    solve_report report;     ///< what happened
 };
 
 /// Prunes W [out_features, in_features] by SparseGPT with the pattern, from the factored Hessian of its inputs, on the

@@ -104,7 +104,7 @@ requires Observer<std::remove_reference_t<O>> quantized<S> quantize(const M& W, 
     return q;
 }
 
-/// The same from the Hessian itself, on any backend; what of grid and order has no state may be left out.
+/// The same from the Hessian itself, on any backend. `grid` and `order` may be left out where they have no state.
 template <Scheme S, ReadableMatrix M, Backend H, Backend B = H, FactorPath<B> P = inverse_free_path,
           class O = no_observer>
 requires Observer<std::remove_reference_t<O>> quantized<S> quantize(const M& W, const basic_hessian<H>& h,

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdio>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <optional>
 #include <random>
@@ -33,6 +34,13 @@
 
 namespace gptq::io {
 namespace detail {
+
+/// A name for a file that is not complete yet. What an earlier run left under it goes.
+inline std::filesystem::path fresh_name(std::filesystem::path path) {
+    path += ".new";
+    std::filesystem::remove(path);
+    return path;
+}
 
 /// A tensor's line in a header: "name":{...}. Throws format_error for a name that is not UTF-8.
 inline std::string safetensors_entry_text(std::string_view name, dtype type, std::span<const std::size_t> shape,
@@ -117,6 +125,23 @@ GPTQ_INLINE void refuse_existing(const std::filesystem::path& out) {
     std::error_code code;
     if (std::filesystem::exists(std::filesystem::symlink_status(out, code)))
         throw io_error(out.string() + ": already exists; choose another name or remove it");
+}
+
+GPTQ_INLINE void write_tensors(const std::filesystem::path& path, const std::function<void(const tensor_sink&)>& fill) {
+    detail::shard_writer shard(detail::fresh_name(path));
+    try {
+        fill([&](std::string_view name, dtype type, std::span<const std::size_t> shape,
+                 std::span<const std::byte> bytes) {
+            if (!shard.has_room()) throw format_error(path.string() + ": has more tensors than fit in one file");
+            shard.add(name, type, shape, bytes);
+        });
+    } catch (...) {
+        std::error_code ignored;
+        std::filesystem::remove(shard.path(), ignored);
+        throw;
+    }
+    shard.close();
+    detail::replace_file(shard.path(), path);
 }
 
 GPTQ_INLINE folder_writer::folder_writer(const std::filesystem::path& out, std::size_t shard_bytes)

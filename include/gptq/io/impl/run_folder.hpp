@@ -7,9 +7,7 @@
 #include <filesystem>
 #include <functional>
 #include <optional>
-#include <span>
 #include <string>
-#include <string_view>
 #include <system_error>
 #include <utility>
 
@@ -21,7 +19,6 @@
 
 #include <gptq/compiled.hpp>
 #include <gptq/error.hpp>
-#include <gptq/io/dtype.hpp>
 #include <gptq/io/file.hpp>
 #include <gptq/io/folder_writer.hpp>
 #include <gptq/io/json.hpp>
@@ -32,13 +29,6 @@ namespace detail {
 
 inline constexpr const char* lock_name = "lock";
 inline constexpr const char* state_name = "run.json";
-
-/// A name for a file that is not complete yet. What an earlier run left under it goes.
-inline std::filesystem::path fresh_name(std::filesystem::path path) {
-    path += ".new";
-    std::filesystem::remove(path);
-    return path;
-}
 
 }  // namespace detail
 
@@ -100,16 +90,16 @@ GPTQ_INLINE std::filesystem::path run_folder::piece(std::size_t index) const {
 }
 
 GPTQ_INLINE void run_folder::write_piece(std::size_t index, const std::function<void(const tensor_sink&)>& fill) const {
-    detail::shard_writer shard(detail::fresh_name(piece(index)));
-    fill([&](std::string_view name, dtype type, std::span<const std::size_t> shape, std::span<const std::byte> bytes) {
-        if (!shard.has_room()) throw format_error(piece(index).string() + ": has more tensors than fit in one file");
-        shard.add(name, type, shape, bytes);
-    });
-    shard.close();
-    detail::replace_file(shard.path(), piece(index));
+    write_tensors(piece(index), fill);
 }
 
 GPTQ_INLINE std::filesystem::path run_folder::result() const { return path_ / "result"; }
+
+GPTQ_INLINE output_file run_folder::scratch() const {
+    output_file file(detail::fresh_name(path_ / "scratch"));
+    std::filesystem::remove(file.path());
+    return file;
+}
 
 GPTQ_INLINE std::size_t run_folder::bytes() const {
     std::size_t sum = 0;

@@ -17,41 +17,43 @@
 namespace gptq::model {
 
 template <ModelBackend B>
-void block_run<B>::begin(matrix_view<float> hidden, std::size_t window_length,
-                         const std::optional<kv_rows<number>>& cache, const block_run* leader) {
-    hidden_ = hidden;
+void block_run<B>::resume(std::size_t site, matrix_view<float> hidden, matrix_view<float> entered,
+                          std::size_t window_length, const block_run* leader) {
+    hidden_ = entered;
     window_length_ = window_length;
-    cache_ = cache;
+    texts_ = {};
     leader_ = leader;
-    site_ = step_ = 0;
-    begun_ = false;
+    site_ = site;
+    step_ = 0;
+    if (config_.arch.parallel) enter_step();
+    while (site >= step().first_site + step().sites) ++step_;
+    if (!config_.arch.parallel || step_ != 0) enter_step();
+    hidden_ = hidden;
+    enter_site();
 }
 
 template <ModelBackend B>
 bool block_run<B>::next() {
-    if (begun_) {
-        const bool of_expert = step().kind == step_kind::experts;
-        switch (here().kind) {
-            case site_kind::attention_in: attend_windows(); break;
-            case site_kind::mlp_in: {
-                const auto y = buffers_.intermediate.shaped(backend_, inputs_.rows, here().parts.front());
-                compute_intermediate(site_, inputs_, y);
-                inputs_ = y;
-                break;
-            }
-            case site_kind::attention_out:
-            case site_kind::mlp_out: of_expert ? add_shares(tokens_here()) : add_branch(); break;
+    const bool of_expert = step().kind == step_kind::experts;
+    switch (here().kind) {
+        case site_kind::attention_in: attend(); break;
+        case site_kind::mlp_in: {
+            const auto y = buffers_.intermediate.shaped(backend_, inputs_.rows, here().parts.front());
+            compute_intermediate(site_, inputs_, y);
+            inputs_ = y;
+            break;
         }
-        ++site_;
-        if (site_ == step().first_site + step().sites) {
-            leave_step();
-            ++step_;
-        }
+        case site_kind::attention_out:
+        case site_kind::mlp_out: of_expert ? add_shares(tokens_here()) : add_branch(); break;
     }
-    begun_ = true;
-    if (step_ == weights_.what.steps.size()) return false;
-    if (site_ == step().first_site) enter_step();
-    if (step().kind == step_kind::experts && here().kind == site_kind::mlp_in) gather_tokens();
+    ++site_;
+    if (site_ == step().first_site + step().sites) {
+        leave_step();
+        ++step_;
+        if (step_ == weights_.what.steps.size()) return false;
+        enter_step();
+    }
+    enter_site();
     return true;
 }
 
@@ -67,7 +69,7 @@ void block_run<B>::for_all_tokens(const std::function<void(inputs_view)>& look) 
     for_chunks(branch_.rows, B::branch_tokens, [&](std::size_t first, std::size_t count) {
         const inputs_view x = branch_.block(first, count, 0, branch_.cols);
         if (here().kind == site_kind::mlp_in) return look(x);
-        const auto y = buffers_.everyone.shaped(backend_, count, here().in_features());
+        const auto y = scratch_.everyone.shaped(backend_, count, here().in_features());
         compute_intermediate(site_ - 1, x, y);
         look(y);
     });
@@ -101,46 +103,84 @@ void block_run<B>::enter_step() {
 }
 
 template <ModelBackend B>
+void block_run<B>::enter_site() {
+    if (step().kind == step_kind::experts && here().kind == site_kind::mlp_in) gather_tokens();
+}
+
+template <ModelBackend B>
 void block_run<B>::leave_step() {
     if (!config_.norm_before) backend_.normalize(*weights_.norm(step().before), hidden_, hidden_);
 }
 
 template <ModelBackend B>
-void block_run<B>::attend_windows() {
-    const std::size_t features = config_.query_features();
-    const std::size_t windows = std::max<std::size_t>(1, B::attention_tokens / window_length_);
-    // A window's inputs are not needed once its q, k and v are there, so its result takes their place.
-    const auto attended = buffer_.columns(0, features);
-    for_chunks(hidden_.rows, windows * window_length_, [&](std::size_t first, std::size_t count) {
-        attend(inputs_.block(first, count, 0, inputs_.cols), cache_, attended.block(first, count, 0, features));
-    });
+void block_run<B>::attend() {
+    // The inputs of some tokens are not needed once their q, k and v are there, so the result takes their place.
+    const auto attended = buffer_.columns(0, config_.query_features());
+    if (!texts_.empty()) {
+        attend_texts(inputs_, attended);
+    } else {
+        const std::size_t windows = std::max<std::size_t>(1, B::attention_tokens / window_length_);
+        for_chunks(hidden_.rows, windows * window_length_, [&](std::size_t first, std::size_t count) {
+            attend_windows(inputs_.block(first, count, 0, inputs_.cols),
+                           attended.block(first, count, 0, attended.cols));
+        });
+    }
     inputs_ = attended;
 }
 
 template <ModelBackend B>
-void block_run<B>::attend(inputs_view x, const std::optional<kv_rows<number>>& cache, matrix_view<number> out) {
-    const std::size_t tokens = x.rows, features = config_.kv_features();
-    const auto q = buffers_.q.shaped(backend_, tokens, config_.query_features());
-    const kv_rows<number> rows = cache ? *cache
-                                       : kv_rows<number>{buffers_.k.shaped(backend_, tokens, features),
-                                                         buffers_.v.shaped(backend_, tokens, features)};
-    const auto k = rows.k.block(rows.k.rows - tokens, tokens, 0, features);
-    const auto v = rows.v.block(rows.v.rows - tokens, tokens, 0, features);
+void block_run<B>::attend_windows(inputs_view x, matrix_view<number> out) {
+    const auto q = scratch_.q.shaped(backend_, x.rows, config_.query_features());
+    const auto k = scratch_.k.shaped(backend_, x.rows, config_.kv_features());
+    const auto v = scratch_.v.shaped(backend_, x.rows, config_.kv_features());
+    project(x, q, k, v);
+    attend_over(q, k, v, window_length_, window_length_, out);
+}
+
+template <ModelBackend B>
+void block_run<B>::attend_texts(inputs_view x, matrix_view<number> out) {
+    const auto last = [](matrix_view<number> m, std::size_t rows) { return m.block(m.rows - rows, rows, 0, m.cols); };
+    const auto some = [](matrix_view<number> m, std::size_t first, std::size_t rows) {
+        return m.block(first, rows, 0, m.cols);
+    };
+    const bool alone = texts_.size() == 1;  // then nothing need be moved
+    const auto q = scratch_.q.shaped(backend_, x.rows, config_.query_features());
+    const auto k = alone ? last(texts_.front().k, x.rows) : scratch_.k.shaped(backend_, x.rows, config_.kv_features());
+    const auto v = alone ? last(texts_.front().v, x.rows) : scratch_.v.shaped(backend_, x.rows, config_.kv_features());
+    project(x, q, k, v);
+    std::size_t first = 0;
+    for (const kv_rows<number>& text : texts_) {
+        if (!alone) {
+            backend_.convert(inputs_view(some(k, first, text.tokens)), last(text.k, text.tokens));
+            backend_.convert(inputs_view(some(v, first, text.tokens)), last(text.v, text.tokens));
+        }
+        attend_over(some(q, first, text.tokens), text.k, text.v, text.tokens, text.k.rows,
+                    some(out, first, text.tokens));
+        first += text.tokens;
+    }
+}
+
+template <ModelBackend B>
+void block_run<B>::project(inputs_view x, matrix_view<number> q, matrix_view<number> k, matrix_view<number> v) {
     multiply(site_, x, {q, k, v});
     normalize_heads(norm_place::q, q);
     normalize_heads(norm_place::k, k);
-    if (rotates_) {
-        backend_.rotate(rope_.cosines.view(), rope_.sines.view(), config_.head_dim, q);
-        backend_.rotate(rope_.cosines.view(), rope_.sines.view(), config_.head_dim, k);
-    }
+    if (!rotates_) return;
+    backend_.rotate(rope_.cosines.view(), rope_.sines.view(), config_.head_dim, q);
+    backend_.rotate(rope_.cosines.view(), rope_.sines.view(), config_.head_dim, k);
+}
+
+template <ModelBackend B>
+void block_run<B>::attend_over(matrix_view<number> q, matrix_view<number> k, matrix_view<number> v, std::size_t queries,
+                               std::size_t keys, matrix_view<number> out) {
     const attention_shape shape{.heads = config_.heads,
                                 .kv_heads = config_.kv_heads,
                                 .head_dim = config_.head_dim,
                                 .scale = config_.attention_scale,
                                 .span = span_,
-                                .queries = std::min(tokens, window_length_),
-                                .keys = cache ? rows.k.rows : window_length_};
-    backend_.attend(shape, q, rows.k, rows.v, buffers_.scratch, out);
+                                .queries = queries,
+                                .keys = keys};
+    backend_.attend(shape, q, k, v, scratch_.backend, out);
 }
 
 template <ModelBackend B>
@@ -162,7 +202,7 @@ void block_run<B>::compute_intermediate(std::size_t from, inputs_view x, matrix_
     }
     for_chunks(x.rows, B::branch_tokens, [&](std::size_t first, std::size_t count) {
         const auto gate = y.block(first, count, 0, y.cols);
-        const auto up = buffers_.chunk.shaped(backend_, count, y.cols);
+        const auto up = scratch_.chunk.shaped(backend_, count, y.cols);
         multiply(from, x.block(first, count, 0, x.cols), {gate, up});
         backend_.gate(config_.activation, gate, matrix_view<const number>(up));
     });
@@ -179,7 +219,7 @@ void block_run<B>::add_branch() {
     const std::optional<norm>& after = weights_.norm(step().after);
     for_chunks(inputs_.rows, B::branch_tokens, [&](std::size_t first, std::size_t count) {
         backend_.add_product(inputs_.block(first, count, 0, inputs_.cols), layer, after ? &*after : nullptr,
-                             buffers_.scratch, hidden_.block(first, count, 0, hidden_.cols));
+                             scratch_.backend, hidden_.block(first, count, 0, hidden_.cols));
     });
 }
 
@@ -222,7 +262,7 @@ void block_run<B>::add_shares(const expert_tokens& tokens) {
     const std::span<const std::int32_t> rows = tokens.rows;
     const std::span<const float> shares = tokens.shares;
     for_chunks(inputs_.rows, B::branch_tokens, [&](std::size_t first, std::size_t count) {
-        const auto y = buffers_.chunk.shaped(backend_, count, hidden_.cols);
+        const auto y = scratch_.chunk.shaped(backend_, count, hidden_.cols);
         multiply(site_, inputs_.block(first, count, 0, inputs_.cols), {y});
         backend_.scatter_add(matrix_view<const number>(y), rows.subspan(first, count), shares.subspan(first, count),
                              hidden_);
@@ -237,7 +277,7 @@ void block_run<B>::multiply(std::size_t site, inputs_view x, std::initializer_li
     std::vector<output_of<B>> outputs;
     for (std::size_t i = 0; i < modules.size(); ++i)
         outputs.push_back(
-            {layers[i], fused ? buffers_.fused.shaped(backend_, x.rows, modules[i].out_features) : parts.begin()[i]});
+            {layers[i], fused ? scratch_.fused.shaped(backend_, x.rows, modules[i].out_features) : parts.begin()[i]});
     backend_.multiply(x, std::span<const output_of<B>>(outputs));
     if (!fused) return;
     std::size_t first = 0;

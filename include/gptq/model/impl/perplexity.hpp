@@ -32,27 +32,28 @@ class nll_sums {
     /// A window of `count` scored tokens whose -log p sum up to `sum`. Throws non_finite_error where that is not finite.
     void add(double sum, std::size_t count) {
         if (!std::isfinite(sum))
-            throw non_finite_error("the model's output is not finite in window " + std::to_string(sums_.size()) +
+            throw non_finite_error("the model's output is not finite in window " + std::to_string(scores_.size()) +
                                    " of the text");
-        sums_.push_back(sum);
-        counts_.push_back(static_cast<double>(count));
+        scores_.push_back({sum, count});
     }
 
     perplexity_result result() const {
-        double sum = 0.0, tokens = 0.0, squares = 0.0;
-        for (std::size_t w = 0; w < sums_.size(); ++w) sum += sums_[w], tokens += counts_[w];
-        perplexity_result result{.nll = sum / tokens, .tokens = static_cast<std::size_t>(tokens)};
+        perplexity_result result{.windows = scores_.size(), .scores = scores_};
+        double sum = 0.0, squares = 0.0;
+        for (const window_score& w : scores_) sum += w.nll, result.tokens += w.tokens;
+        const auto tokens = static_cast<double>(result.tokens);
+        result.nll = sum / tokens;
         result.perplexity = std::exp(result.nll);
-        result.windows = sums_.size();
-        if (sums_.size() < 2) return result;
-        for (std::size_t w = 0; w < sums_.size(); ++w) squares += std::pow(sums_[w] - result.nll * counts_[w], 2.0);
-        const auto windows = static_cast<double>(sums_.size());
+        if (scores_.size() < 2) return result;
+        for (const window_score& w : scores_)
+            squares += std::pow(w.nll - result.nll * static_cast<double>(w.tokens), 2.0);
+        const auto windows = static_cast<double>(scores_.size());
         result.standard_error = result.perplexity * std::sqrt(windows / (windows - 1.0) * squares) / tokens;
         return result;
     }
 
  private:
-    std::vector<double> sums_, counts_;
+    std::vector<window_score> scores_;
 };
 
 /// Calls f(window) for each window of a text that has a token to score, and then on_window(done, total).

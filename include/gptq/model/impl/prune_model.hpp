@@ -21,6 +21,7 @@
 #include <gptq/io/stored_numbers.hpp>
 #include <gptq/layer_error.hpp>
 #include <gptq/matrix_view.hpp>
+#include <gptq/model/calibration_states.hpp>
 #include <gptq/model/embedding.hpp>
 #include <gptq/model/folder_warnings.hpp>
 #include <gptq/model/model_config.hpp>
@@ -39,13 +40,12 @@ class model_pruner {
         : config_(config), folder_(folder), options_(options), writer_(writer), observer_(observer) {}
 
     prune_result run(const token_windows& windows) {
-        auto hidden =
-            embed(backend_, config_, load_embedding(config_, folder_, backend_), windows.tokens, windows.length);
+        calibration_states states(backend_, config_, load_embedding(config_, folder_, backend_), windows, false);
         block_reader blocks(config_, folder_, false);
         for (block_ = 0; block_ < config_.blocks; ++block_) {
             auto block = hold_block(backend_, blocks.take(block_));
-            run_block_by_stages(backend_, config_, block, block_, hidden,
-                                [&](stage_modules<weights>& stage, const inputs& x) { prune_stage(stage, x.inputs); });
+            run_block_by_stages(backend_, config_, block, nullptr, block_, states,
+                                [&](stage_modules<weights>& stage, const inputs& x) { prune_stage(stage, x); });
         }
         for (const std::string& name : folder_.tensor_names())
             if (!written_.contains(name)) writer_.copy_tensor(folder_.tensor(name));
@@ -58,13 +58,13 @@ class model_pruner {
  private:
     using solver = solver_of<cpu_model_backend>;
     using weights = cpu_model_backend::weights;
-    using inputs = paired_inputs<cpu_model_backend::activation>;
+    using inputs = stage_inputs<cpu_model_backend::activation>;
     using factor = factored_hessian<solver, inverse_free_path>;
 
-    /// Layers with a common input x [T, K]: one Hessian, one factorization where somebody needs it.
-    void prune_stage(stage_modules<weights>& stage, matrix_view<const cpu_model_backend::activation> x) {
-        basic_hessian<solver> H(x.cols, backend_.solver());
-        backend_.add_tokens(H, x);
+    /// Layers with a common input: one Hessian, one factorization where somebody needs it.
+    void prune_stage(stage_modules<weights>& stage, const inputs& x) {
+        basic_hessian<solver> H(x.features, backend_.solver());
+        x.for_each([&](const auto& chunk) { backend_.add_tokens(H, chunk.inputs); });
         std::optional<factor> f;
         if (!options_.by_magnitude) f.emplace(factor_for(stage.names.front(), H));
         for (std::size_t i = 0; i < stage.modules.size(); ++i) prune_module(stage.names[i], *stage.modules[i], H, f);

@@ -157,8 +157,9 @@ inline std::uintmax_t packed_bytes(const stage_plan& stage) {
     return bytes;
 }
 
-GPTQ_INLINE void check_space(const io::model_folder& folder, const quantization_plan& plan, const io::run_folder& run) {
-    std::uintmax_t needed = 0;
+GPTQ_INLINE void check_space(const io::model_folder& folder, const quantization_plan& plan, const io::run_folder& run,
+                             std::uintmax_t states_bytes) {
+    std::uintmax_t needed = states_bytes;
     for (const std::string& name : folder.tensor_names()) needed += folder.tensor(name).bytes.size();
     for (const std::filesystem::path& file : folder.companion_files()) needed += io::input_file(file).size();
     for (const stage_plan& stage : plan.stages) {
@@ -223,11 +224,12 @@ GPTQ_INLINE memory_estimate estimate_memory(const model_config& c, const quantiz
         if (stage.settings) widest = std::max(widest, number(stage.modules.front().in_features));
     }
     const double copies = beside_float_model ? 2.0 : 1.0;
+    const bool reads_old_states = c.experts != 0 || c.arch.parallel;
     memory_estimate estimate;
     // An expert may be the one that most tokens go to: then it reads a copy of their inputs.
     const std::size_t inside = std::max({c.intermediate_size, c.expert_size, c.shared_expert_size});
-    const std::size_t read =
-        std::max(c.hidden_size, c.query_features()) + (c.experts != 0 || c.arch.parallel ? c.hidden_size : 0);
+    const std::size_t read = std::max(c.hidden_size, c.query_features()) + (reads_old_states ? c.hidden_size : 0);
+    estimate.states = sizeof(float) * copies * number(c.hidden_size) * (reads_old_states ? 2.0 : 1.0);
     estimate.per_token = sizeof(float) * copies * (number(c.hidden_size) + number(read) + number(inside));
     estimate.fixed =
         sizeof(float) * (copies * std::max(largest_block, head) + number(c.vocab_size) * number(c.embedding_size) +
@@ -242,20 +244,27 @@ inline std::string gigabytes(double bytes) {
     return number_string(tenths / 10.0) + " GB";
 }
 
-GPTQ_INLINE std::string memory_warning(const memory_estimate& estimate, const token_windows& windows,
-                                       double available) {
-    const double needed = estimate.total(windows.tokens.size());
-    if (needed <= available) return "";
-    const double per_window = estimate.per_token * static_cast<double>(windows.length);
-    const double fitting = std::floor((available - estimate.fixed) / per_window);
-    const std::string text =
-        "quantizing needs about " + gigabytes(needed) + " of memory, and " + gigabytes(available) + " are available; " +
-        (fitting >= 1.0 ? "at most " + std::to_string(static_cast<std::uint64_t>(fitting)) +
-                              " windows (--nsamples) of " + std::to_string(windows.length) + " tokens (--seqlen) fit"
-                        : "not even one window of " + std::to_string(windows.length) +
-                              " tokens (--seqlen) fits: the model needs a machine with more memory");
-    if (needed > 1.5 * available) throw error(text);
+/// Throws, or returns what to say, where one chunk takes `least` bytes and that is more than there are.
+inline std::string least_memory_warning(double least, double budget, bool asked) {
+    if (least <= budget) return "";
+    const std::string text = "quantizing needs at least about " + gigabytes(least) + " of memory, and " +
+                             gigabytes(budget) + (asked ? " were asked for (--memory)" : " are available") +
+                             "; shorter windows (--seqlen) take less, and a part of it is the model's";
+    if (asked || least > 1.5 * budget) throw error(text);
     return text;
+}
+
+/// Fills the memory that is left with states first, and with what would be computed twice then.
+inline chunk_places places_within(double left, std::size_t chunks, double kept_bytes, double states_bytes) {
+    const auto count = static_cast<double>(chunks);
+    if (count * kept_bytes <= left) return {chunks, 0};
+    left -= kept_bytes;  // of the chunk in hand
+    const auto fitting = [](double bytes, double each) {
+        return static_cast<std::size_t>(std::max(0.0, std::floor(bytes / each)));
+    };
+    if (left < count * states_bytes) return {0, fitting(left, states_bytes)};
+    const std::size_t kept = fitting(left - count * states_bytes, kept_bytes - states_bytes);
+    return {kept, chunks - kept};
 }
 
 inline std::string samples_warning(const quantization_plan& plan, const token_windows& windows) {
@@ -269,18 +278,34 @@ inline std::string samples_warning(const quantization_plan& plan, const token_wi
 }
 
 GPTQ_INLINE std::vector<std::string> run_warnings(const io::model_folder& folder, const model_config& config,
-                                                  const quantization_plan& plan, const io::quantization_config& wanted,
-                                                  const token_windows& windows, bool in_host_memory) {
+                                                  const quantization_plan& plan, const token_windows& windows) {
     std::vector<std::string> warnings = plan.warnings;
     warnings.push_back(window_warning(config, windows.length).value_or(""));
     warnings.push_back(samples_warning(plan, windows));
     warnings.push_back(left_files_warning(folder));
-    if (in_host_memory)
-        warnings.push_back(
-            memory_warning(estimate_memory(config, plan, wanted.settings.correct_drift), windows, available_memory()));
     std::erase(warnings, "");
     return warnings;
 }
 
 }  // namespace detail
+GPTQ_INLINE memory_use plan_memory(const memory_estimate& estimate, std::size_t tokens, std::size_t chunk,
+                                   double budget, bool asked) {
+    const std::size_t chunks = tokens / chunk + (tokens % chunk != 0 ? 1 : 0);
+    const double kept = estimate.per_token * static_cast<double>(chunk);
+    memory_use use;
+    use.warning = detail::least_memory_warning(estimate.fixed + kept, budget, asked);
+    use.places =
+        detail::places_within(budget - estimate.fixed, chunks, kept, estimate.states * static_cast<double>(chunk));
+    const std::size_t in_file = chunks - std::min(chunks, use.places.kept + use.places.held);
+    use.file_bytes = static_cast<std::uintmax_t>(estimate.states) * std::min(tokens, in_file * chunk);
+    if (use.places.kept == chunks || asked || !use.warning.empty()) return use;
+    use.warning = "to keep all that is computed, quantizing needs about " + detail::gigabytes(estimate.total(tokens)) +
+                  " of memory, and " + detail::gigabytes(budget) + " are available; a part of it is computed twice";
+    if (use.file_bytes != 0)
+        use.warning +=
+            ", and " + detail::gigabytes(static_cast<double>(use.file_bytes)) + " go to a file in OUT.partial";
+    use.warning += "; fewer windows (--nsamples) take less";
+    return use;
+}
+
 }  // namespace gptq::model

@@ -150,8 +150,7 @@ inline void check_packable(io::checkpoint_format format, const std::vector<stage
 /// The sizes that GPTQModel's kernels know; compressed-tensors has no such list.
 inline constexpr std::array<int, 7> gptq_group_sizes{16, 32, 64, 128, 256, 512, 1024};
 
-/// Whether every reader of the format accepts groups of `size` for `in_features` inputs: see docs/formats.md.
-inline bool group_size_fits(io::checkpoint_format format, int size, std::size_t in_features) {
+GPTQ_INLINE bool group_size_fits(io::checkpoint_format format, int size, std::size_t in_features) {
     if (size == per_channel) return true;
     if (size <= 0 || in_features % static_cast<std::size_t>(size) != 0) return false;
     return format == io::checkpoint_format::compressed_tensors ||

@@ -6,12 +6,14 @@
 #include <functional>
 #include <span>
 #include <utility>
+#include <vector>
 
 #include <gptq/error.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/model/block.hpp>
 #include <gptq/model/head.hpp>
 #include <gptq/model/reverse_pass.hpp>
+#include <gptq/model/rope.hpp>
 
 namespace gptq::model {
 
@@ -27,12 +29,13 @@ template <DifferentiableModelBackend B>
 void reverse_pass<B>::forward(std::span<const std::int32_t> text, const std::function<void()>& before_block) {
     tokens_ = text.size();
     model_.tables().look_up(backend_, config(), text, tokens_, 0, states(0));
-    ropes_.emplace(backend_, config(), 0, tokens_);
+    const std::vector<std::size_t> positions = positions_from(0, tokens_);
+    ropes_.emplace(backend_, config(), std::span<const std::size_t>(positions));
     for (std::size_t i = 0; i < config().blocks; ++i) {
         if (before_block) before_block();
         backend_.copy(states(i), states(i + 1));
-        block_run<B> run(backend_, config(), model_.blocks()[i], i, *ropes_, forward_buffers_);
-        run.begin(states(i + 1), tokens_, std::nullopt);
+        block_run<B> run(backend_, config(), model_.blocks()[i], i, *ropes_, forward_buffers_, forward_scratch_);
+        run.begin(states(i + 1), tokens_, {});
         while (run.next()) {
         }
     }

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstddef>
 #include <numbers>
+#include <span>
 #include <vector>
 
 #include <gptq/compiled.hpp>
@@ -60,14 +61,14 @@ GPTQ_INLINE std::vector<float> rope_frequencies(const rope_settings& rope, std::
     return frequencies;
 }
 
-GPTQ_INLINE rope_table::rope_table(const rope_settings& rope, std::size_t features, std::size_t first,
-                                   std::size_t count)
-    : cosines(count, features / 2), sines(count, features / 2) {
+GPTQ_INLINE rope_table::rope_table(const rope_settings& rope, std::size_t features,
+                                   std::span<const std::size_t> positions)
+    : cosines(positions.size(), features / 2), sines(positions.size(), features / 2) {
     const std::vector<float> frequencies = rope_frequencies(rope, features);
     const auto factor = static_cast<float>(rope.attention_factor);
-    for (std::size_t p = 0; p < count; ++p)
+    for (std::size_t p = 0; p < positions.size(); ++p)
         for (std::size_t i = 0; i < frequencies.size(); ++i) {
-            const float angle = static_cast<float>(first + p) * frequencies[i];
+            const float angle = static_cast<float>(positions[p]) * frequencies[i];
             cosines(p, i) = factor * std::cos(angle);
             sines(p, i) = factor * std::sin(angle);
         }

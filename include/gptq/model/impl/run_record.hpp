@@ -16,6 +16,7 @@
 
 #include <gptq/compiled.hpp>
 #include <gptq/error.hpp>
+#include <gptq/io/fingerprint.hpp>
 #include <gptq/io/folder_writer.hpp>
 #include <gptq/io/json.hpp>
 #include <gptq/io/model_folder.hpp>
@@ -30,28 +31,18 @@
 namespace gptq::model {
 namespace detail {
 
-/// A number that other contents hardly have: FNV-1a of 64 bits.
-class fingerprint {
- public:
-    void add(std::span<const std::byte> bytes) {
-        for (const std::byte b : bytes) hash_ = (hash_ ^ std::to_integer<std::uint64_t>(b)) * 0x100000001b3;
-    }
-    void add(std::string_view text) { add(io::bytes_of(text)); }
-    std::string text() const { return std::to_string(hash_); }
+inline constexpr const char* way_out = "; --restart discards it, and another OUT leaves it alone";
 
- private:
-    std::uint64_t hash_ = 0xcbf29ce484222325;
-};
+}  // namespace detail
 
-inline std::string fingerprint_of(const token_windows& windows) {
-    fingerprint all;
-    all.add(std::as_bytes(std::span(windows.tokens)));
+GPTQ_INLINE std::string fingerprint_of(std::span<const std::int32_t> tokens) {
+    io::fingerprint all;
+    all.add(std::as_bytes(tokens));
     return all.text();
 }
 
-/// Of the config, the headers, and the first numbers of every tensor, which are others after any training.
-inline std::string fingerprint_of(const io::model_folder& folder) {
-    fingerprint all;
+GPTQ_INLINE std::string fingerprint_of(const io::model_folder& folder) {
+    io::fingerprint all;
     all.add(folder.config().dump());
     for (const std::string& name : folder.tensor_names()) {
         const io::tensor_info& tensor = folder.tensor(name);
@@ -61,8 +52,7 @@ inline std::string fingerprint_of(const io::model_folder& folder) {
     return all.text();
 }
 
-/// "config/bits is 4 there and 3 here", for up to three values that differ.
-inline std::string difference_between(const nlohmann::ordered_json& there, const nlohmann::ordered_json& here) {
+GPTQ_INLINE std::string difference_between(const nlohmann::ordered_json& there, const nlohmann::ordered_json& here) {
     const auto theirs = there.flatten(), ours = here.flatten();
     std::vector<std::string> differences;
     const auto value = [](const nlohmann::ordered_json& all, const std::string& key) {
@@ -81,15 +71,11 @@ inline std::string difference_between(const nlohmann::ordered_json& there, const
     return all;
 }
 
-inline constexpr const char* way_out = "; --restart discards it, and another OUT leaves it alone";
-
-}  // namespace detail
-
 GPTQ_INLINE nlohmann::ordered_json run_description(const io::quantization_config& config, const token_windows& windows,
                                                    const io::model_folder& source, const std::string& arithmetic) {
     return {{"config", config.to_json()},
-            {"tokens", detail::fingerprint_of(windows)},
-            {"source", detail::fingerprint_of(source)},
+            {"tokens", fingerprint_of(windows.tokens)},
+            {"source", fingerprint_of(source)},
             {"arithmetic", arithmetic}};
 }
 
@@ -110,7 +96,7 @@ GPTQ_INLINE void run_record::take_up(const nlohmann::ordered_json& state) {
     const std::string where = folder_.path().string();
     if (!state.is_object() || !state.contains("run")) throw format_error(where + ": run.json tells of no run");
     if (state["run"] != description_)
-        throw error(where + ": is what another run left: " + detail::difference_between(state["run"], description_) +
+        throw error(where + ": is what another run left: " + difference_between(state["run"], description_) +
                     detail::way_out);
     const auto count = [&](const char* key) {
         return static_cast<std::size_t>(std::max(0, io::setting<int>(state, key, where).value_or(0)));

@@ -53,8 +53,8 @@ struct cpu_backend : host_memory {
         });
     }
 
-    /// Vectorized for the machine at hand where the grid is affine and nothing is searched; else plain loops, but for the
-    /// fits of grids that search by the loss.
+    /// Vectorized for the processor where the grid is affine and nothing is searched. Everything else is plain loops,
+    /// except the fits of grids that search by the loss.
     template <int Bits, class Grid>
     void quantize_block(const block_to_quantize<Bits, Grid>& block) const {
         const kernels::column_kernels kernel = kernels::find_column_kernels(best_isa());

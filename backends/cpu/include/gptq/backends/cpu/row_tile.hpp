@@ -1,5 +1,5 @@
-// The solver's loop over the columns of a block on the CPU: 16 rows at a time, by kernels for the machine at hand. What
-// it computes is quantize_row, up to rounding.
+// The solver's loop over the columns of a block on the CPU: 16 rows at a time, by kernels for the processor's
+// instruction set. It computes the same as quantize_row, up to rounding.
 #pragma once
 
 #include <algorithm>
@@ -113,7 +113,8 @@ class row_tile {
         }
     }
 
-    /// What this tile stores to and the next one loads: short pieces of long rows, which the processor does not foresee.
+    /// What this tile stores to and the next one loads: short pieces of long rows, which the processor does not
+    /// foresee.
     static void ask_for(std::span<float> piece) {
         constexpr std::size_t line = 16;
         for (std::size_t i = 0; i < piece.size(); i += line) __builtin_prefetch(&piece[i], 1);

@@ -53,16 +53,16 @@ constexpr extent2 attend_decode_workspace(const attention_shape& shape, std::siz
 template <tensor_element T, std::size_t HeadDim>
 class attend_decode_kernel {
  public:
-    static constexpr std::size_t warps = HeadDim <= 128 ? 4 : 2;  // so that two stages of each fit in shared memory
+    static constexpr std::size_t warps = HeadDim <= 128 ? 4 : 2;  ///< so that two stages of each fit in shared memory
     static constexpr std::size_t block_threads = warps * warp_size;
 
     attention_shape shape;
-    const std::uint32_t* keys_in_memory;  // in place of shape.keys, which then is what windows lie apart; or nullptr
+    const std::uint32_t* keys_in_memory;  ///< in place of shape.keys, which then is what windows lie apart; or nullptr
     std::size_t parts;
-    matrix_view<const T> q;      // [windows queries, heads head_dim]
-    matrix_view<const T> k;      // [windows keys, kv_heads head_dim]
-    matrix_view<const T> v;      // as k
-    matrix_view<float> partial;  // see attend_decode_workspace
+    matrix_view<const T> q;      ///< [windows queries, heads head_dim]
+    matrix_view<const T> k;      ///< [windows keys, kv_heads head_dim]
+    matrix_view<const T> v;      ///< as k
+    matrix_view<float> partial;  ///< see attend_decode_workspace
 
     constexpr launch_shape launch() const {
         return {parts * q.rows / shape.queries * shape.kv_heads * detail::decode_row_tiles(shape), block_threads,
@@ -259,8 +259,8 @@ class attend_decode_combine_kernel {
 
     attention_shape shape;
     std::size_t parts;
-    matrix_view<const float> partial;  // see attend_decode_workspace
-    matrix_view<T> out;                // [windows queries, heads head_dim]
+    matrix_view<const float> partial;  ///< see attend_decode_workspace
+    matrix_view<T> out;                ///< [windows queries, heads head_dim]
 
     constexpr launch_shape launch() const { return {results(), block_threads, warps * shape.head_dim * sizeof(float)}; }
 

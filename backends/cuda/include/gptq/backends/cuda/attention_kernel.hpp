@@ -233,13 +233,13 @@ class attend_kernel {
     static constexpr std::size_t warps = 4;
     static constexpr std::size_t block_threads = warps * warp_size;
     static constexpr std::size_t tile_queries = 16 * warps;
-    static constexpr std::size_t tile_keys = HeadDim <= 128 ? 64 : 16;  // with 32 for 256, sm_100 spills
+    static constexpr std::size_t tile_keys = HeadDim <= 128 ? 64 : 16;  ///< with 32 for 256, sm_100 spills
 
     attention_shape shape;
-    matrix_view<const T> q;  // [windows queries, heads head_dim]
-    matrix_view<const T> k;  // [windows keys, kv_heads head_dim]
-    matrix_view<const T> v;  // as k
-    matrix_view<T> out;      // as q
+    matrix_view<const T> q;  ///< [windows queries, heads head_dim]
+    matrix_view<const T> k;  ///< [windows keys, kv_heads head_dim]
+    matrix_view<const T> v;  ///< as k
+    matrix_view<T> out;      ///< as q
 
     constexpr launch_shape launch() const {
         return {q.rows / shape.queries * tiles() * shape.heads, block_threads, 4 * tile_bytes};
@@ -365,11 +365,11 @@ class attend_plain_kernel {
     static constexpr std::size_t block_threads = warps * warp_size;
 
     attention_shape shape;
-    const std::uint32_t* keys_in_memory;  // in place of shape.keys, which then is what windows lie apart; or nullptr
-    matrix_view<const T> q;               // [windows queries, heads head_dim]
-    matrix_view<const T> k;               // [windows keys, kv_heads head_dim]
-    matrix_view<const T> v;               // as k
-    matrix_view<T> out;                   // as q
+    const std::uint32_t* keys_in_memory;  ///< in place of shape.keys, which then is what windows lie apart; or nullptr
+    matrix_view<const T> q;               ///< [windows queries, heads head_dim]
+    matrix_view<const T> k;               ///< [windows keys, kv_heads head_dim]
+    matrix_view<const T> v;               ///< as k
+    matrix_view<T> out;                   ///< as q
 
     constexpr launch_shape launch() const {
         return {detail::ceil_div(q.rows * shape.heads, warps), block_threads, warps * warp_floats() * sizeof(float)};

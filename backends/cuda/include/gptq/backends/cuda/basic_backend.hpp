@@ -48,8 +48,8 @@ concept Machine = requires(const M& m, std::size_t n, matrix_view<float> w, matr
 
 /// Whether the diagonal of a finished factor is in row r what it has to be.
 struct check_factor_row {
-    matrix_view<const float> A;       // [K, K]
-    matrix_view<std::uint8_t> wrong;  // [K, 1]
+    matrix_view<const float> A;       ///< [K, K]
+    matrix_view<std::uint8_t> wrong;  ///< [K, 1]
     constexpr void operator()(std::size_t r) const noexcept {
         const bool positive_and_finite = A(r, r) > 0.0f && A(r, r) <= std::numeric_limits<float>::max();
         wrong(r, 0) = positive_and_finite ? 0 : 1;

@@ -20,9 +20,9 @@ namespace gptq::cuda {
 template <tensor_element T>
 struct gather_inputs_kernel {
     static constexpr std::size_t block_threads = 256;
-    const std::int32_t* features;  // [slots], see slot_order
-    matrix_view<const T> X;        // [M, K]
-    matrix_view<T> gathered;       // [M, slots]
+    const std::int32_t* features;  ///< [slots], see slot_order
+    matrix_view<const T> X;        ///< [M, K]
+    matrix_view<T> gathered;       ///< [M, slots]
 
     constexpr launch_shape launch() const {
         return {detail::ceil_div(gathered.rows * gathered.cols, block_threads), block_threads};
@@ -42,8 +42,8 @@ struct gather_inputs_kernel {
 template <tensor_element T>
 struct sum_parts_kernel {
     static constexpr std::size_t block_threads = 256;
-    matrix_view<const float> partial;  // [parts M, N]
-    matrix_view<T> Y;                  // [M, N]
+    matrix_view<const float> partial;  ///< [parts M, N]
+    matrix_view<T> Y;                  ///< [M, N]
 
     constexpr launch_shape launch() const { return {detail::ceil_div(Y.rows * Y.cols, block_threads), block_threads}; }
 

@@ -129,9 +129,9 @@ class decode_kernel {
     static constexpr std::size_t tokens = 8 * TokenTiles;
 
     fragment_view weights;
-    matrix_view<const T> X;      // [M <= tokens, slots used], rows beginning and ending at multiples of 16 bytes
-    matrix_view<T> Y;            // [M, N], written if partial is empty
-    matrix_view<float> partial;  // [parts M, N], row part * M + t, or empty: there is one part
+    matrix_view<const T> X;      ///< [M <= tokens, slots used], rows beginning and ending at multiples of 16 bytes
+    matrix_view<T> Y;            ///< [M, N], written if partial is empty
+    matrix_view<float> partial;  ///< [parts M, N], row part * M + t, or empty: there is one part
 
     constexpr launch_shape launch() const { return {weights.shape.strips() * parts(), block_threads, shared_bytes}; }
 

@@ -20,7 +20,7 @@ struct dequantize_kernel {
     static constexpr std::size_t block_threads = warps * warp_size;
     fragment_view weights;
     std::size_t first_strip;
-    matrix_view<T> slab;  // [rows, slots], its rows beginning at multiples of 16 bytes
+    matrix_view<T> slab;  ///< [rows, slots], its rows beginning at multiples of 16 bytes
 
     constexpr launch_shape launch() const {
         return {detail::ceil_div(tiles(), warps), block_threads, warps * tile_bytes};

@@ -188,9 +188,9 @@ constexpr std::uint32_t code_pair(const Words& words, std::size_t pair) {
 
 /// A layer as the solver leaves it.
 struct code_source {
-    matrix_view<const std::uint8_t> codes;  // [N, K]
-    matrix_view<const float> scales;        // [N, G]
-    matrix_view<const std::uint8_t> zeros;  // [N, G]
+    matrix_view<const std::uint8_t> codes;  ///< [N, K]
+    matrix_view<const float> scales;        ///< [N, G]
+    matrix_view<const std::uint8_t> zeros;  ///< [N, G]
 
     constexpr std::size_t out_features() const { return codes.rows; }
     constexpr std::uint32_t code(std::size_t n, std::size_t k) const { return codes(n, k); }
@@ -202,9 +202,9 @@ struct code_source {
 template <int Bits, int Version>
 struct gptq_source {
     static_assert(has_fragments(Bits) && (Version == 1 || Version == 2));
-    matrix_view<const std::uint32_t> qweight;  // [K b / 32, N]
-    matrix_view<const std::uint32_t> qzeros;   // [G, N b / 32]
-    matrix_view<const half> scales;            // [G, N]
+    matrix_view<const std::uint32_t> qweight;  ///< [K b / 32, N]
+    matrix_view<const std::uint32_t> qzeros;   ///< [G, N b / 32]
+    matrix_view<const half> scales;            ///< [G, N]
 
     constexpr std::size_t out_features() const { return qweight.cols; }
     constexpr std::uint32_t code(std::size_t n, std::size_t k) const { return field(column_line(qweight, n), k, 0); }
@@ -239,8 +239,8 @@ struct repack_codes_kernel {
     static constexpr std::size_t block_threads = 256;
     Source source;
     fragment_shape shape;
-    const std::int32_t* features;  // [slots], see slot_order
-    std::uint32_t* words;          // [strips, tiles, Bits, 32, 4]
+    const std::int32_t* features;  ///< [slots], see slot_order
+    std::uint32_t* words;          ///< [strips, tiles, Bits, 32, 4]
 
     constexpr launch_shape launch() const {
         return {detail::ceil_div(shape.words(Bits), block_threads), block_threads};
@@ -292,8 +292,8 @@ struct repack_parameters_kernel {
     static constexpr std::size_t block_threads = 256;
     Source source;
     fragment_shape shape;
-    half* scales;         // [strips, groups, 64]
-    std::uint8_t* zeros;  // likewise, or null
+    half* scales;         ///< [strips, groups, 64]
+    std::uint8_t* zeros;  ///< likewise, or null
 
     constexpr launch_shape launch() const {
         return {detail::ceil_div(shape.parameters(), block_threads), block_threads};
@@ -330,9 +330,9 @@ void repack(const Launcher& launch, const Source& source, const fragment_shape& 
 /// A layer in fragment order in host memory.
 struct host_fragments {
     slot_order order;
-    std::vector<std::uint32_t> words;  // vectors begin at multiples of 16, as allocations do
+    std::vector<std::uint32_t> words;  ///< vectors begin at multiples of 16, as allocations do
     std::vector<half> scales;
-    std::vector<std::uint8_t> zeros;  // empty for symmetric layers
+    std::vector<std::uint8_t> zeros;  ///< empty for symmetric layers
 
     fragment_view view() const {
         return {order.shape, words.data(), scales.data(), zeros.empty() ? nullptr : zeros.data()};

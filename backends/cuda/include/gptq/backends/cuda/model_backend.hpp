@@ -54,30 +54,30 @@ class basic_model_backend {
 
     /// A model::low_rank_term in the machine's memory.
     struct low_rank_term {
-        memory<T> down, up;  // [r, K], [N, r]
+        memory<T> down, up;  ///< [r, K], [N, r]
     };
 
     /// A linear layer in the machine's memory, or none.
     struct weights {
-        std::variant<std::monostate, memory<T>, basic_prepared<M>> held;  // dense [N, K], or packed
-        memory<float> bias;                                               // [1, N], or empty
-        std::vector<low_rank_term> terms;                                 // of adapters
+        std::variant<std::monostate, memory<T>, basic_prepared<M>> held;  ///< dense [N, K], or packed
+        memory<float> bias;                                               ///< [1, N], or empty
+        std::vector<low_rank_term> terms;                                 ///< of adapters
 
         explicit operator bool() const { return held.index() != 0; }
     };
 
     struct norm {
-        memory<float> weight, bias;  // [1, features], or empty
+        memory<float> weight, bias;  ///< [1, features], or empty
         bool centred = false;
         float eps = 0.0f;
     };
 
-    using table = memory<T>;  // [rows, features]
+    using table = memory<T>;  ///< [rows, features]
 
     /// The machine's pool serves all calls.
     struct scratch {};
 
-    static constexpr std::size_t branch_tokens = std::size_t{1} << 14;  // products as large as the machine runs best
+    static constexpr std::size_t branch_tokens = std::size_t{1} << 14;  ///< products as large as the machine runs best
     static constexpr std::size_t attention_tokens = branch_tokens;
     static constexpr bool beside_host = true;
 

@@ -270,7 +270,7 @@ struct convert_element {
 template <class T>
 struct look_up_element {
     matrix_view<const T> table;
-    matrix_view<const std::int32_t> ids;  // [1, tokens]
+    matrix_view<const std::int32_t> ids;  ///< [1, tokens]
     float factor;
     matrix_view<float> states;
     template <class Context>
@@ -283,7 +283,7 @@ struct look_up_element {
 template <class T>
 struct gather_element {
     matrix_view<const T> x;
-    matrix_view<const std::int32_t> rows;  // [1, of the expert]
+    matrix_view<const std::int32_t> rows;  ///< [1, of the expert]
     matrix_view<T> y;
     template <class Context>
     constexpr void operator()(Context&, std::size_t r, std::size_t c) const {
@@ -295,8 +295,8 @@ struct gather_element {
 template <class T>
 struct scatter_add_element {
     matrix_view<const T> y;
-    matrix_view<const std::int32_t> rows;  // [1, of the expert]
-    matrix_view<const float> shares;       // likewise
+    matrix_view<const std::int32_t> rows;  ///< [1, of the expert]
+    matrix_view<const float> shares;       ///< likewise
     matrix_view<float> states;
     template <class Context>
     constexpr void operator()(Context& ctx, std::size_t r, std::size_t c) const {
@@ -325,9 +325,9 @@ struct rotate_pair {
 /// -log softmax(logits(r, :))[targets[r]], sums of each thread in double.
 struct score_kernel {
     static constexpr std::size_t block_threads = row_blocks::block_threads;
-    matrix_view<const float> logits;          // [tokens, vocabulary]
-    matrix_view<const std::int32_t> targets;  // [1, tokens]
-    matrix_view<double> result;               // [tokens, 1]
+    matrix_view<const float> logits;          ///< [tokens, vocabulary]
+    matrix_view<const std::int32_t> targets;  ///< [1, tokens]
+    matrix_view<double> result;               ///< [tokens, 1]
 
     constexpr row_blocks blocks() const { return {logits.rows, logits.cols}; }
     constexpr launch_shape launch() const { return blocks().launch(); }

@@ -1,0 +1,88 @@
+// The methods whose codes checkpoints hold: rounding to nearest, GPTQ, and GPTQ with all that helps.
+#pragma once
+
+#include <cstddef>
+#include <string_view>
+
+#include <gptq/backends/cpu/cpu_backend.hpp>
+#include <gptq/backends/cpu/usual.hpp>
+#include <gptq/groups.hpp>
+#include <gptq/held_layer.hpp>
+#include <gptq/model/stage_solver.hpp>
+#include <gptq/observer.hpp>
+#include <gptq/refine.hpp>
+#include <gptq/round_to_nearest.hpp>
+#include <gptq/settings.hpp>
+#include <gptq/study/method.hpp>
+#include <gptq/xtensor/quantized.hpp>
+
+namespace gptq::study {
+namespace detail {
+
+/// make<S>(held) fills a layer of the problem's shape by its scheme.
+template <class Make>
+quantized_layer affine_layer(const layer_problem& p, const Make& make) {
+    const std::size_t group = group_size<dynamic>::features(p.W.cols, p.settings.group_size);
+    held_layer<cpu_backend> held(p.H.backend(), p.W.rows, p.W.cols, group_count(p.W.cols, group));
+    model::detail::visit_storable_scheme(p.settings, p.zeros,
+                                         [&]<class S>() { make.template operator()<S>(held, group); });
+    quantized_layer layer;
+    allocate(layer, p.settings.bits, p.settings.sym, p.W.rows, p.W.cols, group);
+    held.download(layer.view());
+    return layer;
+}
+
+/// The settings of `preset` with the shape of the codes in `wanted`.
+inline quantize_settings shaped(quantize_settings preset, const quantize_settings& wanted) {
+    preset.bits = wanted.bits;
+    preset.group_size = wanted.group_size;
+    preset.sym = wanted.sym;
+    return preset;
+}
+
+}  // namespace detail
+
+/// Every weight by itself.
+struct rtn_method {
+    static constexpr std::string_view name = "rtn";
+    static constexpr bool in_checkpoints = true;
+    static quantize_settings settings_of(const quantize_settings& wanted) {
+        return detail::shaped(settings::nearest(), wanted);
+    }
+    static quantized_layer solve(const layer_problem& p) {
+        return detail::affine_layer(p, [&]<class S>(held_layer<cpu_backend>& held, std::size_t group) {
+            round_to_nearest_into<S::bits>(in_backend, p.H.backend(), p.W, group, held, typename S::grid{});
+        });
+    }
+};
+
+/// The solver with the settings as they are.
+struct gptq_method {
+    static constexpr std::string_view name = "gptq";
+    static constexpr bool in_checkpoints = true;
+    static quantize_settings settings_of(const quantize_settings& wanted) { return wanted; }
+    static quantized_layer solve(const layer_problem& p) {
+        return detail::affine_layer(p, [&]<class S>(held_layer<cpu_backend>& held, std::size_t) {
+            const no_observer nobody;
+            observer_ref watching(nobody);
+            solve_and_refine<S::bits>(in_backend, p.W, *p.factor, held, solver_options(p.settings), watching,
+                                      typename S::grid{});
+        });
+    }
+};
+
+/// settings::best() in the wanted order. At depth `layers` the inputs are the float model's, so that no drift is
+/// corrected there.
+struct best_method {
+    static constexpr std::string_view name = "best";
+    static constexpr bool in_checkpoints = true;
+    static quantize_settings settings_of(const quantize_settings& wanted) {
+        quantize_settings best = detail::shaped(settings::best(wanted.bits), wanted);
+        best.order = wanted.order;
+        best.damp_percent = wanted.damp_percent;
+        return best;
+    }
+    static quantized_layer solve(const layer_problem& p) { return gptq_method::solve(p); }
+};
+
+}  // namespace gptq::study

@@ -1,0 +1,36 @@
+// The bodies of <gptq/study/method.hpp>: the list of methods.
+#pragma once
+
+#include <array>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include <gptq/compiled.hpp>
+#include <gptq/error.hpp>
+#include <gptq/quote.hpp>
+#include <gptq/study/checkpoint_methods.hpp>
+#include <gptq/study/fp4_method.hpp>
+#include <gptq/study/method.hpp>
+#include <gptq/study/nf4_method.hpp>
+
+namespace gptq::study {
+namespace detail {
+
+inline constexpr std::array methods{method_of<rtn_method>(), method_of<gptq_method>(), method_of<best_method>(),
+                                    method_of<nf4_method>(), method_of<fp4_method>()};
+
+}  // namespace detail
+
+GPTQ_INLINE std::span<const study_method> study_methods() { return detail::methods; }
+
+GPTQ_INLINE const study_method& find_method(std::string_view name) {
+    std::string names;
+    for (const study_method& method : study_methods()) {
+        if (method.name == name) return method;
+        names += (names.empty() ? "" : ", ") + std::string(method.name);
+    }
+    throw option_error("method " + in_quotes(name) + ": is not known; choose from " + names);
+}
+
+}  // namespace gptq::study

@@ -1,0 +1,191 @@
+// gptq study and gptq allocate as users run them, on the model that ships with the repository.
+#include <signal.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include <gptq/model/quantize_log.hpp>
+
+#include "program/run_program.hpp"
+#include "support/catch.hpp"
+#include "support/temp_dir.hpp"
+
+namespace fs = std::filesystem;
+using gptq_test::run_program;
+using gptq_test::run_result;
+using gptq_test::skipped;
+using json = nlohmann::json;
+
+namespace {
+
+struct scene {
+    gptq_test::temp_dir dir;
+    fs::path model = fs::path(GPTQ_SOURCE_DIR) / "examples/demo/model";
+    fs::path texts = fs::path(GPTQ_SOURCE_DIR) / "examples/demo/text";
+
+    run_result study(const fs::path& out, const std::vector<std::string>& options,
+                     const gptq_test::run_limits& limits = {}) const {
+        std::vector<std::string> arguments = {"study", model, "--out", out};
+        arguments.insert(arguments.end(), options.begin(), options.end());
+        return run_program(
+            gptq_test::with_defaults(
+                arguments, {"--calib", texts / "calib.txt", "--text", texts / "heldout.txt", "--group-size", "32",
+                            "--nsamples", "4", "--seqlen", "32", "--max-tokens", "96", "--threads", "1"}),
+            limits);
+    }
+};
+
+/// Everything of a results.csv but the seconds and the memory.
+std::vector<std::string> lasting(const fs::path& folder) {
+    std::vector<std::string> lines = gptq_test::lines_of(gptq_test::read_file(folder / "results.csv"));
+    for (std::string& line : lines)
+        for (int field = 0; field < 3; ++field) line.erase(line.rfind(','));
+    return lines;
+}
+
+}  // namespace
+
+TEST_CASE("a study that was killed goes on, and processes share one") {
+    if (skipped()) return;
+    const scene s;
+    const std::vector<std::string> axes = {"--method", "rtn,gptq", "--bits", "2,4"};
+    const fs::path whole = s.dir.path() / "whole", killed = s.dir.path() / "killed", shared = s.dir.path() / "shared";
+    const run_result first = s.study(whole, axes);
+    INFO(first.err);
+    REQUIRE(first.status == 0);
+    const auto expected = lasting(whole);
+    REQUIRE(expected.size() == 6);  // names, float, and 2 x 2 cells
+    CHECK(gptq_test::names_in(whole / "work").empty());
+    CHECK(gptq_test::names_in(whole / "claims").empty());
+
+    auto again_axes = axes;
+    again_axes.push_back("--json");
+    const run_result again = s.study(whole, again_axes);
+    CHECK(json::parse(again.out)["computed"] == 0);
+    CHECK(lasting(whole) == expected);
+
+    const run_result broken = s.study(killed, axes, {.signal_after = {{"2 of 5", SIGKILL}}});
+    CHECK(broken.status != 0);
+    const run_result rest = s.study(killed, again_axes);
+    INFO(rest.err);
+    REQUIRE(rest.status == 0);
+    CHECK(json::parse(rest.out)["computed"] <= 3);
+    CHECK(lasting(killed) == expected);
+
+    auto two = axes;
+    two.insert(two.end(), {"--jobs", "2"});
+    const run_result both = s.study(shared, two);
+    INFO(both.err);
+    REQUIRE(both.status == 0);
+    CHECK(lasting(shared) == expected);
+
+    // The numbers are those of the subcommands that a study takes the place of.
+    const fs::path q = s.dir.path() / "q";
+    REQUIRE(run_program({"quantize", s.model, q, "--bits", "2", "--group-size", "32", "--calib", s.texts / "calib.txt",
+                         "--nsamples", "4", "--seqlen", "32", "--threads", "1"})
+                .status == 0);
+    const run_result scored = run_program({"eval", q, "--text", s.texts / "heldout.txt", "--seqlen", "32",
+                                           "--max-tokens", "96", "--json", "--threads", "1"});
+    const json cell = json::parse(again.out)["cells"][3];
+    CHECK(cell["label"] == "gptq 2 bits g32 sym gar");
+    CHECK(cell["perplexity[heldout.txt]"] == json::parse(scored.out)["perplexity"]);
+}
+
+TEST_CASE("layer errors of a study become the bits of every layer") {
+    if (skipped()) return;
+    const scene s;
+    const fs::path out = s.dir.path() / "layers", rules = s.dir.path() / "rules.json", q = s.dir.path() / "q",
+                   first = s.dir.path() / "first";
+    const run_result made =
+        s.study(out, {"--depth", "layers", "--bits", "2,3,4", "--method", "gptq,nf4", "--order", "natural"});
+    INFO(made.err);
+    REQUIRE(made.status == 0);
+    const json results = json::parse(gptq_test::read_file(out / "results.json"));
+    REQUIRE(results["cells"].size() == 4);
+    CHECK(results["skipped"].size() == 2);  // nf4 of 2 and 3 bits
+
+    // The first layers read the same in a whole quantization, and have the same errors there.
+    std::vector<std::string> quantize = {"quantize",
+                                         s.model,
+                                         first,
+                                         "--bits",
+                                         "3",
+                                         "--group-size",
+                                         "32",
+                                         "--order",
+                                         "natural",
+                                         "--calib",
+                                         s.texts / "calib.txt",
+                                         "--nsamples",
+                                         "4",
+                                         "--seqlen",
+                                         "32",
+                                         "--threads",
+                                         "1"};
+    REQUIRE(run_program(quantize).status == 0);
+    const auto log = gptq::model::read_quant_log(first / gptq::model::quant_log_name);
+    const json layer = results["cells"][1]["layers"][0];
+    CHECK(layer["module"] == log[0].module);
+    CHECK(std::abs(layer["error"].get<double>() - log[0].error) < 1e-5 * log[0].error);
+
+    const run_result chosen = run_program({"allocate", out, "--bits-per-weight", "4", "--out", rules, "--json"});
+    INFO(chosen.err);
+    REQUIRE(chosen.status == 0);
+    const json allocation = json::parse(chosen.out);
+    CHECK(allocation["exact"] == true);
+    CHECK(allocation["bits_per_weight"] <= 4.0);
+    CHECK(allocation["bits_per_weight"] > 3.8);
+    CHECK(allocation["layers"].size() > 1);
+    quantize[2] = q;
+    quantize.insert(quantize.end(), {"--dynamic", rules, "--json"});
+    const run_result quantized = run_program(quantize);
+    INFO(quantized.err);
+    REQUIRE(quantized.status == 0);
+    // What was promised is what the files have.
+    CHECK(std::abs(json::parse(quantized.out)["bits_per_weight"].get<double>() -
+                   allocation["bits_per_weight"].get<double>()) < 1e-9);
+    CHECK(json::parse(quantized.out)["bytes"] == allocation["bytes"]);
+    CHECK(run_program({"allocate", out, "--size", "1kB", "--out", s.dir.path() / "r"}).status == 1);
+    CHECK(run_program({"allocate", out, "--bits-per-weight", "4", "--out", rules}).status == 1);  // is there
+}
+
+TEST_CASE("what no study can be is said before any work") {
+    if (skipped()) return;
+    const scene s;
+    const auto refused = [&](const std::vector<std::string>& options, int status, const std::string& what,
+                             const fs::path& out) {
+        const run_result r = s.study(out, options);
+        INFO(r.err);
+        CHECK(r.status == status);
+        CHECK(r.err.find(what) != std::string::npos);
+        CHECK(gptq_test::lines_of(r.err).size() == 1);
+    };
+    const fs::path none = s.dir.path() / "none", empty = s.dir.path() / "empty.txt", plan = s.dir.path() / "plan.json";
+    gptq_test::write_file(empty, "");
+    gptq_test::write_file(plan, R"([{"bits": [3, 6]}])");
+    refused({"--method", "rtn,awq"}, 2, "\"awq\"", none);
+    refused({"--bits", "4,5"}, 2, "5 bits", none);
+    refused({"--bits", "4,,3"}, 2, "a value is empty", none);
+    refused({"--group-size", "x"}, 2, "not a whole number", none);
+    refused({"--plan", plan}, 2, "6 bits", none);
+    refused({"--depth", "layers", "--jobs", "2"}, 2, "--jobs", none);
+    refused({"--text", empty}, 1, "has no text", none);
+    refused({"--group-size", "1024"}, 1, "nothing of the plan can be done", none);
+    CHECK(!fs::exists(none));
+    const fs::path file = s.dir.path() / "file", full = s.dir.path() / "full";
+    gptq_test::write_file(file, "x");
+    fs::create_directories(full / "of");
+    refused({}, 1, "file", file);
+    refused({}, 1, "holds something else", full);
+    refused({}, 1, "/proc/study", "/proc/study");  // where nobody can write
+    const fs::path other = s.dir.path() / "other";
+    REQUIRE(s.study(other, {"--method", "rtn", "--depth", "layers"}).status == 0);
+    refused({"--method", "rtn", "--depth", "layers", "--nsamples", "2"}, 1, "another study: calibration", other);
+    CHECK(run_program({"allocate", s.dir.path() / "none", "--size", "1GB", "--out", s.dir.path() / "r"}).status == 1);
+    CHECK(run_program({"allocate", other, "--out", s.dir.path() / "r"}).status == 2);
+}
