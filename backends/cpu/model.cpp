@@ -4,9 +4,11 @@
 #endif
 
 #include <gptq/model/impl/adapter.hpp>
+#include <gptq/model/impl/adjoint.hpp>
 #include <gptq/model/impl/attention.hpp>
 #include <gptq/model/impl/block.hpp>
 #include <gptq/model/impl/block_description.hpp>
+#include <gptq/model/impl/block_reverse.hpp>
 #include <gptq/model/impl/block_run.hpp>
 #include <gptq/model/impl/calibration.hpp>
 #include <gptq/model/impl/chat_template.hpp>
@@ -28,6 +30,7 @@
 #include <gptq/model/impl/quantize_plan.hpp>
 #include <gptq/model/impl/quantized_folder.hpp>
 #include <gptq/model/impl/report.hpp>
+#include <gptq/model/impl/reverse_pass.hpp>
 #include <gptq/model/impl/rope.hpp>
 #include <gptq/model/impl/router_rules.hpp>
 #include <gptq/model/impl/routing.hpp>
@@ -37,6 +40,8 @@
 #include <gptq/model/impl/stored_model.hpp>
 #include <gptq/model/impl/table.hpp>
 #include <gptq/model/impl/text_stream.hpp>
+#include <gptq/model/impl/tune_model.hpp>
+#include <gptq/model/impl/tuned_parts.hpp>
 #include <gptq/model/impl/weights.hpp>
 #include <gptq/model/impl/window_length.hpp>
 
@@ -44,6 +49,8 @@ namespace gptq::model {
 
 template class block_run<cpu_model_backend>;
 template class basic_decoder<cpu_model_backend>;
+template class block_reverse<cpu_model_backend>;
+template class reverse_pass<cpu_model_backend>;
 GPTQ_EVALUATIONS(template)
 
 namespace detail {

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,8 @@ namespace program {
 
 /// What every subcommand has.
 struct common_arguments {
+    static constexpr bool computes = false;  ///< multiplies large matrices
+
     std::string model;        ///< a Hugging Face folder
     bool json = false;        ///< one JSON object on standard output, nothing else there
     std::size_t threads = 0;  ///< 0 leaves the choice to the BLAS library
@@ -23,6 +26,8 @@ struct common_arguments {
 
 /// What those that compute with a model have.
 struct compute_arguments : common_arguments {
+    static constexpr bool computes = true;
+
     std::string device = "cpu";          ///< cpu, cuda or cuda:N
     std::string compute_dtype = "auto";  ///< on a GPU: float, half, bfloat16, or auto: as the model is stored
 };
@@ -45,6 +50,8 @@ struct quantize_arguments : compute_arguments {
 void quantize(const quantize_arguments& arguments);
 
 struct prune_arguments : common_arguments {
+    static constexpr bool computes = true;
+
     std::string out;
     std::string sparsity;              ///< a share of the weights, or "2:4"
     std::string method = "sparsegpt";  ///< or magnitude
@@ -53,6 +60,20 @@ struct prune_arguments : common_arguments {
     std::size_t seqlen = 0;  ///< 0: 2048, or what the model was made for if less
 };
 void prune(const prune_arguments& arguments);
+
+struct tune_arguments : common_arguments {
+    static constexpr bool computes = true;
+
+    std::string reference;  ///< the float model
+    std::string out;
+    std::string calib;
+    std::size_t steps = 300;
+    std::optional<double> rate;  ///< nothing: by the bits of each layer
+    bool norms = false;
+    std::size_t nsamples = 128;
+    std::size_t seqlen = 256;
+};
+void tune(const tune_arguments& arguments);
 
 /// What those that run a model have.
 struct run_arguments : compute_arguments {

@@ -149,17 +149,23 @@ bool has_desc_act(gptq::order_kind order) {
     return order == gptq::order_kind::act || order == gptq::order_kind::act_static;
 }
 
+std::string text_of(const io::calibration_record& calibration, const gptq::quantize_settings& settings) {
+    std::string text = "made with " + describe(settings) + "\n";
+    text += format("calibrated with %zu windows of %zu tokens", calibration.windows, calibration.seqlen);
+    if (!calibration.sampling.empty()) text += ", sampling " + calibration.sampling;
+    if (calibration.special_tokens) text += *calibration.special_tokens ? ", special tokens" : ", no special tokens";
+    return text + "\n";
+}
+
 std::string text_of(const io::quantization_config& q) {
     std::string text =
         format("format %s, %s%s%s\n", io::format_name(q.format).c_str(), q.settings.sym ? "symmetric" : "asymmetric",
                has_desc_act(q.settings.order) ? ", desc_act" : "", q.dynamic.empty() ? "" : ", with dynamic rules");
-    if (!q.calibration) return text;
-    text += "made with " + describe(q.settings) + "\n";
-    text += format("calibrated with %zu windows of %zu tokens", q.calibration->windows, q.calibration->seqlen);
-    if (!q.calibration->sampling.empty()) text += ", sampling " + q.calibration->sampling;
-    if (q.calibration->special_tokens)
-        text += *q.calibration->special_tokens ? ", special tokens" : ", no special tokens";
-    return text + "\n";
+    if (q.calibration) text += text_of(*q.calibration, q.settings);
+    if (q.tuning)
+        text += format("tuned: step %zu of %zu on %zu windows of %zu tokens%s\n", q.tuning->kept_step, q.tuning->steps,
+                       q.tuning->windows, q.tuning->seqlen, q.tuning->norms ? ", with norms" : "");
+    return text;
 }
 
 std::string text_of(const model_summary& s) {

@@ -12,7 +12,6 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
-#include <type_traits>
 #include <vector>
 
 #include <CLI/CLI.hpp>
@@ -41,7 +40,7 @@ void add_common(CLI::App& command, Arguments& arguments, void (*run)(const Argum
         ->check(CLI::Range(1, 4096));
     command.callback([&arguments, &chosen, run] {
         chosen = [&arguments, run] {
-            use_threads(arguments.threads, std::is_base_of_v<compute_arguments, Arguments>);
+            use_threads(arguments.threads, Arguments::computes);
             run(arguments);
         };
     });
@@ -189,6 +188,24 @@ void add_prune(CLI::App& app, prune_arguments& a, std::function<void()>& chosen)
         ->capture_default_str();
     command->add_option("--seqlen", a.seqlen, "tokens a window; default: 2048, or what the model was made for if less")
         ->check(CLI::Range(2, 1 << 20));
+}
+
+void add_tune(CLI::App& app, tune_arguments& a, std::function<void()>& chosen) {
+    CLI::App* command =
+        add_command(app, "tune", "write a copy of the quantized MODEL with tuned scales", a, tune, chosen);
+    command->add_option("FLOAT", a.reference, "the float model that MODEL was made from")->required();
+    command->add_option("OUT", a.out, "folder to write; must not exist yet")->required();
+    command->add_option("--calib", a.calib, "text file to tune with; -: standard input")->required();
+    command->add_option("--steps", a.steps, "steps, of a window each")->check(at_least_one())->capture_default_str();
+    command
+        ->add_option("--rate", a.rate,
+                     "relative change of a scale in a step at first; default: 0.005, 0.002 or 0.001, by the bits")
+        ->check(CLI::Range(0.0, 1.0));
+    command->add_flag("--norms", a.norms, "tune the weights of norms too");
+    command->add_option("--nsamples", a.nsamples, "windows of text, of which one in eight, at most eight, is held out")
+        ->check(CLI::Range(2, 1 << 20))
+        ->capture_default_str();
+    command->add_option("--seqlen", a.seqlen, "tokens a window")->check(CLI::Range(2, 1 << 20))->capture_default_str();
 }
 
 /// An option that may be given several times, with a text each time that is taken as it is.
@@ -392,6 +409,7 @@ int main(int argc, char** argv) {
     std::function<void()> chosen;
     quantize_arguments quantize_args;
     prune_arguments prune_args;
+    tune_arguments tune_args;
     eval_arguments eval_args;
     generate_arguments generate_args;
     common_arguments inspect_args;
@@ -403,6 +421,7 @@ int main(int argc, char** argv) {
     bench_arguments bench_args;
     add_quantize(app, quantize_args, chosen);
     add_prune(app, prune_args, chosen);
+    add_tune(app, tune_args, chosen);
     add_eval(app, eval_args, chosen);
     add_generate(app, generate_args, chosen);
     add_command(app, "inspect", "what MODEL is made of", inspect_args, inspect, chosen);

@@ -301,6 +301,29 @@ TEST_CASE("every order survives writing and reading", "[config]") {
     CHECK(quantization_config::from_json(c.to_json(), "test").settings.order == gptq::order_kind::group_aware);
 }
 
+TEST_CASE("a tuning survives writing and reading, whoever quantized", "[config]") {
+    const io::tuning_record tuning{300, 270, 0.002, true, 128, 256};
+    for (const auto format : {io::checkpoint_format::gptq, io::checkpoint_format::compressed_tensors})
+        for (const bool own : {false, true}) {
+            quantization_config c;
+            c.format = format;
+            c.settings = own ? gptq::settings::best(4) : gptq::settings::paper();
+            if (own) c.calibration = io::calibration_record{32, 512, "spread", true};
+            c.tuning = tuning;
+            const auto read = quantization_config::from_json(c.to_json(), "test");
+            CHECK(read.tuning == tuning);
+            CHECK(read.calibration == c.calibration);
+            c.tuning->rate = 0.0;
+            CHECK(quantization_config::from_json(c.to_json(), "test").tuning->rate == 0.0);
+        }
+    const std::string start = R"({"bits": 4, "group_size": 32, "meta": {"made_with": )";
+    CHECK_FALSE(from(R"({"bits": 4, "group_size": 32})").tuning);
+    CHECK(contains(refusal<gptq::format_error>(start + R"({"tuning": 3}}})"), "tuning: must be an object"));
+    CHECK(contains(refusal<gptq::format_error>(start + R"({"tuning": {"steps": "x"}}}})"),
+                   "\"steps\" must be an integer"));
+    CHECK(contains(refusal<gptq::format_error>(start + R"({"tuning": {}, "settings": {}}}})"), "\"calibration\""));
+}
+
 TEST_CASE("a config of compressed-tensors", "[config]") {
     const auto c = from(R"({"quant_method": "compressed-tensors", "format": "pack-quantized",
         "quantization_status": "compressed", "kv_cache_scheme": null, "global_compression_ratio": 1.8,

@@ -62,6 +62,18 @@ struct calibration_record {
     bool operator==(const calibration_record&) const = default;
 };
 
+/// How the scales of a checkpoint were tuned after its quantization.
+struct tuning_record {
+    std::size_t steps = 0;      ///< of a window each
+    std::size_t kept_step = 0;  ///< the step that the scales are of
+    double rate = 0.0;          ///< relative change of a scale in a step at most; 0: by the bits of each layer
+    bool norms = false;         ///< the weights of norms were tuned as well
+    std::size_t windows = 0;    ///< of text, those that decided which step to keep included
+    std::size_t seqlen = 0;     ///< tokens a window
+
+    bool operator==(const tuning_record&) const = default;
+};
+
 /// What a checkpoint says about its quantization.
 struct quantization_config {
     checkpoint_format format = checkpoint_format::gptq;
@@ -73,6 +85,8 @@ struct quantization_config {
     dynamic_rules dynamic;
     /// There where this library wrote the checkpoint; then `settings` are all those that made it.
     std::optional<calibration_record> calibration = std::nullopt;
+    /// There where this library tuned the scales, whoever quantized.
+    std::optional<tuning_record> tuning = std::nullopt;
     /// Programs that wrote the checkpoint, "name:version"; what to_json() writes is this library's, whatever is here.
     std::vector<std::string> quantizer;
 

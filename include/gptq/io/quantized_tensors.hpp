@@ -54,6 +54,13 @@ quantized_layer read_quantized(const model_folder& folder, const quantization_co
 void write_quantized(const tensor_sink& sink, checkpoint_format format, std::string_view module,
                      const quantized_layer& layer);
 
+/// What the scales of a quantized layer are called in a checkpoint.
+std::string scales_name(checkpoint_format format, std::string_view module);
+
+/// Hands `sink` the scales of a quantized layer alone, all of them halves, as write_quantized() does.
+void write_scales(const tensor_sink& sink, checkpoint_format format, std::string_view module,
+                  const quantized_layer& layer);
+
 /// Writes config.json, which is that of `source` with the description of the quantization in place of any other, and
 /// quantize_config.json for the formats that have one. `own_head` makes it say that the head is not the embedding.
 /// Throws as folder_writer::write_text.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <utility>
 
 namespace gptq::model {
 
@@ -18,6 +19,12 @@ struct attention_shape {
 
     /// Heads that read the same keys.
     constexpr std::size_t group() const { return heads / kv_heads; }
+
+    /// The positions that query r of a window sees: from the first up to and without the second.
+    constexpr std::pair<std::size_t, std::size_t> seen_by(std::size_t r) const {
+        const std::size_t end = keys - queries + r + 1;
+        return {span != 0 && end > span ? end - span : 0, end};
+    }
 };
 
 }  // namespace gptq::model

@@ -160,6 +160,14 @@ class basic_decoder {
             backend_.multiply(states, embedding_.tokens(), logits);
     }
 
+    /// The parts, for who goes through them one by one. Whatever a change of weights gives, the model computes from then
+    /// on.
+    const embedding<B>& tables() const { return embedding_; }
+    std::vector<block_of<B>>& blocks() { return blocks_; }
+    head_inputs_of<B>& head_inputs() { return head_inputs_; }
+    /// Nothing where the head is the table of the embedding.
+    std::optional<typename B::weights>& head_layer() { return head_; }
+
     /// Reads further tokens of the text in `cache`, and returns the logits after the last of them [vocab_size].
     /// Throws shape_error for no tokens, a token outside the vocabulary, and more tokens than the cache has room for; the
     /// cache then is as it was.

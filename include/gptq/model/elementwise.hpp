@@ -66,6 +66,13 @@ inline void softmax(std::span<float> row) {
     for (float& x : row) x *= scale;
 }
 
+/// The elements [first, last) become their softmax, the others 0.
+inline void softmax_within(std::span<float> row, std::size_t first, std::size_t last) {
+    softmax(row.subspan(first, last - first));
+    std::ranges::fill(row.first(first), 0.0f);
+    std::ranges::fill(row.subspan(last), 0.0f);
+}
+
 namespace detail {
 
 /// f(r) for every row r of a [rows, cols] matrix, with the machine's vector instructions; by several threads only where
@@ -122,16 +129,27 @@ inline void add(matrix_view<float> x, matrix_view<const float> y) {
 
 namespace detail {
 
+/// What a norm makes of a row before its weight and bias: (x - shift) scale.
+struct row_norm {
+    float shift = 0.0f, scale = 0.0f;
+
+    row_norm(const norm_layer& norm, std::span<const float> x) {
+        const auto features = static_cast<double>(x.size());
+        const double mean = norm.kind == norm_kind::layer ? sum_of(x) / features : 0.0;
+        const double squares = gptq::detail::sum(x.size(), [x, mean](std::size_t i) {
+            const double centred = double{x[i]} - mean;
+            return centred * centred;
+        });
+        shift = static_cast<float>(mean);
+        scale = static_cast<float>(1.0 / std::sqrt(squares / features + norm.eps));
+    }
+
+    float operator()(float x) const { return (x - shift) * scale; }
+};
+
 inline void normalize_row(const norm_layer& norm, std::span<const float> x, std::span<float> y) {
-    const auto features = static_cast<double>(x.size());
-    const double mean = norm.kind == norm_kind::layer ? sum_of(x) / features : 0.0;
-    const double squares = gptq::detail::sum(x.size(), [x, mean](std::size_t i) {
-        const double centred = double{x[i]} - mean;
-        return centred * centred;
-    });
-    const auto shift = static_cast<float>(mean);
-    const auto scale = static_cast<float>(1.0 / std::sqrt(squares / features + norm.eps));
-    for (std::size_t i = 0; i < x.size(); ++i) y[i] = (x[i] - shift) * scale;
+    const row_norm normed(norm, x);
+    for (std::size_t i = 0; i < x.size(); ++i) y[i] = normed(x[i]);
     if (norm.weight.size() != 0)
         for (std::size_t i = 0; i < x.size(); ++i) y[i] *= norm.weight.data()[i];
     if (norm.bias.size() != 0)

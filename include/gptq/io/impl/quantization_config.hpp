@@ -134,35 +134,71 @@ inline std::vector<std::string> read_quantizer(const nlohmann::ordered_json& met
 /// The place under "meta" that no other program uses.
 inline constexpr const char* origin_key = "made_with";
 
-/// Takes the settings and the calibration of a checkpoint of this library's. Others get what their programs leave open:
-/// GPTQ as it was published.
+/// A number that is not negative; 0 where there is none.
+inline std::size_t read_count(const nlohmann::ordered_json& object, const char* key, const std::string& where) {
+    return static_cast<std::size_t>(std::max(0, setting<int>(object, key, where).value_or(0)));
+}
+
+inline tuning_record read_tuning(const nlohmann::ordered_json& object, const std::string& where) {
+    if (!object.is_object()) throw format_error(where + ": must be an object");
+    tuning_record tuning{.steps = read_count(object, "steps", where),
+                         .kept_step = read_count(object, "kept_step", where),
+                         .norms = setting<bool>(object, "norms", where).value_or(false),
+                         .windows = read_count(object, "windows", where),
+                         .seqlen = read_count(object, "seqlen", where)};
+    if (object.contains("rate") && object["rate"] != "auto")
+        tuning.rate = setting<double>(object, "rate", where).value_or(0.0);
+    return tuning;
+}
+
+/// Takes the settings, the calibration and the tuning of a checkpoint of this library's. Others get what their programs
+/// leave open: GPTQ as it was published.
 inline void read_origin(const nlohmann::ordered_json& object, const std::string& where, quantization_config& config) {
     config.settings = settings::paper();
     const auto meta = object.find("meta");
     if (meta == object.end() || !meta->is_object() || !meta->contains(origin_key)) return;
     const std::string here = where + ": meta." + origin_key;
     const auto& origin = (*meta)[origin_key];
-    if (!origin.is_object() || !origin.contains("settings") || !origin.contains("calibration") ||
-        !origin["calibration"].is_object())
+    if (!origin.is_object()) throw format_error(here + ": must be an object");
+    if (origin.contains("tuning")) config.tuning = read_tuning(origin["tuning"], here + ".tuning");
+    const bool quantized = origin.contains("settings") || origin.contains("calibration");
+    if (config.tuning && !quantized) return;
+    if (!origin.contains("settings") || !origin.contains("calibration") || !origin["calibration"].is_object())
         throw format_error(here + ": must be an object with \"settings\" and \"calibration\"");
     config.settings = settings_from_json(origin["settings"], here + ".settings");
     const auto& text = origin["calibration"];
-    const auto count = [&](const char* key) {
-        return static_cast<std::size_t>(std::max(0, setting<int>(text, key, here).value_or(0)));
-    };
-    config.calibration = {count("windows"), count("seqlen"), setting<std::string>(text, "sampling", here).value_or(""),
+    config.calibration = {read_count(text, "windows", here), read_count(text, "seqlen", here),
+                          setting<std::string>(text, "sampling", here).value_or(""),
                           setting<bool>(text, "special_tokens", here)};
+}
+
+inline nlohmann::ordered_json calibration_json(const calibration_record& text) {
+    nlohmann::ordered_json calibration = {{"windows", text.windows}, {"seqlen", text.seqlen}};
+    if (!text.sampling.empty()) calibration["sampling"] = text.sampling;
+    if (text.special_tokens) calibration["special_tokens"] = *text.special_tokens;
+    return calibration;
+}
+
+inline nlohmann::ordered_json tuning_json(const tuning_record& tuning) {
+    using json = nlohmann::ordered_json;
+    return {{"steps", tuning.steps},
+            {"kept_step", tuning.kept_step},
+            {"rate", tuning.rate > 0.0 ? json(tuning.rate) : json("auto")},
+            {"norms", tuning.norms},
+            {"windows", tuning.windows},
+            {"seqlen", tuning.seqlen}};
 }
 
 inline nlohmann::ordered_json meta_json(const quantization_config& config) {
     using json = nlohmann::ordered_json;
     json meta = {{"quantizer", json::array({"gptq:" + std::string(version_string)})}};
-    if (!config.calibration) return meta;
-    const calibration_record& text = *config.calibration;
-    json calibration = {{"windows", text.windows}, {"seqlen", text.seqlen}};
-    if (!text.sampling.empty()) calibration["sampling"] = text.sampling;
-    if (text.special_tokens) calibration["special_tokens"] = *text.special_tokens;
-    meta[origin_key] = {{"settings", settings_json(config.settings)}, {"calibration", calibration}};
+    json origin = json::object();
+    if (config.calibration) {
+        origin["settings"] = settings_json(config.settings);
+        origin["calibration"] = calibration_json(*config.calibration);
+    }
+    if (config.tuning) origin["tuning"] = tuning_json(*config.tuning);
+    if (!origin.empty()) meta[origin_key] = origin;
     return meta;
 }
 

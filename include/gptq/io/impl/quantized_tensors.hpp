@@ -246,6 +246,19 @@ GPTQ_INLINE void write_quantized(const tensor_sink& sink, checkpoint_format form
     visit_layout(format, [&]<class L>() { detail::write_quantized_as<L>(sink, module, layer); });
 }
 
+GPTQ_INLINE std::string scales_name(checkpoint_format format, std::string_view module) {
+    return visit_layout(format, [&]<class L>() { return detail::names_of<L>(module).scales; });
+}
+
+GPTQ_INLINE void write_scales(const tensor_sink& sink, checkpoint_format format, std::string_view module,
+                              const quantized_layer& layer) {
+    visit_layout(format, [&]<class L>() {
+        const auto scales = detail::naming("module " + std::string(module),
+                                           [&] { return gptq::detail::scales_to_file<L>(layer.scales); });
+        detail::add_matrix(sink, detail::names_of<L>(module).scales, dtype::f16, scales);
+    });
+}
+
 GPTQ_INLINE void write_configs(folder_writer& writer, const model_folder& source, const quantization_config& config,
                                bool own_head) {
     const auto path = source.path() / "config.json";

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <span>
-#include <utility>
 
 #include <gptq/compiled.hpp>
 #include <gptq/kernels/dispatch.hpp>
@@ -55,7 +54,6 @@ inline void turn_keys(matrix_view<const float> k, std::size_t first, std::size_t
 /// The attention of all queries in one head.
 struct attend_head {
     attention_shape shape;
-    std::size_t span;             // positions that a token sees at most
     matrix_view<const float> q;   // [tokens, heads * head_dim], of the last positions
     matrix_view<const float> k;   // [past + tokens, kv_heads * head_dim]
     matrix_view<const float> kt;  // its transpose with whole_lanes beyond every position, or empty
@@ -74,16 +72,10 @@ struct attend_head {
  private:
     static constexpr std::size_t together = kernels::weigh_together;
 
-    /// The positions that query r sees: from the first up to and without the second.
-    std::pair<std::size_t, std::size_t> seen_by(std::size_t r) const {
-        const std::size_t end = k.rows - q.rows + r + 1;
-        return {end > span ? end - span : 0, end};
-    }
-
     /// Queries r to r + count - 1, over all positions that any of them sees.
     void attend(std::size_t head, std::size_t r, std::size_t count) const {
         const std::size_t dim = shape.head_dim, column = head * dim, kv = head / (shape.heads / shape.kv_heads) * dim;
-        const std::size_t begin = seen_by(r).first, seen = seen_by(r + count - 1).second - begin;
+        const std::size_t begin = shape.seen_by(r).first, seen = shape.seen_by(r + count - 1).second - begin;
         const auto room = scores.block(head * together, count, 0, scores.cols);
         const auto weights = room.columns(0, seen);
         const auto queries = q.block(r, count, column, dim);
@@ -93,8 +85,9 @@ struct attend_head {
         else
             take_dots(queries.row(0), k.block(begin, seen, kv, dim), weights.row(0));
         for (std::size_t i = 0; i < count; ++i) {
-            const auto [first, last] = seen_by(r + i);
-            soften(weights.row(i), first - begin, last - begin);
+            const auto [first, last] = shape.seen_by(r + i);
+            for (float& w : weights.row(i)) w *= shape.scale;
+            softmax_within(weights.row(i), first - begin, last - begin);
         }
         weigh_rows(kernel, weights, v.block(begin, seen, kv, dim), out.block(r, count, column, dim));
     }
@@ -106,15 +99,6 @@ struct attend_head {
                 for (std::size_t c = 0; c < keys.cols; c += line) __builtin_prefetch(&keys(i + ahead, c));
             dots[i] = dot(query, keys.row(i));
         }
-    }
-
-    /// Softmax of weights [first, last) times the scale; the others are zero.
-    void soften(std::span<float> weights, std::size_t first, std::size_t last) const {
-        const auto seen = weights.subspan(first, last - first);
-        for (float& w : seen) w *= shape.scale;
-        softmax(seen);
-        std::ranges::fill(weights.first(first), 0.0f);
-        std::ranges::fill(weights.subspan(last), 0.0f);
     }
 };
 
@@ -136,8 +120,7 @@ GPTQ_INLINE void attend(const attention_shape& c, matrix_view<const float> q, ma
         kernels::in_parallel(c.kv_heads, threads, [&](std::size_t first, std::size_t last) {
             detail::turn_keys(k, first * c.head_dim, last * c.head_dim, kt);
         });
-    const detail::attend_head heads{c,   c.span != 0 ? c.span : k.rows,          q, k, kt, v, scores,
-                                    out, kernels::find_weigh_kernels(best_isa())};
+    const detail::attend_head heads{c, q, k, kt, v, scores, out, kernels::find_weigh_kernels(best_isa())};
     kernels::in_pieces(c.heads, threads,
                        [&](std::size_t first, std::size_t last) { kernels::run_rows(best_isa(), heads, first, last); });
 }

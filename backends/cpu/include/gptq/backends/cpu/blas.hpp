@@ -64,6 +64,16 @@ inline void gemm_nt(matrix_view<const float> A, matrix_view<const float> B, matr
     detail::gptq_blas_sgemm("T", "N", &n, &m, &k, &alpha, B.data, &ldb, A.data, &lda, &beta, C.data, &ldc);
 }
 
+/// C = alpha A' B + beta C: the gradient of weights, with gradients A of the outputs and inputs B.
+/// A [K,M]  B [K,N]  C [M,N]. Otherwise as gemm.
+inline void gemm_tn(matrix_view<const float> A, matrix_view<const float> B, matrix_view<float> C, float alpha,
+                    float beta) {
+    detail::require(A.rows == B.rows && C.rows == A.cols && C.cols == B.cols, "gemm_tn");
+    const int m = detail::dimension(C.rows), n = detail::dimension(C.cols), k = detail::dimension(A.rows);
+    const int lda = detail::leading(A.ld), ldb = detail::leading(B.ld), ldc = detail::leading(C.ld);
+    detail::gptq_blas_sgemm("N", "T", &n, &m, &k, &alpha, B.data, &ldb, A.data, &lda, &beta, C.data, &ldc);
+}
+
 /// H = beta H + alpha X'X, upper triangle only.                                                    H [K,K]  X [T,K]
 inline void syrk_upper(matrix_view<const float> X, matrix_view<float> H, float alpha, float beta) {
     detail::require(H.rows == X.cols && H.cols == X.cols, "syrk");

@@ -10,11 +10,14 @@
 #include <variant>
 #include <vector>
 
+#include <gptq/backends/cpu/blas.hpp>
 #include <gptq/backends/cpu/cpu_backend.hpp>
 #include <gptq/matrix_view.hpp>
+#include <gptq/model/adjoint.hpp>
 #include <gptq/model/attention.hpp>
 #include <gptq/model/backend.hpp>
 #include <gptq/model/buffers.hpp>
+#include <gptq/model/differentiable_backend.hpp>
 #include <gptq/model/elementwise.hpp>
 #include <gptq/model/likelihood.hpp>
 #include <gptq/model/linear.hpp>
@@ -26,7 +29,7 @@
 
 namespace gptq::model {
 
-/// The default model of ModelBackend. Copies share the memory of the weights that they hold.
+/// The default model of ModelBackend and DifferentiableModelBackend. Copies share the memory of the weights that they hold.
 class cpu_model_backend {
  public:
     using activation = float;
@@ -143,12 +146,55 @@ class cpu_model_backend {
         statistics.add(inputs...);
     }
 
+    void multiply_adjoint(std::span<const linear_gradient<linear>> outputs, matrix_view<float> dx) const {
+        model::multiply_adjoint(outputs, dx);
+    }
+    void multiply_adjoint(matrix_view<const float> dy, const model::table& tokens, matrix_view<float> dx) const {
+        model::multiply_adjoint(dy, tokens, dx);
+    }
+    void weight_gradient(matrix_view<const float> dy, matrix_view<const float> x, matrix_view<float> dW) const {
+        blas::gemm_tn(dy, x, dW, 1.0f, 0.0f);
+    }
+    void normalize_adjoint(const norm_layer& layer, matrix_view<const float> x, matrix_view<const float> dy,
+                           matrix_view<float> dx, matrix_view<float> sums) const {
+        model::normalize_adjoint(layer, x, dy, dx, sums);
+    }
+    void rotate_adjoint(matrix_view<const float> cosines, matrix_view<const float> sines, std::size_t head_dim,
+                        matrix_view<float> dx) const {
+        model::rotate_adjoint(cosines, sines, head_dim, dx);
+    }
+    void attend_adjoint(const attention_shape& shape, matrix_view<const float> q, matrix_view<const float> k,
+                        matrix_view<const float> v, matrix_view<const float> dout, scratch& memory,
+                        matrix_view<float> dq, matrix_view<float> dk, matrix_view<float> dv) const {
+        for (std::size_t first = 0, key = 0; first < q.rows; first += shape.queries, key += shape.keys) {
+            const auto rows_of = [&](const auto& m) { return m.block(first, shape.queries, 0, m.cols); };
+            const auto keys_of = [&](const auto& m) { return m.block(key, shape.keys, 0, m.cols); };
+            model::attend_adjoint(shape, rows_of(q), keys_of(k), keys_of(v), rows_of(dout), memory.scores, rows_of(dq),
+                                  keys_of(dk), keys_of(dv));
+        }
+    }
+    void activate_adjoint(mlp_activation f, matrix_view<const float> x, matrix_view<float> dx) const {
+        model::activate_adjoint(f, x, dx);
+    }
+    void gate_adjoint(mlp_activation f, matrix_view<const float> x, matrix_view<const float> y,
+                      matrix_view<const float> dz, matrix_view<float> dx, matrix_view<float> dy) const {
+        model::gate_adjoint(f, x, y, dz, dx, dy);
+    }
+    void scale(float factor, matrix_view<float> x) const {
+        for (std::size_t r = 0; r < x.rows; ++r)
+            for (float& value : x.row(r)) value *= factor;
+    }
+    void copy(matrix_view<const float> x, matrix_view<float> y) const { solver_.download(x, y); }
+    double distill(matrix_view<const float> reference, float factor, matrix_view<float> logits) const {
+        return model::distill(reference, factor, logits);
+    }
+
  private:
     quantized_form form_;
     cpu_backend solver_;
     std::shared_ptr<weight_memory> memory_ = std::make_shared<weight_memory>();  // of layers that are held as codes
 };
 
-static_assert(ModelBackend<cpu_model_backend>);
+static_assert(DifferentiableModelBackend<cpu_model_backend>);
 
 }  // namespace gptq::model
