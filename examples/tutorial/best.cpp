@@ -29,14 +29,16 @@ const std::string layer_name = "model.layers.1.mlp.down_proj";
 matrix<float> inputs_of(const gptq::io::model_folder& folder, const model::token_windows& windows) {
     const model::cpu_model_backend cpu(model::quantized_form::dense);
     const auto config = model::read_model_config(folder);
-    auto hidden = model::embed(cpu, config, model::load_embedding(config, folder, cpu), windows.tokens, windows.length);
-    matrix<float> X;
+    model::calibration_states states(cpu, config, model::load_embedding(config, folder, cpu), windows, false);
+    matrix<float> X(windows.tokens.size(), config.intermediate_size);
     for (std::size_t block = 0; block <= 1; ++block) {
         auto weights = model::load_block(config, folder, block, cpu);
-        model::run_block_by_stages(cpu, config, weights, block, hidden, [&](const auto& site, const auto& read) {
+        model::run_block_by_stages(cpu, config, weights, nullptr, block, states, [&](auto& site, const auto& read) {
             if (site.names.front() != layer_name) return;
-            X = matrix<float>(read.inputs.rows, read.inputs.cols);
-            cpu.solver().download(read.inputs, X.view());
+            read.for_each([&](const auto& some) {  // windows come some at a time
+                const auto part = X.view().block(some.first_token, some.inputs.rows, 0, X.cols());
+                cpu.solver().download(some.inputs, part);
+            });
         });
     }
     return X;

@@ -26,6 +26,7 @@
 #include <gptq/matrix_view.hpp>
 #include <gptq/model/block.hpp>
 #include <gptq/model/calibration.hpp>
+#include <gptq/model/calibration_states.hpp>
 #include <gptq/model/embedding.hpp>
 #include <gptq/model/head.hpp>
 #include <gptq/model/likelihood.hpp>
@@ -47,8 +48,7 @@ namespace detail {
 using study_backend = model::cpu_model_backend;
 using held_block = model::block_of<study_backend>;
 using stage_layers = model::stage_modules<study_backend::weights>;
-using stage_inputs = model::paired_inputs<study_backend::activation>;
-using hidden_states = model::activations_of<study_backend>;
+using stage_inputs = model::stage_inputs<study_backend::activation>;
 
 /// Bytes of a layer as its format stores it; of codes without a format, their bits and a half for each group.
 inline std::uint64_t stored_bytes(const study_cell& cell, bool in_checkpoints, const std::string& module,
@@ -104,14 +104,17 @@ class probed_model {
         if (auto head = model::read_head(config_, reader)) head_ = backend_.hold(*std::move(head));
         embedding_.emplace(model::load_embedding(config_, input.folder, backend_));
         const model::token_windows some = windows_of(input.calibration, probe);
-        hidden_ = model::embed(backend_, config_, *embedding_, some.tokens, some.length);
+        ropes_.emplace(backend_, config_, model::positions_from(0, some.length));
+        length_ = some.length;
+        hidden_ = matrix<float>(some.tokens.size(), config_.hidden_size);
+        embedding_->look_up(backend_, config_, some.tokens, length_, 0, hidden_.view());
         reference_ = outputs_from(0);
     }
 
     held_block& block(std::size_t i) { return blocks_[i]; }
 
     /// The block before is done: its outputs are where changes of the next one begin.
-    void pass(std::size_t i) { run(i, hidden_); }
+    void pass(std::size_t i) { run(i, hidden_.view()); }
 
     /// With block `i` as it is now.
     double divergence(std::size_t i) {
@@ -141,15 +144,18 @@ class probed_model {
         return some;
     }
 
-    void run(std::size_t i, hidden_states& hidden) {
-        model::run_block_by_stages(backend_, config_, blocks_[i], i, hidden, [](stage_layers&, const stage_inputs&) {});
+    void run(std::size_t i, matrix_view<float> hidden) {
+        model::block_run<study_backend> block(backend_, config_, blocks_[i], i, *ropes_, buffers_, scratch_);
+        block.begin(hidden, length_, {});
+        while (block.next()) {
+        }
     }
 
     /// What the head reads [tokens, embedding_size] once the blocks from `i` on have run.
     matrix<float> outputs_from(std::size_t i) {
-        hidden_states hidden{hidden_.states, hidden_.window_length};
-        for (; i < config_.blocks; ++i) run(i, hidden);
-        return model::compute_head_inputs(backend_, inputs_, config_, std::as_const(hidden.states).view());
+        matrix<float> hidden = hidden_;
+        for (; i < config_.blocks; ++i) run(i, hidden.view());
+        return model::compute_head_inputs(backend_, inputs_, config_, std::as_const(hidden).view());
     }
 
     void logits(const matrix<float>& states, std::size_t first, matrix_view<float> out) const {
@@ -166,7 +172,11 @@ class probed_model {
     model::head_inputs_of<study_backend> inputs_;
     std::optional<study_backend::weights> head_;  // nothing where it is the embedding
     std::optional<model::embedding<study_backend>> embedding_;
-    hidden_states hidden_;     // what the block at hand reads
+    std::optional<model::rope_tables<study_backend>> ropes_;
+    model::block_buffers<study_backend> buffers_;
+    model::block_scratch<study_backend> scratch_;
+    std::size_t length_ = 0;   // of a window
+    matrix<float> hidden_;     // what the block at hand reads [tokens, hidden_size]
     matrix<float> reference_;  // what the head of the float model reads [tokens, embedding_size]
 };
 
@@ -187,14 +197,14 @@ class layer_pass {
     void run(const std::function<void(std::size_t, std::size_t)>& after_block) {
         const model::model_config& config = input_.config;
         if (probe_ != nullptr) model_.emplace(backend_, input_, *probe_);
-        auto hidden = model::embed(backend_, config, model::load_embedding(config, input_.folder, backend_),
-                                   input_.calibration.tokens, input_.calibration.length);
+        model::calibration_states states(backend_, config, model::load_embedding(config, input_.folder, backend_),
+                                         input_.calibration, false);
         for (std::size_t i = 0; i < config.blocks; ++i) {
             std::optional<held_block> own;
             if (!model_) own.emplace(model::load_block(config, input_.folder, i, backend_));
             held_block& block = model_ ? model_->block(i) : *own;
             common_.reset();
-            model::run_block_by_stages(backend_, config, block, i, hidden,
+            model::run_block_by_stages(backend_, config, block, nullptr, i, states,
                                        [&](stage_layers& layers, const stage_inputs& x) { pass_stage(layers, x); });
             if (model_) model_->pass(i);
             after_block(i + 1, config.blocks);
