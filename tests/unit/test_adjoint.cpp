@@ -2,6 +2,7 @@
 // (golden/make_gradients.py).
 #include <gptq/model/reverse_pass.hpp>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstddef>
@@ -21,6 +22,7 @@
 
 #include "support/catch.hpp"
 #include "support/golden_models.hpp"
+#include "support/shared.hpp"
 
 namespace io = gptq::io;
 namespace model = gptq::model;
