@@ -33,7 +33,8 @@ figure { margin: 1rem 0; } figure svg { width: 100%; min-width: 38rem; height: a
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding: .25rem 0; }
 th, td { border-bottom: 1px solid var(--line); padding: .2rem .6rem; text-align: left; vertical-align: top; }
-.n { text-align: right; white-space: nowrap; }
+.n { text-align: right; }
+.n, :has(+ .n) { white-space: nowrap; }
 tr.front { background: var(--mark); font-weight: 600; }
 summary { cursor: pointer; padding: .25rem 0; }
 @media print { details > * { display: block; } body { max-width: none; } figure, tr { break-inside: avoid; } }
