@@ -140,12 +140,12 @@ struct study_arguments : common_arguments {
     std::string calib;
     std::vector<std::string> texts;
     std::size_t nsamples = 128;
-    std::size_t seqlen = 0;      ///< of both kinds of text; 0: 2048, or what the model was made for if less
-    std::size_t max_tokens = 0;  ///< of each text to score; 0: all of them
-    std::size_t jobs = 1;        ///< processes
-    bool worker = false;         ///< one of the processes that another one started
-    bool keep = false;           ///< the checkpoints
-    bool sensitivity = true;     ///< at depth layers
+    std::size_t seqlen = 0;          ///< of both kinds of text; 0: 2048, or what the model was made for if less
+    std::size_t max_tokens = 0;      ///< of each text to score; 0: all of them
+    std::size_t jobs = 1;            ///< processes
+    bool worker = false;             ///< one of the processes that another one started
+    bool keep = false;               ///< the checkpoints
+    std::size_t sensitivity = 1024;  ///< tokens, at depth layers; 0: none are measured
 };
 void study(const study_arguments& arguments);
 

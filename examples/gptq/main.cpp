@@ -343,9 +343,12 @@ void add_study(CLI::App& app, study_arguments& a, std::function<void()>& chosen)
         ->capture_default_str();
     command->add_flag("--worker", a.worker)->group("");
     command->add_flag("--keep", a.keep, "keep the checkpoints, in the folder work");
-    command->add_flag("--sensitivity,!--no-sensitivity", a.sensitivity,
-                      "at depth layers, measure what the model loses by each; gptq allocate needs it; on unless "
-                      "--no-sensitivity");
+    command
+        ->add_option("--sensitivity", a.sensitivity,
+                     "at depth layers, tokens on which to measure what the model loses by each layer, which gptq "
+                     "allocate needs; 0: do not")
+        ->check(CLI::Range(0, 1 << 20))
+        ->capture_default_str();
     command->parse_complete_callback([&a] {
         try {
             check_study(a);

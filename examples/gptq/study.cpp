@@ -165,17 +165,13 @@ void write_results(const studies::study_folder& folder, const std::vector<studie
 void print_result(const study_arguments& a, const std::vector<studies::study_row>& rows,
                   const studies::study_plan& plan, std::size_t computed, double seconds) {
     if (a.json) {
-        auto cells = nlohmann::ordered_json::array(), skipped = nlohmann::ordered_json::array();
-        const nlohmann::ordered_json all = studies::results_json(rows, plan.skipped, {});
-        for (nlohmann::ordered_json cell : all["cells"]) {
-            cell.erase("layers");
-            cells.push_back(cell);
-        }
+        nlohmann::ordered_json all = studies::results_json(rows, plan.skipped, {});
+        for (auto& cell : all["cells"]) cell.erase("layers");
         return print_json({{"out", a.out},
                            {"depth", a.depth},
                            {"computed", computed},
                            {"seconds", seconds},
-                           {"cells", cells},
+                           {"cells", all["cells"]},
                            {"skipped", all["skipped"]}});
     }
     for (const studies::study_row& row : rows) {
@@ -186,8 +182,8 @@ void print_result(const study_arguments& a, const std::vector<studies::study_row
         if (row.result.texts.empty()) line += format("  layer error %.6g", row.result.error());
         print(line + "\n");
     }
-    for (const studies::skipped_cell& cell : plan.skipped)
-        print(format("%s: left out: %s\n", cell.label.c_str(), cell.reason.c_str()));
+    for (const auto& [reason, labels] : studies::by_reason(plan.skipped))
+        print("left out: " + labels + ": " + reason + "\n");
     print(format("%s: results.csv, results.json and report.html; %zu of %zu cells computed in %s\n", a.out.c_str(),
                  computed, rows.size(), duration_string(seconds).c_str()));
 }
@@ -216,7 +212,7 @@ void study(const study_arguments& a) {
     const studies::study_plan plan = plan_of(a, input);
     const studies::study_folder out(a.out, studies::study_json(input));
     helpers others(a.worker ? 0 : a.jobs - 1);
-    studies::study_options options{.depth = depth_of(a), .keep = a.keep, .sensitivity = a.sensitivity};
+    studies::study_options options{.depth = depth_of(a), .keep = a.keep, .sensitivity_tokens = a.sensitivity};
     options.machine = machine_json();
     study_watcher watcher(plan.cells.size() + (options.depth == studies::study_depth::model ? 1 : 0));
     const auto rows = studies::run_study(input, out, plan.cells, options, watcher.observer());

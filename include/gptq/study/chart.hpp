@@ -21,10 +21,13 @@ struct chart_series {
 /// Points, and a line through some of them that have names.
 struct scatter_chart {
     std::string x_title, y_title;
-    bool log_x = false, log_y = false;
+    bool log_y = false;
     std::vector<chart_series> series = {};
-    chart_series front = {};               ///< by rising x
-    std::vector<std::string> labels = {};  ///< of the front's points
+    chart_series front = {};                     ///< by rising x
+    std::vector<std::string> labels = {};        ///< of the front's points
+    std::optional<double> level = std::nullopt;  ///< a line across
+    std::string level_name = {};
+    std::optional<double> most_y = std::nullopt;  ///< points above are left out
 };
 
 /// Numbers by row and column; NaN leaves a place empty.

@@ -3,7 +3,9 @@
 
 #include <functional>
 #include <optional>
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <nlohmann/json.hpp>
@@ -32,6 +34,9 @@ struct skipped_cell {
     std::string label;
     std::string reason;
 };
+
+/// The reasons in their order, each with the labels of its cells, joined by commas.
+std::vector<std::pair<std::string, std::string>> by_reason(std::span<const skipped_cell> skipped);
 
 struct study_plan {
     std::vector<study_cell> cells;  ///< each once, in the order of the axes; methods change slowest, orders fastest

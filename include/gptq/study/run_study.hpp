@@ -20,8 +20,9 @@ namespace gptq::study {
 struct study_options {
     study_depth depth = study_depth::model;
     bool keep = false;  ///< the checkpoints, in DIR/work
-    /// At depth layers: measure sensitivities with the cell that has least bits, if there is one by GPTQ.
-    bool sensitivity = true;
+    /// At depth layers: tokens to measure sensitivities on, with the cell of least bits whose method has a solver, if
+    /// there is one; 0: none are measured.
+    std::size_t sensitivity_tokens = 1024;
     nlohmann::ordered_json machine = nlohmann::ordered_json::object();  ///< what computes, for the record
 };
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <limits>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -40,6 +41,24 @@ inline std::string points(const std::string& name, const chart_series& series, c
     return text + "EOD\n";
 }
 
+/// The front's labels without those that would lie on the one before.
+inline std::vector<std::string> spaced_labels(const scatter_chart& chart) {
+    double least = std::numeric_limits<double>::infinity(), most = -least;
+    for (const chart_series& series : chart.series)
+        for (const double x : series.x)
+            if (std::isfinite(x)) least = std::min(least, x), most = std::max(most, x);
+    std::vector<std::string> labels = chart.labels;
+    double last = -std::numeric_limits<double>::infinity();
+    for (std::size_t i = 0; i < labels.size(); ++i) {
+        const double x = chart.front.x[i];
+        if (x - last < 0.045 * (most - least))
+            labels[i].clear();
+        else
+            last = x;
+    }
+    return labels;
+}
+
 inline std::string beginning(int height) {
     return "set terminal svg size 860," + std::to_string(height) +
            " dynamic noenhanced font 'sans-serif,13'\nset datafile separator \"\\t\"\nset encoding utf8\n";
@@ -57,7 +76,6 @@ GPTQ_INLINE std::string chart_script(const scatter_chart& chart) {
     script +=
         "set xlabel '" + detail::harmless(chart.x_title) + "'\nset ylabel '" + detail::harmless(chart.y_title) + "'\n";
     script += "set grid\nset key top right\nset offsets graph 0.05, graph 0.14, graph 0.08, graph 0.05\n";
-    if (chart.log_x) script += "set logscale x\n";
     if (chart.log_y) script += "set logscale y\n";
     for (std::size_t i = 0; i < chart.series.size(); ++i) {
         if (chart.series[i].x.empty()) continue;
@@ -68,8 +86,12 @@ GPTQ_INLINE std::string chart_script(const scatter_chart& chart) {
                  detail::harmless(chart.series[i].name) + "'";
     }
     if (plots.empty()) return "";
+    if (chart.most_y) script += "set yrange [*:" + detail::number(*chart.most_y) + "]\n";
+    if (chart.level)
+        plots += ", " + detail::number(*chart.level) + " with lines dt 3 lc rgb '#888888' title '" +
+                 detail::harmless(chart.level_name) + "'";
     if (!chart.front.x.empty()) {
-        script += detail::points("front", chart.front, chart.labels);
+        script += detail::points("front", chart.front, detail::spaced_labels(chart));
         plots += ", $front using 1:2 with lines dt 2 lw 1.5 lc rgb '#888888' title '" +
                  detail::harmless(chart.front.name) +
                  "', $front using 1:2:3 with labels left rotate by 30 offset 0.6,0.5 font ',10' notitle";

@@ -3,10 +3,13 @@
 
 #include <algorithm>
 #include <array>
+#include <cstddef>
 #include <functional>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <nlohmann/json.hpp>
@@ -118,6 +121,19 @@ inline study_axes axes_of(const nlohmann::ordered_json& object, const study_axes
 }
 
 }  // namespace detail
+
+GPTQ_INLINE std::vector<std::pair<std::string, std::string>> by_reason(std::span<const skipped_cell> skipped) {
+    std::vector<std::pair<std::string, std::string>> reasons;
+    for (const skipped_cell& cell : skipped) {
+        const auto found =
+            std::find_if(reasons.begin(), reasons.end(), [&](const auto& one) { return one.first == cell.reason; });
+        if (found == reasons.end())
+            reasons.emplace_back(cell.reason, cell.label);
+        else
+            found->second += ", " + cell.label;
+    }
+    return reasons;
+}
 
 GPTQ_INLINE void check_axes(const study_axes& axes) {
     const auto require = [](const auto& list, const char* axis) {

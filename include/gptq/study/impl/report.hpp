@@ -28,12 +28,13 @@ inline constexpr const char* page_style = R"(
 :root { color-scheme: light dark; --line: #8886; --mark: #8882; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 0 auto; padding: 1rem; }
 h1, h2 { line-height: 1.2; } h2 { margin-top: 2.5rem; }
-figure { margin: 1rem 0; } figure svg { width: 100%; height: auto; display: block; }
+figure { margin: 1rem 0; } figure svg { width: 100%; min-width: 38rem; height: auto; display: block; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding: .25rem 0; }
-th, td { border-bottom: 1px solid var(--line); padding: .2rem .6rem; text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
+th, td { border-bottom: 1px solid var(--line); padding: .2rem .6rem; text-align: left; vertical-align: top; }
+.n { text-align: right; }
+.n, :has(+ .n) { white-space: nowrap; }
 tr.front { background: var(--mark); font-weight: 600; }
 summary { cursor: pointer; padding: .25rem 0; }
 @media print { details > * { display: block; } body { max-width: none; } figure, tr { break-inside: avoid; } }
@@ -68,22 +69,27 @@ inline std::string shown_number(const std::optional<double>& value, int digits =
     return value ? shown_number(*value, digits) : std::string();
 }
 
-/// A table of a page.
+/// A table of a page. Its first `texts` columns hold words, the others numbers.
 class html_table {
  public:
-    html_table(const std::string& caption, const std::vector<std::string>& names) {
+    html_table(const std::string& caption, const std::vector<std::string>& names, std::size_t texts = 1)
+        : texts_(texts) {
         html_ = "<div class=\"wide\"><table><caption>" + escape(caption) + "</caption><thead><tr>";
-        for (const std::string& name : names) html_ += "<th scope=\"col\">" + escape(name) + "</th>";
+        for (std::size_t i = 0; i < names.size(); ++i)
+            html_ += "<th scope=\"col\"" + kind(i) + ">" + escape(names[i]) + "</th>";
         html_ += "</tr></thead><tbody>\n";
     }
     void add(const std::vector<std::string>& fields, bool marked = false) {
         html_ += marked ? "<tr class=\"front\">" : "<tr>";
-        for (const std::string& field : fields) html_ += "<td>" + escape(field) + "</td>";
+        for (std::size_t i = 0; i < fields.size(); ++i) html_ += "<td" + kind(i) + ">" + escape(fields[i]) + "</td>";
         html_ += "</tr>\n";
     }
     std::string html() const { return html_ + "</tbody></table></div>\n"; }
 
  private:
+    std::string kind(std::size_t column) const { return column < texts_ ? "" : " class=\"n\""; }
+
+    std::size_t texts_;
     std::string html_;
 };
 
@@ -150,7 +156,7 @@ class report_page {
     }
 
     std::string recommendations() const {
-        html_table table("What to choose. Increases are geometric means over the texts.", {"wish", "setting"});
+        html_table table("What to choose. Increases are geometric means over the texts.", {"wish", "setting"}, 2);
         for (const double percent : {1.0, 2.0, 5.0, 10.0, 25.0})
             table.add({"no more than " + shown_number(percent) + " % above float",
                        choice_text(smallest_within(rows_, percent / 100.0))});
@@ -182,13 +188,24 @@ class report_page {
         }
     }
 
+    /// The float model's line, and no more room than the best settings take: the worst would flatten the others.
+    void add_float(scatter_chart& chart) const {
+        if (baseline_ == nullptr) return;
+        chart.level = baseline_->texts.front().result.perplexity;
+        chart.level_name = "float";
+        chart.log_y = false;
+        double worst = 0.0;
+        for (const std::size_t i : front_) worst = std::max(worst, trade_offs_[i].loss);
+        chart.most_y = *chart.level + 1.6 * std::max(worst - *chart.level, 0.02 * *chart.level);
+    }
+
     std::string figure(const std::string& script, const std::string& what) {
         if (script.empty()) return "";
         const auto svg = draw_ ? draw_(script) : std::nullopt;
         if (!svg) return missing_chart();
         const std::string id = "c" + std::to_string(++charts_);
-        return "<figure>" + inline_svg(*svg, id, escape(what)) + "<figcaption>" + escape(what) +
-               "</figcaption></figure>\n";
+        return "<figure><div class=\"wide\">" + inline_svg(*svg, id, escape(what)) + "</div><figcaption>" +
+               escape(what) + "</figcaption></figure>\n";
     }
 
     /// Said once.
@@ -205,11 +222,13 @@ class report_page {
         chart.log_y = spread();
         chart.series = by_method(bits);
         add_front(chart, front_, bits);
+        add_float(chart);
         return "<h2>" + std::string(baseline_ != nullptr ? "Perplexity" : "Error") + " against bits</h2>\n" +
                figure(chart_script(chart),
                       loss_name() +
                           " against bits a weight; the line joins the settings that no other beats in both. "
-                          "The table below has the numbers.");
+                          "Settings far worse than these are in the table "
+                          "below alone, which has all numbers.");
     }
 
     /// Whether the losses differ so much that a logarithm shows more.
@@ -287,6 +306,7 @@ class report_page {
         chart.series = by_method(x);
         add_front(chart, pareto_front(points), x);
         chart.front.name = "best for their " + name + " or less";
+        add_float(chart);
         return "<h2>Perplexity against " + name + "</h2>\n" +
                figure(chart_script(chart), loss_name() + " against " + title + ", measured in this study.") +
                "<details><summary>The numbers</summary>" + table.html() + "</details>\n";
@@ -353,13 +373,13 @@ class report_page {
 
     std::string skipped_section() const {
         if (skipped_.empty()) return "";
-        html_table table("Settings that were left out", {"setting", "reason"});
-        for (const skipped_cell& cell : skipped_) table.add({cell.label, cell.reason});
+        html_table table("Settings that were left out", {"settings", "reason"}, 2);
+        for (const auto& [reason, labels] : by_reason(skipped_)) table.add({labels, reason});
         return "<h2>Left out</h2>\n" + table.html();
     }
 
     std::string machine_section() const {
-        html_table table("What computed it", {"", "value"});
+        html_table table("What computed it", {"", "value"}, 2);
         table.add({"gptq", study_.value("version", std::string())});
         if (!rows_.empty())
             for (const auto& [key, value] : rows_.back().result.machine.items())

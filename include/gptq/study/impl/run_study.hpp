@@ -160,14 +160,17 @@ class study_run {
 
     /// The cell of least bits that the solver quantizes; nothing where there is none.
     std::optional<sensitivity_probe> begun_probe() const {
-        if (!options_.sensitivity) return std::nullopt;
+        if (options_.sensitivity_tokens == 0) return std::nullopt;
         const entry* least = nullptr;
         for (const entry& e : entries_)
             if (e.cell.settings.method == quantize_method::gptq &&
                 (least == nullptr || e.cell.settings.bits < least->cell.settings.bits))
                 least = &e;
         if (least == nullptr) return std::nullopt;
-        sensitivity_probe probe{.cell = least->cell};
+        constexpr std::size_t window = 256;
+        sensitivity_probe probe{.cell = least->cell,
+                                .windows = std::max<std::size_t>(1, options_.sensitivity_tokens / window),
+                                .length = std::min(window, options_.sensitivity_tokens)};
         if (const auto part = folder_.partial(identity(probe)))
             probe.stages = sensitivity_from_json(*part, folder_.path().string() + ": sensitivities");
         return probe;
