@@ -72,7 +72,7 @@ TEST_CASE("a budget decides what is kept, what is computed twice and what goes t
     CHECK(large(12e9, false).empty());
     CHECK(large(4e9, true).empty());
     CHECK(mentions(large(4e9, false), "12 GB", "4 GB", "computed twice"));
-    CHECK(mentions(large(3.5e9, false), "OUT.partial", "0.5 GB"));
+    CHECK(mentions(large(3.5e9, false), "OUT.partial", "500 MB"));
     CHECK(mentions(large(2.5e9, false), "at least", "3 GB", "2.5 GB"));
     CHECK(mentions(message_of([&] { large(1.9e9, false); }), "at least"));
 }

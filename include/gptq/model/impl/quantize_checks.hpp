@@ -239,7 +239,9 @@ GPTQ_INLINE memory_estimate estimate_memory(const model_config& c, const quantiz
 
 namespace detail {
 
+/// "2.5 GB"; less than one in whole megabytes.
 inline std::string gigabytes(double bytes) {
+    if (bytes < 1e9) return number_string(std::ceil(bytes / 1e6)) + " MB";
     const double tenths = std::ceil(bytes / 1e8);
     return number_string(tenths / 10.0) + " GB";
 }
