@@ -20,7 +20,7 @@ def without_code(text):
 
 def anchors(text):
     """The anchors that GitHub gives to the headings of a page."""
-    found = set()
+    found = set(re.findall(r"<a id=\"([^\"]+)\"", text))
     for heading in re.findall(r"^#+ +(.*?)\s*$", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE),
                               re.MULTILINE):
         plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "")
