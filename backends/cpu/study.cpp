@@ -9,7 +9,6 @@
 #include <gptq/study/impl/folder.hpp>
 #include <gptq/study/impl/input.hpp>
 #include <gptq/study/impl/layer_pass.hpp>
-#include <gptq/study/impl/method.hpp>
 #include <gptq/study/impl/model_cell.hpp>
 #include <gptq/study/impl/plan.hpp>
 #include <gptq/study/impl/report.hpp>

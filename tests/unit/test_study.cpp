@@ -19,6 +19,7 @@
 #include <gptq/study/chart.hpp>
 #include <gptq/study/folder.hpp>
 #include <gptq/study/method.hpp>
+#include <gptq/study/methods.hpp>
 #include <gptq/study/plan.hpp>
 #include <gptq/study/report.hpp>
 #include <gptq/study/results.hpp>

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <concepts>
-#include <span>
 #include <string_view>
 
 #include <gptq/backends/cpu/cpu_backend.hpp>
@@ -26,7 +25,7 @@ struct layer_problem {
     zero_points zeros;  ///< those that the format holds
 };
 
-/// A type without state. Its file includes what it needs, and study_methods() lists it.
+/// A type without state. Its file includes what it needs, and study_methods() of <gptq/study/methods.hpp> lists it.
 ///  - name: as --method and results have it.
 ///  - in_checkpoints: whether a checkpoint format holds its codes, and quantize_model finds them from the settings.
 ///  - settings_of(wanted): the settings that it makes of those of the plan, without what it makes no use of; settings
@@ -53,14 +52,4 @@ constexpr study_method method_of() {
     return {M::name, M::in_checkpoints, &M::settings_of, &M::solve};
 }
 
-/// All of them.
-std::span<const study_method> study_methods();
-
-/// The method of that name. Throws option_error, naming those that there are.
-const study_method& find_method(std::string_view name);
-
 }  // namespace gptq::study
-
-#ifndef GPTQ_COMPILED
-#include <gptq/study/impl/method.hpp>
-#endif

@@ -21,7 +21,7 @@
 #include <gptq/settings.hpp>
 #include <gptq/study/allocate.hpp>
 #include <gptq/study/cell.hpp>
-#include <gptq/study/method.hpp>
+#include <gptq/study/methods.hpp>
 
 namespace gptq::study {
 namespace detail {

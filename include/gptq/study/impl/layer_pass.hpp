@@ -41,6 +41,7 @@
 #include <gptq/study/input.hpp>
 #include <gptq/study/layer_pass.hpp>
 #include <gptq/study/method.hpp>
+#include <gptq/study/methods.hpp>
 
 namespace gptq::study {
 namespace detail {

@@ -25,6 +25,7 @@
 #include <gptq/settings.hpp>
 #include <gptq/study/cell.hpp>
 #include <gptq/study/method.hpp>
+#include <gptq/study/methods.hpp>
 #include <gptq/study/plan.hpp>
 
 namespace gptq::study {

@@ -1,4 +1,4 @@
-// The bodies of <gptq/study/method.hpp>: the list of methods.
+// The methods that a study knows.
 #pragma once
 
 #include <array>
@@ -6,7 +6,6 @@
 #include <string>
 #include <string_view>
 
-#include <gptq/compiled.hpp>
 #include <gptq/error.hpp>
 #include <gptq/quote.hpp>
 #include <gptq/study/checkpoint_methods.hpp>
@@ -22,9 +21,11 @@ inline constexpr std::array methods{method_of<rtn_method>(), method_of<gptq_meth
 
 }  // namespace detail
 
-GPTQ_INLINE std::span<const study_method> study_methods() { return detail::methods; }
+/// All of them.
+inline std::span<const study_method> study_methods() { return detail::methods; }
 
-GPTQ_INLINE const study_method& find_method(std::string_view name) {
+/// The method of that name. Throws option_error, naming those that there are.
+inline const study_method& find_method(std::string_view name) {
     std::string names;
     for (const study_method& method : study_methods()) {
         if (method.name == name) return method;
