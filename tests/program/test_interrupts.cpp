@@ -14,6 +14,7 @@
 #include "program/tiny_model.hpp"
 #include "support/catch.hpp"
 #include "support/message.hpp"
+#include "support/sanitized.hpp"
 
 namespace {
 
@@ -107,7 +108,7 @@ TEST_CASE("a second signal ends the program at once, whichever came first") {
 
 TEST_CASE("too few processes or too little address space are an error before the work, and no hang") {
     if (skipped()) return;
-#ifdef __SANITIZE_ADDRESS__
+#ifdef GPTQ_TEST_SANITIZED
     WARN("skipped: the sanitizer itself needs more address space");
 #else
     const scene s;

@@ -5,10 +5,12 @@
 
 #include <gptq/gptq.hpp>
 
+#include "support/sanitized.hpp"
+
 namespace gptq_test {
 
 /// Sanitizers make tests of every scheme take minutes, and find what they find in a few.
-#ifdef __SANITIZE_ADDRESS__
+#ifdef GPTQ_TEST_SANITIZED
 inline constexpr bool all_schemes = false;
 #else
 inline constexpr bool all_schemes = true;

@@ -20,6 +20,7 @@
 
 #include "support/catch.hpp"
 #include "support/files.hpp"
+#include "support/sanitized.hpp"
 #include "support/shared.hpp"
 #include "support/temp_dir.hpp"
 
@@ -33,7 +34,7 @@ using nlohmann::json;
 constexpr std::size_t megabyte = 1'000'000;
 
 /// Seconds of the processor that a text of a megabyte may take; the library without optimization takes longer.
-#if defined(NDEBUG) && !defined(__SANITIZE_ADDRESS__)
+#if defined(NDEBUG) && !defined(GPTQ_TEST_SANITIZED)
 constexpr double allowed = 1.0;
 #else
 constexpr double allowed = 30.0;
