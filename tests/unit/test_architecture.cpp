@@ -208,7 +208,7 @@ TEST_CASE("experts are counted by either key, and blocks without them listed", "
 
     CHECK(mentions(refusal(with(qwen, {{"num_experts_per_tok", 61}})), "num_experts_per_tok", "60"));
     CHECK(mentions(refusal(with(qwen, {{"num_experts", 0}})), "num_experts"));
-    for (const json& list : {json(3), json("1"), json({1.5}), json({-1}), json({json::array()})})
+    for (const json& list : {json(3), json("1"), json({1.5}), json({-1}), json::array({json::array()})})
         CHECK(mentions(refusal(with(qwen, {{"mlp_only_layers", list}})), "mlp_only_layers"));
     CHECK(mentions(refusal(with(qwen, {{"use_sliding_window", true}})), "use_sliding_window"));
     CHECK(mentions(refusal(with(minimal("olmoe"), {{"clip_qkv", 8.0}})), "clip_qkv"));
