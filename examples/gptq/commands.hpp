@@ -32,46 +32,45 @@ struct compute_arguments : common_arguments {
     std::string compute_dtype = "auto";  ///< on a GPU: float, half, bfloat16, or auto: as the model is stored
 };
 
-struct quantize_arguments : compute_arguments {
-    std::string out;
-    gptq::quantize_settings settings;
-    bool best = false;  ///< settings::best() for those that are not given
-    bool lm_head = false;
-    bool restart = false;  ///< discard what an unfinished run has left
-    std::string format;    ///< empty: gptq for symmetric grids, gptq_v2 for asymmetric ones
+/// What those that read a calibration text have.
+struct calibration_arguments {
     std::string calib;
     std::string sampling = "spread";  ///< of the windows: spread or first
     bool special_tokens = true;       ///< those that the tokenizer adds to a text
     std::size_t nsamples = 128;
-    std::size_t seqlen = 0;     ///< 0: 2048, or what the model was made for if less
+    std::size_t seqlen = 0;  ///< 0: 2048, or what the model was made for if less
+};
+
+struct quantize_arguments : compute_arguments, calibration_arguments {
+    std::string out;
+    gptq::quantize_settings settings;
+    bool best = false;  ///< settings::best() for those that are not given
+    bool lm_head = false;
+    bool restart = false;       ///< discard what an unfinished run has left
+    std::string format;         ///< empty: gptq for symmetric grids, gptq_v2 for asymmetric ones
     std::string dynamic_rules;  ///< path of a JSON file, or empty
     std::uint64_t memory = 0;   ///< bytes that the work may take; 0: what the system has free
 };
 void quantize(const quantize_arguments& arguments);
 
-struct prune_arguments : common_arguments {
+struct prune_arguments : common_arguments, calibration_arguments {
     static constexpr bool computes = true;
 
     std::string out;
     std::string sparsity;              ///< a share of the weights, or "2:4"
     std::string method = "sparsegpt";  ///< or magnitude
-    std::string calib;
-    std::size_t nsamples = 128;
-    std::size_t seqlen = 0;  ///< 0: 2048, or what the model was made for if less
 };
 void prune(const prune_arguments& arguments);
 
-struct tune_arguments : common_arguments {
+struct tune_arguments : common_arguments, calibration_arguments {
     static constexpr bool computes = true;
+    tune_arguments() { seqlen = 256; }
 
     std::string reference;  ///< the float model
     std::string out;
-    std::string calib;
     std::size_t steps = 300;
     std::optional<double> rate;  ///< nothing: by the bits of each layer
     bool norms = false;
-    std::size_t nsamples = 128;
-    std::size_t seqlen = 256;
 };
 void tune(const tune_arguments& arguments);
 
@@ -129,18 +128,15 @@ struct convert_arguments : common_arguments {
 };
 void convert(const convert_arguments& arguments);
 
-/// The axes are lists with commas.
-struct study_arguments : common_arguments {
+/// The axes are lists with commas. The length of windows is that of texts to score, too.
+struct study_arguments : common_arguments, calibration_arguments {
     std::string out;
     std::string methods = "gptq", bits = "4", group_sizes = "128", grids = "sym", orders = "gar";
     gptq::quantize_settings settings;  ///< those that are no axes
     std::string format;                ///< empty: gptq for symmetric grids, gptq_v2 for asymmetric ones
     std::string plan;                  ///< path of a JSON file in place of the axes, or empty
     std::string depth = "model";       ///< or layers
-    std::string calib;
     std::vector<std::string> texts;
-    std::size_t nsamples = 128;
-    std::size_t seqlen = 0;          ///< of both kinds of text; 0: 2048, or what the model was made for if less
     std::size_t max_tokens = 0;      ///< of each text to score; 0: all of them
     std::size_t jobs = 1;            ///< processes
     bool worker = false;             ///< one of the processes that another one started

@@ -75,6 +75,15 @@ void add_special_tokens(CLI::App& command, bool& special_tokens) {
         "--no-special-tokens");
 }
 
+/// How many windows of calibration text, and how long they are.
+void add_windows(CLI::App& command, calibration_arguments& a) {
+    command.add_option("--nsamples", a.nsamples, "windows of calibration text")
+        ->check(at_least_one())
+        ->capture_default_str();
+    command.add_option("--seqlen", a.seqlen, "tokens a window; default: 2048, or what the model was made for if less")
+        ->check(CLI::Range(2, 1 << 20));
+}
+
 /// Those that studies have, too: what the solver does.
 void add_solver_settings(CLI::App& command, gptq::quantize_settings& s) {
     const auto take_damping = [&s](const std::string& given) {
@@ -154,11 +163,7 @@ void add_quantize(CLI::App& app, quantize_arguments& a, std::function<void()>& c
         ->check(CLI::IsMember({"spread", "first"}))
         ->capture_default_str();
     add_special_tokens(*command, a.special_tokens);
-    command->add_option("--nsamples", a.nsamples, "windows of calibration text")
-        ->check(at_least_one())
-        ->capture_default_str();
-    command->add_option("--seqlen", a.seqlen, "tokens a window; default: 2048, or what the model was made for if less")
-        ->check(CLI::Range(2, 1 << 20));
+    add_windows(*command, a);
     command->add_option("--format", a.format, "layout of OUT; default: gptq, with --asym gptq_v2")
         ->check(CLI::IsMember({"gptq", "gptq_v2", "compressed-tensors"}));
     command->add_option("--dynamic", a.dynamic_rules, "JSON file: regular expression of module names -> settings");
@@ -183,11 +188,7 @@ void add_prune(CLI::App& app, prune_arguments& a, std::function<void()>& chosen)
     command->add_option("--method", a.method, "sparsegpt, or magnitude: by the weights' size alone, the baseline")
         ->check(CLI::IsMember({"sparsegpt", "magnitude"}))
         ->capture_default_str();
-    command->add_option("--nsamples", a.nsamples, "windows of calibration text")
-        ->check(at_least_one())
-        ->capture_default_str();
-    command->add_option("--seqlen", a.seqlen, "tokens a window; default: 2048, or what the model was made for if less")
-        ->check(CLI::Range(2, 1 << 20));
+    add_windows(*command, a);
 }
 
 void add_tune(CLI::App& app, tune_arguments& a, std::function<void()>& chosen) {
@@ -331,11 +332,7 @@ void add_study(CLI::App& app, study_arguments& a, std::function<void()>& chosen)
     command->add_option("--depth", a.depth, "model: perplexities; layers: errors of single layers, much faster")
         ->check(CLI::IsMember({"model", "layers"}))
         ->capture_default_str();
-    command->add_option("--nsamples", a.nsamples, "windows of calibration text")
-        ->check(at_least_one())
-        ->capture_default_str();
-    command->add_option("--seqlen", a.seqlen, "tokens a window; default: 2048, or what the model was made for if less")
-        ->check(CLI::Range(2, 1 << 20));
+    add_windows(*command, a);
     command->add_option("--max-tokens", a.max_tokens, "score the first N tokens of each text only")
         ->check(at_least_one());
     command->add_option("--jobs", a.jobs, "processes that compute cells side by side")

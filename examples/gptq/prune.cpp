@@ -64,12 +64,7 @@ void prune(const prune_arguments& arguments) {
     model::prune_model_options options{.pattern = pattern_of(arguments.sparsity),
                                        .by_magnitude = arguments.method == "magnitude"};
     const io::model_folder folder(arguments.model);
-    quantize_arguments text;
-    text.model = arguments.model;
-    text.calib = arguments.calib;
-    text.nsamples = arguments.nsamples;
-    text.seqlen = arguments.seqlen;
-    const model::token_windows windows = quantizing::read_windows(folder, text);
+    const model::token_windows windows = quantizing::read_windows(folder, arguments);
     quantizing::watcher observer;
     const model::prune_result result = model::prune_model(folder, arguments.out, windows, options, observer);
     observer.finish();

@@ -89,11 +89,9 @@ inline model::token_windows stand_in_windows(const model::model_config& config) 
     return windows;
 }
 
-inline model::token_windows read_windows(const io::model_folder& folder, const quantize_arguments& arguments) {
-    if (arguments.calib.empty() && arguments.settings.method == gptq::quantize_method::round_to_nearest)
-        return stand_in_windows(model::read_model_config(folder));
+inline model::token_windows read_windows(const io::model_folder& folder, const calibration_arguments& arguments) {
     const std::string text = read_text(arguments.calib);
-    const auto tokens = model::tokenizer::load(arguments.model);
+    const auto tokens = model::tokenizer::load(folder.path());
     const model::model_config config = model::read_model_config(folder);
     return model::calibration_windows(
         tokens, text, arguments.nsamples, arguments.seqlen != 0 ? arguments.seqlen : model::customary_window(config),
@@ -148,7 +146,9 @@ void quantize_with(const Run& run, const quantize_arguments& arguments) {
     io::refuse_existing(arguments.out);
     const model::quantize_model_options options = options_of(arguments);
     const io::model_folder folder(arguments.model);
-    const model::token_windows windows = read_windows(folder, arguments);
+    // main.cpp lets only rounding to nearest through without a text.
+    const model::token_windows windows =
+        arguments.calib.empty() ? stand_in_windows(model::read_model_config(folder)) : read_windows(folder, arguments);
     watcher observer;
     model::quantize_result result = telling_of_blocks(
         arguments.out, [&] { return run(folder, windows, options, model::model_observer_ref(observer)); });

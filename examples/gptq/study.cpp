@@ -95,13 +95,7 @@ studies::study_plan plan_of(const study_arguments& a, const studies::study_input
 
 /// The texts are read and tokenized here, once.
 studies::study_input input_of(const study_arguments& a, const io::model_folder& folder) {
-    quantize_arguments calibration;
-    calibration.model = a.model;
-    calibration.calib = a.calib;
-    calibration.nsamples = a.nsamples;
-    calibration.seqlen = a.seqlen;
-    studies::study_input input{
-        folder, model::read_model_config(folder), quantizing::read_windows(folder, calibration), {}, {}};
+    studies::study_input input{folder, model::read_model_config(folder), quantizing::read_windows(folder, a), {}, {}};
     const auto tokenizer = model::tokenizer::load(a.model);
     input.evaluation.bos = model::window_bos(input.config, tokenizer);
     input.evaluation.seqlen = a.seqlen != 0 ? a.seqlen : model::customary_window(input.config);

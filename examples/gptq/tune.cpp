@@ -61,12 +61,7 @@ void print_tuned(const tune_arguments& arguments, const model::tune_result& r) {
 
 model::tune_result run(const tune_arguments& arguments) {
     const io::model_folder folder(arguments.model), reference(arguments.reference);
-    quantize_arguments text;
-    text.model = arguments.model;
-    text.calib = arguments.calib;
-    text.nsamples = arguments.nsamples;
-    text.seqlen = arguments.seqlen;
-    const model::token_windows windows = quantizing::read_windows(folder, text);
+    const model::token_windows windows = quantizing::read_windows(folder, arguments);
     const model::tune_options options{arguments.steps, arguments.rate, arguments.norms};
     tuning_watcher watcher(arguments.steps);
     return model::tune_model(folder, reference, arguments.out, windows, options, watcher.observer());

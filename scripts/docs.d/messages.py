@@ -12,6 +12,8 @@ import fnmatch
 import pathlib
 import re
 
+import generated
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 PAGES = ROOT / "docs/messages"
 # Where messages are thrown, and how their files are called in the pages. What only the tests run is left out.
@@ -91,10 +93,6 @@ def update(check):
 
     for page, text in pages.items():
         wanted = SECTION.sub(listed, text)
-        if wanted == text:
-            continue
-        if check:
-            problems.append(f"{page.relative_to(ROOT)} lacks messages of the sources: run scripts/docs --update")
-        else:
-            page.write_text(wanted)
+        problems += generated.settle(page, text, wanted, check, f"{page.relative_to(ROOT)} lacks messages of the "
+                                     "sources: run scripts/docs --update")
     return problems

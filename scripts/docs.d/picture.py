@@ -5,6 +5,8 @@ import csv
 import math
 import pathlib
 
+import generated
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 TABLE = ROOT / "docs/results/2026-11-26-smollm2.csv"
 WIDTH, HEIGHT = 790, 420
@@ -106,11 +108,6 @@ def update(check):
     problems = []
     for name, theme in THEMES.items():
         file, drawn = ROOT / f"docs/pictures/perplexity-{name}.svg", draw(theme)
-        if file.exists() and file.read_text() == drawn:
-            continue
-        if check:
-            problems.append(f"{file.relative_to(ROOT)} is not what its table says: run scripts/docs --update")
-        else:
-            file.parent.mkdir(exist_ok=True)
-            file.write_text(drawn)
+        problems += generated.settle(file, file.read_text() if file.exists() else None, drawn, check,
+                                     f"{file.relative_to(ROOT)} is not what its table says: run scripts/docs --update")
     return problems

@@ -9,6 +9,8 @@ import pathlib
 import re
 import textwrap
 
+import generated
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 BLOCK = re.compile(r"(<!-- from (?P<file>\S+?)(?:: (?P<part>[\w ]+))? -->\n```\w*\n)(?P<code>.*?)(?P<end>```)", re.DOTALL)
 MARK = re.compile(r"^\s*//! \[[\w ]+\]\n", re.MULTILINE)
@@ -35,10 +37,6 @@ def update(check):
     for page in pages():
         shown = page.read_text()
         wanted = BLOCK.sub(lambda m: m[1] + cut(m["file"], m["part"]) + "\n" + m["end"], shown)
-        if wanted == shown:
-            continue
-        if check:
-            problems.append(f"{page.relative_to(ROOT)} shows other code than its examples hold: run scripts/docs --update")
-        else:
-            page.write_text(wanted)
+        problems += generated.settle(page, shown, wanted, check, f"{page.relative_to(ROOT)} shows other code than its "
+                                     "examples hold: run scripts/docs --update")
     return problems

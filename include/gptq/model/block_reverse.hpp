@@ -88,7 +88,7 @@ class block_reverse {
     const typename B::weights& out_layer(std::size_t s) const {
         return weights_.layers[step(s).first_site + 1].front();
     }
-    attention_shape shape() const;
+    attention_shape shape() const { return config_.attention(span_, tokens_, tokens_); }
 
     // What the tape of step s holds, and the gradient of it: the same memory in each call.
     matrix_view<float> entry(std::size_t s) { return of_hidden(buffers_.steps[s].entry); }

@@ -9,6 +9,7 @@
 
 #include <gptq/io/model_folder.hpp>
 #include <gptq/model/architecture.hpp>
+#include <gptq/model/attention_shape.hpp>
 
 namespace gptq::model {
 
@@ -78,6 +79,11 @@ struct model_config {
     bool rotates(std::size_t index) const { return rotary() && (unrotated.empty() || !unrotated[index]); }
     bool gated() const { return !arch.names.gate.empty() || !arch.names.gate_up.empty(); }
     bool has_experts(std::size_t index) const { return !expert_blocks.empty() && expert_blocks[index]; }
+
+    /// Attention of so many queries of a window over its keys, of which a token sees `span`.
+    attention_shape attention(std::size_t span, std::size_t queries, std::size_t keys) const {
+        return {heads, kv_heads, head_dim, attention_scale, span, queries, keys};
+    }
 
     /// "model.layers.<index>.", what the names of a block's tensors begin with.
     std::string block_prefix(std::size_t index) const;

@@ -111,9 +111,9 @@ struct host_layer {
 };
 
 template <class B>
-class backend_check {
+class backend_check : findings {
  public:
-    explicit backend_check(const B& backend) : backend_(backend) {}
+    explicit backend_check(const B& backend) : findings("Backend"), backend_(backend) {}
 
     violations operations() {
         attempt(1, [&] { check_memory(); });
@@ -123,11 +123,11 @@ class backend_check {
         attempt(6, [&] { check_factor(6, [](auto& b, auto H, auto, auto) { return b.inverse_factor_upper(H); }); });
         attempt(7, [&] { check_multiply(); });
         attempt(8, [&] { check_solve(); });
-        return std::move(found_);
+        return take();
     }
 
     violations all() {
-        found_ = operations();
+        violations found = operations();
         attempt(9, [&] { check_quantize(inverse_free_path{}, "without an inverse"); });
         attempt(9, [&] { check_quantize(paper_path{}, "the paper's path"); });
         attempt(10, [&] {
@@ -135,21 +135,12 @@ class backend_check {
                                                                           "grids searched by the loss, 2 candidates",
                                                                           {.block_size = 32, .candidates = 2});
         });
-        return std::move(found_);
+        const violations more = take();
+        found.insert(found.end(), more.begin(), more.end());
+        return found;
     }
 
  private:
-    void report(int sentence, const std::string& what) { found_.push_back(violation("Backend", sentence, what)); }
-
-    template <class Check>
-    void attempt(int sentence, const Check& check) {
-        try {
-            check();
-        } catch (const std::exception& e) {
-            report(sentence, std::string("throws: ") + e.what());
-        }
-    }
-
     // --- 1, 2: memory ------------------------------------------------------------------------------------------------
 
     void check_memory() {
@@ -351,7 +342,6 @@ class backend_check {
     }
 
     const B& backend_;
-    violations found_;
 };
 
 }  // namespace detail

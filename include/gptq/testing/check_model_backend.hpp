@@ -73,9 +73,9 @@ matrix_view<const std::remove_const_t<T>> as_const_view(matrix_view<T> m) {
 }
 
 template <class B>
-class model_backend_check {
+class model_backend_check : findings {
  public:
-    explicit model_backend_check(const B& backend) : backend_(backend) {}
+    explicit model_backend_check(const B& backend) : findings("ModelBackend"), backend_(backend) {}
 
     violations all() {
         constexpr bool known = std::is_same_v<number_of<B>, float> || std::is_same_v<number_of<B>, half> ||
@@ -96,21 +96,10 @@ class model_backend_check {
         if (B::branch_tokens == 0 || B::attention_tokens == 0) report(15, "no tokens are held at a time");
         attempt(17, [&] { check_gathering(); });
         attempt(18, [&] { check_rows_alone(); });
-        return std::move(found_);
+        return take();
     }
 
  private:
-    void report(int sentence, const std::string& what) { found_.push_back(violation("ModelBackend", sentence, what)); }
-
-    template <class Check>
-    void attempt(int sentence, const Check& check) {
-        try {
-            check();
-        } catch (const std::exception& e) {
-            report(sentence, std::string("throws: ") + e.what());
-        }
-    }
-
     /// Numbers that every activation holds exactly.
     matrix<float> numbers(std::size_t rows, std::size_t cols) {
         matrix<float> m(rows, cols);
@@ -457,7 +446,6 @@ class model_backend_check {
     const B& backend_;
     model::plain_model_backend reference_;
     random_numbers random_{23};
-    violations found_;
 };
 
 }  // namespace detail

@@ -4,7 +4,9 @@
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <gptq/matrix_view.hpp>
@@ -21,6 +23,30 @@ namespace detail {
 inline std::string violation(const char* concept_name, int sentence, const std::string& what) {
     return std::string(concept_name) + " " + std::to_string(sentence) + ": " + what;
 }
+
+/// What checks of one concept find, where an exception is a finding, too.
+class findings {
+ public:
+    explicit findings(const char* concept_name) : concept_name_(concept_name) {}
+
+    void report(int sentence, const std::string& what) { found_.push_back(violation(concept_name_, sentence, what)); }
+
+    template <class Check>
+    void attempt(int sentence, const Check& check) {
+        try {
+            check();
+        } catch (const std::exception& e) {
+            report(sentence, std::string("throws: ") + e.what());
+        }
+    }
+
+    /// All so far, which are forgotten here.
+    violations take() { return std::exchange(found_, {}); }
+
+ private:
+    const char* concept_name_;
+    violations found_;
+};
 
 /// The shortest digits that are exactly x.
 inline std::string text(float x) {

@@ -29,17 +29,6 @@ block_reverse<B>::block_reverse(const B& backend, const model_config& config, co
 }
 
 template <DifferentiableModelBackend B>
-attention_shape block_reverse<B>::shape() const {
-    return {.heads = config_.heads,
-            .kv_heads = config_.kv_heads,
-            .head_dim = config_.head_dim,
-            .scale = config_.attention_scale,
-            .span = span_,
-            .queries = tokens_,
-            .keys = tokens_};
-}
-
-template <DifferentiableModelBackend B>
 template <class Room>
 auto block_reverse<B>::all_parts_of(Room& room, std::size_t s) {
     const std::vector<std::size_t>& parts = first_site(s).parts;

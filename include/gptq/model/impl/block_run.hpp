@@ -173,14 +173,7 @@ void block_run<B>::project(inputs_view x, matrix_view<number> q, matrix_view<num
 template <ModelBackend B>
 void block_run<B>::attend_over(matrix_view<number> q, matrix_view<number> k, matrix_view<number> v, std::size_t queries,
                                std::size_t keys, matrix_view<number> out) {
-    const attention_shape shape{.heads = config_.heads,
-                                .kv_heads = config_.kv_heads,
-                                .head_dim = config_.head_dim,
-                                .scale = config_.attention_scale,
-                                .span = span_,
-                                .queries = queries,
-                                .keys = keys};
-    backend_.attend(shape, q, k, v, scratch_.backend, out);
+    backend_.attend(config_.attention(span_, queries, keys), q, k, v, scratch_.backend, out);
 }
 
 template <ModelBackend B>

@@ -16,9 +16,8 @@
 #include <gptq/io/folder_writer.hpp>
 #include <gptq/io/model_folder.hpp>
 #include <gptq/io/stored_numbers.hpp>
-#include <gptq/kernels/rows.hpp>
-#include <gptq/kernels/threads.hpp>
 #include <gptq/matrix_view.hpp>
+#include <gptq/model/elementwise.hpp>
 #include <gptq/model/linear.hpp>
 #include <gptq/model/tuned_parts.hpp>
 #include <gptq/xtensor/adapt.hpp>
@@ -58,14 +57,8 @@ GPTQ_INLINE void tuned_numbers::step(double rate) {
 
 namespace detail {
 
-/// f(n) for each row of weights [rows, cols], by several threads as soon as they read more than a few hundred kilobytes.
-template <class F>
-void for_each_weight_row(std::size_t rows, std::size_t cols, const F& f) {
-    constexpr std::size_t worth_starting = std::size_t{1} << 16;
-    const std::size_t threads = rows * cols < worth_starting ? 1 : kernels::default_threads();
-    kernels::in_parallel(rows, threads,
-                         [&](std::size_t first, std::size_t last) { kernels::run_rows(best_isa(), f, first, last); });
-}
+/// Elements of weights from which on several threads go through their rows.
+inline constexpr std::size_t many_weights = std::size_t{1} << 16;
 
 inline std::vector<float> all_scales(const quantized_layer& layer) {
     return {layer.scales.data(), layer.scales.data() + layer.scales.size()};
@@ -91,20 +84,21 @@ GPTQ_INLINE void tuned_layer::show() {
         codes_.scales.data()[i] = scales_[i] == 0.0f ? 0.0f : half_scale::storable(scales_[i]);
     const matrix_view<float> W = view_of(target_->weight);  // [N, K]
     const const_quantized_view q = std::as_const(codes_).view();
-    detail::for_each_weight_row(W.rows, W.cols, [&](std::size_t n) {
+    const auto write_row = [&](std::size_t n) {
         const std::span<const std::uint8_t> codes = q.codes.row(n);
         const std::span<float> weights = W.row(n);
         for (const run& r : runs_) {
             const float scale = q.scales(n, r.group), zero = static_cast<float>(q.zeros(n, r.group));
             for (std::size_t k = r.first; k < r.last; ++k) weights[k] = scale * (static_cast<float>(codes[k]) - zero);
         }
-    });
+    };
+    detail::for_each_row(W.rows, W.cols, write_row, detail::many_weights);
 }
 
 GPTQ_INLINE void tuned_layer::add_gradient(matrix_view<const float> dW) {
     const const_quantized_view q = std::as_const(codes_).view();
     const matrix_view<float> gradient(scales_.gradient().data(), q.scales.rows, q.scales.cols);
-    detail::for_each_weight_row(dW.rows, dW.cols, [&](std::size_t n) {
+    const auto add_row = [&](std::size_t n) {
         const std::uint8_t* const codes = q.codes.row(n).data();
         const float* const slopes = dW.row(n).data();
         for (const run& r : runs_) {
@@ -113,7 +107,8 @@ GPTQ_INLINE void tuned_layer::add_gradient(matrix_view<const float> dW) {
                 return slopes[r.first + i] * (static_cast<float>(codes[r.first + i]) - zero);
             });
         }
-    });
+    };
+    detail::for_each_row(dW.rows, dW.cols, add_row, detail::many_weights);
 }
 
 // ---- norms ----------------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@
 #include <gptq/model/block.hpp>
 #include <gptq/model/calibration.hpp>
 #include <gptq/model/calibration_states.hpp>
+#include <gptq/model/decoder.hpp>
 #include <gptq/model/embedding.hpp>
 #include <gptq/model/head.hpp>
 #include <gptq/model/likelihood.hpp>
@@ -97,22 +98,16 @@ class factor_cache {
 class probed_model {
  public:
     probed_model(const study_backend& backend, const study_input& input, const sensitivity_probe& probe)
-        : backend_(backend), config_(input.config) {
-        const model::weight_reader reader(input.folder);
-        for (std::size_t i = 0; i < config_.blocks; ++i)
-            blocks_.push_back(model::load_block(config_, input.folder, i, backend_));
-        inputs_ = model::hold_head_inputs(backend_, model::read_head_inputs(config_, reader));
-        if (auto head = model::read_head(config_, reader)) head_ = backend_.hold(*std::move(head));
-        embedding_.emplace(model::load_embedding(config_, input.folder, backend_));
+        : model_(model::decoder::load(input.folder, backend)) {
         const model::token_windows some = windows_of(input.calibration, probe);
-        ropes_.emplace(backend_, config_, model::positions_from(0, some.length));
+        ropes_.emplace(backend, config(), model::positions_from(0, some.length));
         length_ = some.length;
-        hidden_ = matrix<float>(some.tokens.size(), config_.hidden_size);
-        embedding_->look_up(backend_, config_, some.tokens, length_, 0, hidden_.view());
+        hidden_ = matrix<float>(some.tokens.size(), config().hidden_size);
+        model_.tables().look_up(backend, config(), some.tokens, length_, 0, hidden_.view());
         reference_ = outputs_from(0);
     }
 
-    held_block& block(std::size_t i) { return blocks_[i]; }
+    held_block& block(std::size_t i) { return model_.blocks()[i]; }
 
     /// The block before is done: its outputs are where changes of the next one begin.
     void pass(std::size_t i) { run(i, hidden_.view()); }
@@ -120,13 +115,13 @@ class probed_model {
     /// With block `i` as it is now.
     double divergence(std::size_t i) {
         const matrix<float> changed = outputs_from(i);
-        const std::size_t chunk = std::max<std::size_t>(1, (std::size_t{1} << 22) / config_.vocab_size);
-        matrix<float> ours(chunk, config_.vocab_size), theirs(chunk, config_.vocab_size);
+        const std::size_t chunk = std::max<std::size_t>(1, (std::size_t{1} << 22) / config().vocab_size);
+        matrix<float> ours(chunk, config().vocab_size), theirs(chunk, config().vocab_size);
         double sum = 0.0;
         for (std::size_t first = 0; first < changed.rows(); first += chunk) {
             const std::size_t count = std::min(chunk, changed.rows() - first);
-            logits(changed, first, ours.view().block(0, count, 0, config_.vocab_size));
-            logits(reference_, first, theirs.view().block(0, count, 0, config_.vocab_size));
+            logits(changed, first, ours.view().block(0, count, 0, config().vocab_size));
+            logits(reference_, first, theirs.view().block(0, count, 0, config().vocab_size));
             for (std::size_t t = 0; t < count; ++t)
                 sum += model::kl_divergence(std::as_const(theirs).view().row(t), std::as_const(ours).view().row(t));
         }
@@ -145,8 +140,11 @@ class probed_model {
         return some;
     }
 
+    const model::model_config& config() const { return model_.config(); }
+
     void run(std::size_t i, matrix_view<float> hidden) {
-        model::block_run<study_backend> block(backend_, config_, blocks_[i], i, *ropes_, buffers_, scratch_);
+        model::block_run<study_backend> block(model_.backend(), config(), model_.blocks()[i], i, *ropes_, buffers_,
+                                              scratch_);
         block.begin(hidden, length_, {});
         while (block.next()) {
         }
@@ -155,24 +153,16 @@ class probed_model {
     /// What the head reads [tokens, embedding_size] once the blocks from `i` on have run.
     matrix<float> outputs_from(std::size_t i) {
         matrix<float> hidden = hidden_;
-        for (; i < config_.blocks; ++i) run(i, hidden.view());
-        return model::compute_head_inputs(backend_, inputs_, config_, std::as_const(hidden).view());
+        for (; i < config().blocks; ++i) run(i, hidden.view());
+        return model::compute_head_inputs(model_.backend(), model_.head_inputs(), config(),
+                                          std::as_const(hidden).view());
     }
 
     void logits(const matrix<float>& states, std::size_t first, matrix_view<float> out) const {
-        const auto some = states.view().block(first, out.rows, 0, states.cols());
-        if (head_)
-            backend_.multiply(some, *head_, out);
-        else
-            backend_.multiply(some, embedding_->tokens(), out);
+        model_.head(states.view().block(first, out.rows, 0, states.cols()), out);
     }
 
-    const study_backend& backend_;
-    const model::model_config& config_;
-    std::vector<held_block> blocks_;
-    model::head_inputs_of<study_backend> inputs_;
-    std::optional<study_backend::weights> head_;  // nothing where it is the embedding
-    std::optional<model::embedding<study_backend>> embedding_;
+    model::decoder model_;
     std::optional<model::rope_tables<study_backend>> ropes_;
     model::block_buffers<study_backend> buffers_;
     model::block_scratch<study_backend> scratch_;

@@ -42,6 +42,15 @@ inline void require(bool fits, const char* routine) {
     if (!fits) throw shape_error(std::string("BLAS ") + routine + ": the shapes of the operands do not fit together");
 }
 
+/// C = alpha op(A) op(B) + beta C, k of whose products an element sums; "T" transposes. The library's matrices are stored
+/// by columns, so that it computes C' = op(B)' op(A)'.
+inline void multiply(const char* op_of_a, matrix_view<const float> A, const char* op_of_b, matrix_view<const float> B,
+                     std::size_t k, matrix_view<float> C, float alpha, float beta) {
+    const int rows = dimension(C.rows), cols = dimension(C.cols), depth = dimension(k);
+    const int lda = leading(A.ld), ldb = leading(B.ld), ldc = leading(C.ld);
+    gptq_blas_sgemm(op_of_b, op_of_a, &cols, &rows, &depth, &alpha, B.data, &ldb, A.data, &lda, &beta, C.data, &ldc);
+}
+
 }  // namespace detail
 
 /// C = alpha A B + beta C.                                                                A [M,K]  B [K,N]  C [M,N]
@@ -49,9 +58,7 @@ inline void require(bool fits, const char* routine) {
 inline void gemm(matrix_view<const float> A, matrix_view<const float> B, matrix_view<float> C, float alpha,
                  float beta) {
     detail::require(A.cols == B.rows && C.rows == A.rows && C.cols == B.cols, "gemm");
-    const int m = detail::dimension(C.rows), n = detail::dimension(C.cols), k = detail::dimension(A.cols);
-    const int lda = detail::leading(A.ld), ldb = detail::leading(B.ld), ldc = detail::leading(C.ld);
-    detail::gptq_blas_sgemm("N", "N", &n, &m, &k, &alpha, B.data, &ldb, A.data, &lda, &beta, C.data, &ldc);
+    detail::multiply("N", A, "N", B, A.cols, C, alpha, beta);
 }
 
 /// C = alpha A B' + beta C: a linear layer, with inputs A and weights B as checkpoints hold them.
@@ -59,9 +66,7 @@ inline void gemm(matrix_view<const float> A, matrix_view<const float> B, matrix_
 inline void gemm_nt(matrix_view<const float> A, matrix_view<const float> B, matrix_view<float> C, float alpha,
                     float beta) {
     detail::require(A.cols == B.cols && C.rows == A.rows && C.cols == B.rows, "gemm_nt");
-    const int m = detail::dimension(C.rows), n = detail::dimension(C.cols), k = detail::dimension(A.cols);
-    const int lda = detail::leading(A.ld), ldb = detail::leading(B.ld), ldc = detail::leading(C.ld);
-    detail::gptq_blas_sgemm("T", "N", &n, &m, &k, &alpha, B.data, &ldb, A.data, &lda, &beta, C.data, &ldc);
+    detail::multiply("N", A, "T", B, A.cols, C, alpha, beta);
 }
 
 /// C = alpha A' B + beta C: the gradient of weights, with gradients A of the outputs and inputs B.
@@ -69,9 +74,7 @@ inline void gemm_nt(matrix_view<const float> A, matrix_view<const float> B, matr
 inline void gemm_tn(matrix_view<const float> A, matrix_view<const float> B, matrix_view<float> C, float alpha,
                     float beta) {
     detail::require(A.rows == B.rows && C.rows == A.cols && C.cols == B.cols, "gemm_tn");
-    const int m = detail::dimension(C.rows), n = detail::dimension(C.cols), k = detail::dimension(A.rows);
-    const int lda = detail::leading(A.ld), ldb = detail::leading(B.ld), ldc = detail::leading(C.ld);
-    detail::gptq_blas_sgemm("N", "T", &n, &m, &k, &alpha, B.data, &ldb, A.data, &lda, &beta, C.data, &ldc);
+    detail::multiply("T", A, "N", B, A.rows, C, alpha, beta);
 }
 
 /// H = beta H + alpha X'X, upper triangle only.                                                    H [K,K]  X [T,K]
