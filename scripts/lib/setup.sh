@@ -58,4 +58,4 @@ build() {
 }
 
 # json_number KEY: the number under KEY in the JSON object on standard input.
-json_number() { sed -nE "s/.*\"$1\": *(-?[0-9.eE+-]+).*/\1/p" | head -n 1; }
+json_number() { sed -nE "s/.*\"$1\": *(-?[0-9.eE+-]+).*/\1/p" | awk 'NR == 1'; }
