@@ -38,7 +38,7 @@ struct searched_by_kernel : Grid {
     }
     template <int Bits>
     grid_params fit(std::span<const float> w) const {
-        return searched_by_loss<Grid>::template fit<Bits>(w);
+        return fit<Bits>(w, std::vector<float>(w.size(), 1.0f));
     }
 };
 
