@@ -32,10 +32,10 @@
 #include <gptq/model/impl/report.hpp>
 #include <gptq/model/impl/reverse_pass.hpp>
 #include <gptq/model/impl/rope.hpp>
-#include <gptq/model/impl/router_rules.hpp>
 #include <gptq/model/impl/routing.hpp>
 #include <gptq/model/impl/run_record.hpp>
 #include <gptq/model/impl/sampling.hpp>
+#include <gptq/model/impl/spared_layers.hpp>
 #include <gptq/model/impl/stop_tokens.hpp>
 #include <gptq/model/impl/stored_model.hpp>
 #include <gptq/model/impl/table.hpp>
@@ -44,6 +44,7 @@
 #include <gptq/model/impl/tuned_parts.hpp>
 #include <gptq/model/impl/weights.hpp>
 #include <gptq/model/impl/window_length.hpp>
+#include <gptq/model/impl/wrapped_text.hpp>
 
 namespace gptq::model {
 
