@@ -19,16 +19,16 @@
 namespace gptq::model {
 namespace detail {
 
-/// A regular expression for a name.
-inline std::string escaped(std::string_view name) {
+GPTQ_INLINE std::string escaped(std::string_view name) {
     std::string text;
     for (const char c : name)
         text += (std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_' ? "" : "\\") + std::string(1, c);
     return text;
 }
 
-/// The rule that leaves alone what `expression` matches.
-inline void spare(nlohmann::ordered_json& rules, const std::string& expression) { rules["-:" + expression] = nullptr; }
+GPTQ_INLINE void spare(nlohmann::ordered_json& rules, const std::string& expression) {
+    rules["-:" + expression] = nullptr;
+}
 
 /// A rule for each part of a wrapped model that is not of text, such as "visual", whatever readers put before its name.
 inline void spare_parts_without_text(const model_config& config, const io::model_folder& folder,
