@@ -49,6 +49,7 @@ struct quantize_arguments : compute_arguments, calibration_arguments {
     bool restart = false;       ///< discard what an unfinished run has left
     std::string format;         ///< empty: gptq for symmetric grids, gptq_v2 for asymmetric ones
     std::string dynamic_rules;  ///< path of a JSON file, or empty
+    std::string hessians;       ///< folder of them, in place of a text; or empty
     std::uint64_t memory = 0;   ///< bytes that the work may take; 0: what the system has free
 };
 void quantize(const quantize_arguments& arguments);

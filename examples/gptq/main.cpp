@@ -151,11 +151,15 @@ void add_quantize(CLI::App& app, quantize_arguments& a, std::function<void()>& c
         ->check(CLI::IsMember({"gptq", "rtn"}))
         ->default_str("gptq");
     command->add_option("--calib", a.calib, "text file to calibrate with; -: standard input; rtn needs none");
+    CLI::Option* hessians = command->add_option(
+        "--hessians", a.hessians, "folder of Hessians that another program stored, in place of a text: for any model");
     command->parse_complete_callback([&a, command] {
         const bool rounds = a.settings.method == gptq::quantize_method::round_to_nearest;
-        if (a.calib.empty() && !rounds) throw CLI::RequiredError("--calib");
+        if (a.calib.empty() && a.hessians.empty() && !rounds) throw CLI::RequiredError("--calib or --hessians");
         if (rounds) take_preset(*command, gptq::settings::nearest(), a.settings);
-        if (a.best) take_preset(*command, gptq::settings::best(a.settings.bits), a.settings);
+        gptq::quantize_settings best = gptq::settings::best(a.settings.bits);
+        best.correct_drift = best.correct_drift && a.hessians.empty();
+        if (a.best) take_preset(*command, best, a.settings);
     });
     command
         ->add_option("--sampling", a.sampling,
@@ -174,6 +178,10 @@ void add_quantize(CLI::App& app, quantize_arguments& a, std::function<void()>& c
                      "text does not fit, a part is computed twice or goes to a file; the result is the same")
         ->transform(size_in_bytes());
     command->add_flag("--restart", a.restart, "begin anew where an unfinished run has left finished blocks");
+    // They decide how a model is run, or which of its layers take part.
+    for (const char* other :
+         {"--calib", "--correct-drift", "--lm-head", "--device", "--memory", "--nsamples", "--seqlen"})
+        hessians->excludes(other);
 }
 
 void add_prune(CLI::App& app, prune_arguments& a, std::function<void()>& chosen) {

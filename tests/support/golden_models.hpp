@@ -11,10 +11,30 @@
 
 namespace gptq_test {
 
-inline const std::vector<std::string> golden_model_names = {
-    "llama",        "llama3", "llama-linear",  "mistral",  "qwen2", "qwen3",   "gemma3",
-    "gemma3-older", "opt",    "opt-projected", "opt-bare", "phi3",  "mixtral", "qwen2-moe",
-    "qwen3-moe",    "olmoe",  "granite",       "smollm3",  "olmo2", "phi",     "llama-yarn"};
+inline const std::vector<std::string> golden_model_names = {"llama",
+                                                            "llama3",
+                                                            "llama-linear",
+                                                            "mistral",
+                                                            "qwen2",
+                                                            "qwen3",
+                                                            "gemma3",
+                                                            "gemma3-older",
+                                                            "opt",
+                                                            "opt-projected",
+                                                            "opt-bare",
+                                                            "phi3",
+                                                            "mixtral",
+                                                            "qwen2-moe",
+                                                            "qwen3-moe",
+                                                            "olmoe",
+                                                            "granite",
+                                                            "smollm3",
+                                                            "olmo2",
+                                                            "phi",
+                                                            "llama-yarn",
+                                                            "gemma3-pictures",
+                                                            "qwen2-5-vl-older",
+                                                            "qwen3-vl-moe"};
 
 nlohmann::json read_json(const std::filesystem::path& path);
 
