@@ -17,6 +17,7 @@
 #include <CLI/CLI.hpp>
 
 #include <gptq/error.hpp>
+#include <gptq/io/checkpoint_format.hpp>
 #include <gptq/options.hpp>
 #include <gptq/quote.hpp>
 #include <gptq/settings.hpp>
@@ -137,6 +138,18 @@ void take_preset(const CLI::App& command, const gptq::quantize_settings& preset,
     if (!given("--refine")) s.refine_rounds = preset.refine_rounds;
 }
 
+/// Formats that hold one number of bits and one size of groups need no option that names them.
+void take_format(const CLI::App& command, const std::string& name, gptq::quantize_settings& s) {
+    const auto format = gptq::io::format_of_name(name);
+    if (!format) return;
+    gptq::io::visit_layout(*format, [&]<class L>() {
+        if constexpr (gptq::layout::holds_elements<L>) {
+            if (command.count("--bits") == 0) s.bits = L::bits;
+            if (command.count("--group-size") == 0) s.group_size = L::group_size;
+        }
+    });
+}
+
 void add_quantize(CLI::App& app, quantize_arguments& a, std::function<void()>& chosen) {
     CLI::App* command = add_command(app, "quantize", "write a quantized copy of MODEL", a, quantize, chosen);
     add_device_options(*command, a);
@@ -156,6 +169,7 @@ void add_quantize(CLI::App& app, quantize_arguments& a, std::function<void()>& c
     command->parse_complete_callback([&a, command] {
         const bool rounds = a.settings.method == gptq::quantize_method::round_to_nearest;
         if (a.calib.empty() && a.hessians.empty() && !rounds) throw CLI::RequiredError("--calib or --hessians");
+        take_format(*command, a.format, a.settings);
         if (rounds) take_preset(*command, gptq::settings::nearest(), a.settings);
         gptq::quantize_settings best = gptq::settings::best(a.settings.bits);
         best.correct_drift = best.correct_drift && a.hessians.empty();
@@ -169,7 +183,7 @@ void add_quantize(CLI::App& app, quantize_arguments& a, std::function<void()>& c
     add_special_tokens(*command, a.special_tokens);
     add_windows(*command, a);
     command->add_option("--format", a.format, "layout of OUT; default: gptq, with --asym gptq_v2")
-        ->check(CLI::IsMember({"gptq", "gptq_v2", "compressed-tensors"}));
+        ->check(CLI::IsMember(gptq::io::format_names));
     command->add_option("--dynamic", a.dynamic_rules, "JSON file: regular expression of module names -> settings");
     command->add_flag("--lm-head", a.lm_head, "quantize the output layer too");
     command
@@ -309,9 +323,9 @@ constexpr std::size_t most_tokens = std::size_t{1} << 24;
 void add_convert(CLI::App& app, convert_arguments& a, std::function<void()>& chosen) {
     CLI::App* command = add_command(app, "convert", "write a quantized MODEL in another format", a, convert, chosen);
     command->add_option("OUT", a.out, "folder, or GGUF file, to write; must not exist yet")->required();
-    command->add_option("--format", a.format, "format to write")
-        ->check(CLI::IsMember({"gptq", "gptq_v2", "compressed-tensors", "gguf"}))
-        ->required();
+    std::vector<std::string> formats(gptq::io::format_names.begin(), gptq::io::format_names.end());
+    formats.emplace_back("gguf");
+    command->add_option("--format", a.format, "format to write")->check(CLI::IsMember(formats))->required();
     CLI::Option* base = command->add_option("--base", a.base, "with gguf: the GGUF file of the float model");
     command->add_option("--rest", a.rest, "with gguf: what becomes of matrices that are not quantized")
         ->check(CLI::IsMember({"keep", "q8_0"}))
@@ -336,7 +350,7 @@ void add_study(CLI::App& app, study_arguments& a, std::function<void()>& chosen)
     add_solver_settings(*command, a.settings);
     command->add_option("--plan", a.plan, "JSON file of axes, where they are not one product");
     command->add_option("--format", a.format, "layout of checkpoints; default: gptq, for asymmetric grids gptq_v2")
-        ->check(CLI::IsMember({"gptq", "gptq_v2", "compressed-tensors"}));
+        ->check(CLI::IsMember(gptq::io::format_names));
     command->add_option("--depth", a.depth, "model: perplexities; layers: errors of single layers, much faster")
         ->check(CLI::IsMember({"model", "layers"}))
         ->capture_default_str();
