@@ -19,6 +19,7 @@
 #include <gptq/io/model_folder.hpp>
 #include <gptq/model/calibration.hpp>
 #include <gptq/model/quantize_model.hpp>
+#include <gptq/model/report.hpp>
 #include <gptq/model/tokenizer.hpp>
 #include <gptq/model/window_length.hpp>
 
@@ -154,6 +155,8 @@ void quantize_with(const Run& run, const quantize_arguments& arguments) {
         arguments.out, [&] { return run(folder, windows, options, model::model_observer_ref(observer)); });
     if (arguments.calib.empty())
         result.warnings.emplace_back("without --calib, errors are those on 64 tokens from all over the vocabulary");
+    for (std::string& warning : model::outstanding_errors(result.modules))
+        result.warnings.push_back(std::move(warning));
     observer.finish();
     for (const std::string& warning : result.warnings) observer.on_warning(warning);
     print_result(arguments, result);
