@@ -14,6 +14,7 @@
 #include <gptq/model/impl/chat_template.hpp>
 #include <gptq/model/impl/config_values.hpp>
 #include <gptq/model/impl/decoder.hpp>
+#include <gptq/model/impl/diagnose.hpp>
 #include <gptq/model/impl/embedding.hpp>
 #include <gptq/model/impl/folder_warnings.hpp>
 #include <gptq/model/impl/generate.hpp>

@@ -148,6 +148,13 @@ class stage_solver {
         if (statistics.factor) {
             result.reset();  // first, so that both are never there at once
             result.emplace(solve_for(plan, target, statistics));
+            // Where the damped Hessian says little about the measured one. A corrected layer has another target.
+            if (!statistics.drift && !(result->error <= record.rtn_error)) {
+                const solve_report report = result->report;
+                result.emplace(round(plan, W, statistics));
+                result->report = report;
+                result->report.rounded_to_nearest = true;
+            }
         }
         const double energy = output_error(in_backend, W, statistics.H);
         record.error = result->error;
