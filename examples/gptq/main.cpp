@@ -42,6 +42,8 @@ void add_common(CLI::App& command, Arguments& arguments, void (*run)(const Argum
     command.callback([&arguments, &chosen, run] {
         chosen = [&arguments, run] {
             use_threads(arguments.threads, Arguments::computes);
+            if constexpr (requires { arguments.reproducible; })
+                if (arguments.reproducible) fix_order_of_sums();
             run(arguments);
         };
     });
@@ -69,6 +71,13 @@ void add_device_options(CLI::App& command, compute_arguments& a) {
         ->capture_default_str();
 }
 
+void add_reproducible(CLI::App& command, compute_arguments& a) {
+    command
+        .add_flag("--reproducible", a.reproducible,
+                  "the same bytes with any number of threads and on any processor of the architecture; slower")
+        ->excludes("--device");
+}
+
 void add_special_tokens(CLI::App& command, bool& special_tokens) {
     command.add_flag(
         "--special-tokens,!--no-special-tokens", special_tokens,
@@ -78,9 +87,7 @@ void add_special_tokens(CLI::App& command, bool& special_tokens) {
 
 /// How many windows of calibration text, and how long they are.
 void add_windows(CLI::App& command, calibration_arguments& a) {
-    command.add_option("--nsamples", a.nsamples, "windows of calibration text")
-        ->check(at_least_one())
-        ->capture_default_str();
+    command.add_option("--nsamples", a.nsamples, "windows of text")->check(at_least_one())->capture_default_str();
     command.add_option("--seqlen", a.seqlen, "tokens a window; default: 2048, or what the model was made for if less")
         ->check(CLI::Range(2, 1 << 20));
 }
@@ -153,6 +160,7 @@ void take_format(const CLI::App& command, const std::string& name, gptq::quantiz
 void add_quantize(CLI::App& app, quantize_arguments& a, std::function<void()>& chosen) {
     CLI::App* command = add_command(app, "quantize", "write a quantized copy of MODEL", a, quantize, chosen);
     add_device_options(*command, a);
+    add_reproducible(*command, a);
     command->add_option("OUT", a.out, "folder to write; must not exist yet")->required();
     add_settings(*command, a.settings);
     command->add_flag("--best", a.best,
@@ -164,12 +172,16 @@ void add_quantize(CLI::App& app, quantize_arguments& a, std::function<void()>& c
         ->check(CLI::IsMember({"gptq", "rtn"}))
         ->default_str("gptq");
     command->add_option("--calib", a.calib, "text file to calibrate with; -: standard input; rtn needs none");
+    CLI::Option* hessians = command->add_option(
+        "--hessians", a.hessians, "folder of Hessians that another program stored, in place of a text: for any model");
     command->parse_complete_callback([&a, command] {
         const bool rounds = a.settings.method == gptq::quantize_method::round_to_nearest;
-        if (a.calib.empty() && !rounds) throw CLI::RequiredError("--calib");
+        if (a.calib.empty() && a.hessians.empty() && !rounds) throw CLI::RequiredError("--calib or --hessians");
         take_format(*command, a.format, a.settings);
         if (rounds) take_preset(*command, gptq::settings::nearest(), a.settings);
-        if (a.best) take_preset(*command, gptq::settings::best(a.settings.bits), a.settings);
+        gptq::quantize_settings best = gptq::settings::best(a.settings.bits);
+        best.correct_drift = best.correct_drift && a.hessians.empty();
+        if (a.best) take_preset(*command, best, a.settings);
     });
     command
         ->add_option("--sampling", a.sampling,
@@ -188,6 +200,10 @@ void add_quantize(CLI::App& app, quantize_arguments& a, std::function<void()>& c
                      "text does not fit, a part is computed twice or goes to a file; the result is the same")
         ->transform(size_in_bytes());
     command->add_flag("--restart", a.restart, "begin anew where an unfinished run has left finished blocks");
+    // They decide how a model is run, or which of its layers take part.
+    for (const char* other :
+         {"--calib", "--correct-drift", "--lm-head", "--device", "--memory", "--nsamples", "--seqlen"})
+        hessians->excludes(other);
 }
 
 void add_prune(CLI::App& app, prune_arguments& a, std::function<void()>& chosen) {
@@ -255,6 +271,7 @@ void add_run_options(CLI::App& command, run_arguments& a) {
 void add_eval(CLI::App& app, eval_arguments& a, std::function<void()>& chosen) {
     CLI::App* command = add_command(app, "eval", "perplexity of MODEL on a text", a, eval, chosen);
     add_run_options(*command, a);
+    add_reproducible(*command, a);
     add_texts(*command, "--text", a.texts, "text file to score; may be given several times")->required();
     command->add_option("--seqlen", a.seqlen, "tokens a window; default: 2048, or what the model was made for if less")
         ->check(CLI::Range(2, 1 << 20));
@@ -268,6 +285,13 @@ void add_eval(CLI::App& app, eval_arguments& a, std::function<void()>& chosen) {
     CLI::Option* file = command->add_option("--dump-to", a.dump_to, "safetensors file to write it to")->needs(names);
     names->needs(file);
     command->add_option("--baseline", a.baseline, "the model that MODEL was made from: scored too, and compared");
+}
+
+void add_diagnose(CLI::App& app, diagnose_arguments& a, std::function<void()>& chosen) {
+    CLI::App* command = add_command(app, "diagnose", "find where the quantized MODEL goes wrong", a, diagnose, chosen);
+    command->add_option("--against", a.reference, "the float model that MODEL was made from")->required();
+    command->add_option("--text", a.calib, "text file to run both models on; -: standard input")->required();
+    add_windows(*command, a);
 }
 
 void add_generate(CLI::App& app, generate_arguments& a, std::function<void()>& chosen) {
@@ -414,7 +438,7 @@ int show(const CLI::App& app, const CLI::ParseError& request) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    let_idle_threads_sleep(argv);
+    choose_environment(argv);
     CLI::App app{"Quantizes language models with GPTQ, and runs them."};
     app.name("gptq");
     app.require_subcommand(1);
@@ -425,6 +449,7 @@ int main(int argc, char** argv) {
     prune_arguments prune_args;
     tune_arguments tune_args;
     eval_arguments eval_args;
+    diagnose_arguments diagnose_args;
     generate_arguments generate_args;
     common_arguments inspect_args;
     tokenize_arguments tokenize_args;
@@ -437,6 +462,7 @@ int main(int argc, char** argv) {
     add_prune(app, prune_args, chosen);
     add_tune(app, tune_args, chosen);
     add_eval(app, eval_args, chosen);
+    add_diagnose(app, diagnose_args, chosen);
     add_generate(app, generate_args, chosen);
     add_command(app, "inspect", "what MODEL is made of", inspect_args, inspect, chosen);
     add_tokenize(app, tokenize_args, chosen);

@@ -112,10 +112,7 @@ class stage_solver {
             for (const weights* module : modules) held.push_back(backend_.floats(*module));
         for (const auto& W : held) shown.push_back(W.view());
         const auto factorize = [&](const basic_hessian<solver>& h, std::optional<double> damp_percent = std::nullopt) {
-            quantize_options options = solver_options(*plan.settings);
-            if (damp_percent) options.damp_percent = *damp_percent;
-            options.choose_damping = options.choose_damping && !damp_percent;
-            return detail::factorize_for(plan.settings->order, h, options);
+            return factor(plan, h, damp_percent);
         };
         try {
             return gather_statistics(backend_, x, shown, plan.settings->method == quantize_method::gptq, factorize,
@@ -123,6 +120,14 @@ class stage_solver {
         } catch (const non_finite_error& problem) {
             throw non_finite_error(plan.modules.front().name + ": " + problem.what());
         }
+    }
+
+    /// The same of a Hessian that is there already.
+    stage_statistics<B> take(const stage_plan& plan, basic_hessian<solver_of<B>>&& H) const {
+        const std::size_t tokens = H.samples();
+        stage_statistics<B> found{std::move(H), std::nullopt, std::nullopt, tokens, false};
+        if (plan.settings->method == quantize_method::gptq) found.factor.emplace(factor(plan, found.H, std::nullopt));
+        return found;
     }
 
     /// Finds the codes of one of them, and puts what they stand for in the place of its weights.
@@ -143,6 +148,13 @@ class stage_solver {
         if (statistics.factor) {
             result.reset();  // first, so that both are never there at once
             result.emplace(solve_for(plan, target, statistics));
+            // Where the damped Hessian says little about the measured one. A corrected layer has another target.
+            if (!statistics.drift && !(result->error <= record.rtn_error)) {
+                const solve_report report = result->report;
+                result.emplace(round(plan, W, statistics));
+                result->report = report;
+                result->report.rounded_to_nearest = true;
+            }
         }
         const double energy = output_error(in_backend, W, statistics.H);
         record.error = result->error;
@@ -176,6 +188,15 @@ class stage_solver {
         solve_report report;
         double error = 0.0;  // tr(D H D')
     };
+
+    /// With that damping, or the one of the settings.
+    static stage_factor<B> factor(const stage_plan& plan, const basic_hessian<solver>& h,
+                                  std::optional<double> damp_percent) {
+        quantize_options options = solver_options(*plan.settings);
+        if (damp_percent) options.damp_percent = *damp_percent;
+        options.choose_damping = options.choose_damping && !damp_percent;
+        return detail::factorize_for(plan.settings->order, h, options);
+    }
 
     held_matrix copy_of(matrix_view<const float> W) const {
         held_matrix copy = solver_.template make_matrix<float>(W.rows, W.cols);

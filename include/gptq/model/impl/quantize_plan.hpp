@@ -206,6 +206,19 @@ inline void check_groups(io::checkpoint_format format, const std::vector<stage_p
                       unfit.text() + "; sizes that fit all modules: " + fitting_group_sizes(format, stages));
 }
 
+GPTQ_INLINE void check_stages(io::checkpoint_format format, const std::vector<stage_plan>& stages) {
+    for (const stage_plan& stage : stages) {
+        if (!stage.settings) continue;
+        check_bits(format, stage);
+        check_order(format, stage);
+        check_zeros(format, stage);
+    }
+    check_packable(format, stages);
+    check_groups(format, stages);
+    for (const stage_plan& stage : stages)
+        if (stage.settings) check_settings(stage);
+}
+
 inline void check_lm_head(const model_config& config, const io::model_folder& folder) {
     const std::string head = std::string(config.arch.names.head) + std::string(weight_suffix);
     if (!config.tied_embeddings && folder.contains(head)) return;
@@ -281,15 +294,8 @@ GPTQ_INLINE quantization_plan plan_quantization(const model_config& config, cons
     for (stage_plan& stage : plan.stages) {
         detail::settle_stage(wanted, stage);
         for (const module_plan& m : stage.modules) detail::check_tensor(folder, m);
-        if (!stage.settings) continue;
-        detail::check_bits(wanted.format, stage);
-        detail::check_order(wanted.format, stage);
-        detail::check_zeros(wanted.format, stage);
     }
-    detail::check_packable(wanted.format, plan.stages);
-    detail::check_groups(wanted.format, plan.stages);
-    for (const stage_plan& stage : plan.stages)
-        if (stage.settings) detail::check_settings(stage);
+    detail::check_stages(wanted.format, plan.stages);
     plan.warnings = folder_warnings(config, folder);
     for (std::string& warning : detail::plan_warnings(wanted, plan.stages)) plan.warnings.push_back(std::move(warning));
     return plan;

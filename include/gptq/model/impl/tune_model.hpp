@@ -124,7 +124,7 @@ class tuned_model {
     }
 
     void add_norm(const std::string& name, norm_layer& held, float factor) {
-        const float offset = held.kind == norm_kind::rms_one_plus_weight ? 1.0f : 0.0f;
+        const float offset = model_.config().arch.norm_adds_one ? 1.0f : 0.0f;
         auto& [weight, bias] = norm_of_[&held];
         if (held.weight.size() != 0) weight = &norm_tensor(name + ".weight", held.weight, factor, offset);
         if (held.bias.size() != 0) bias = &norm_tensor(name + ".bias", held.bias, 1.0f, 0.0f);

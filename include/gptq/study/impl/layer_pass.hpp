@@ -100,7 +100,7 @@ class probed_model {
     probed_model(const study_backend& backend, const study_input& input, const sensitivity_probe& probe)
         : model_(model::decoder::load(input.folder, backend)) {
         const model::token_windows some = windows_of(input.calibration, probe);
-        ropes_.emplace(backend, config(), model::positions_from(0, some.length));
+        ropes_.emplace(backend, config(), model::text_range{0, some.length});
         length_ = some.length;
         hidden_ = matrix<float>(some.tokens.size(), config().hidden_size);
         model_.tables().look_up(backend, config(), some.tokens, length_, 0, hidden_.view());
