@@ -4,6 +4,8 @@
 #endif
 
 #include <gptq/io/impl/dynamic_rules.hpp>
+#include <gptq/io/impl/element_tensors.hpp>
+#include <gptq/io/impl/element_writer.hpp>
 #include <gptq/io/impl/file.hpp>
 #include <gptq/io/impl/folder_writer.hpp>
 #include <gptq/io/impl/foreign_files.hpp>
@@ -17,4 +19,5 @@
 #include <gptq/io/impl/safetensors.hpp>
 #include <gptq/io/impl/settings_json.hpp>
 #include <gptq/io/impl/stacked_experts.hpp>
+#include <gptq/io/impl/tensor_parts.hpp>
 #include <gptq/io/impl/text.hpp>
