@@ -81,7 +81,7 @@ gptq::quantized_layer solve(const gptq::quantize_settings& settings, gptq::matri
                             const gptq::hessian<float>& H) {
     using backend = gptq::model::cpu_model_backend;
     const backend on(gptq::model::quantized_form::dense);
-    gptq::model::stage_solver<backend> solver(on, gptq::zero_points::from_one, {});
+    gptq::model::stage_solver<backend> solver(on, gptq::io::checkpoint_format::gptq, {});
     gptq::model::stage_statistics<backend> statistics{H, {}, {}, H.samples(), false};
     if (settings.method == gptq::quantize_method::gptq)
         statistics.factor.emplace(
