@@ -53,6 +53,7 @@ class Settings:
     @property
     def tolerance(self):
         rounded = self.asym and self.format == "compressed-tensors"  # see peers.load_by_transformers
+        rounded = rounded or self.format == "awq"  # GPTQModel's kernel for CPUs
         return HALF_TOLERANCE if rounded else FLOAT_TOLERANCE
 
     def __str__(self):
@@ -73,6 +74,8 @@ def all_settings():
         for order in ("natural", "act"):
             yield Settings(bits, 32, order, asym=True, format="gptq_v2")
         yield Settings(bits, -1, asym=True, format="gptq_v2")
+    for group_size in (32, 128, -1):
+        yield Settings(4, group_size, asym=True, format="awq", readers=("transformers",))
     # Rules are GPTQModel's invention; transformers does not know them.
     rules = {"-:.*\\.o_proj": {}, "+:.*\\.down_proj": {"bits": 8, "group_size": 64}}
     yield Settings(4, 32, dynamic=rules, readers=("GPTQModel",))
