@@ -17,6 +17,7 @@
 #include <CLI/CLI.hpp>
 
 #include <gptq/error.hpp>
+#include <gptq/layouts/ggml_blocks.hpp>
 #include <gptq/options.hpp>
 #include <gptq/quote.hpp>
 #include <gptq/settings.hpp>
@@ -137,10 +138,30 @@ void take_preset(const CLI::App& command, const gptq::quantize_settings& preset,
     if (!given("--refine")) s.refine_rounds = preset.refine_rounds;
 }
 
+/// OUT as a GGUF file, which decides what other options would.
+void add_gguf_type(CLI::App& command, quantize_arguments& a) {
+    std::vector<std::string> names;
+    for (const gptq::layout::ggml_type& type : gptq::layout::ggml_types) names.emplace_back(type.name);
+    CLI::Option* type =
+        command
+            .add_option("--type", a.type, "OUT becomes a GGUF file for llama.cpp whose layers have blocks of this type")
+            ->check(CLI::IsMember(names));
+    for (const char* other : {"--bits", "--group-size", "--asym", "--order", "--desc-act", "--search", "--candidates",
+                              "--refine", "--correct-drift", "--best", "--method", "--format", "--dynamic", "--lm-head",
+                              "--memory", "--restart", "--device"})
+        type->excludes(command.get_option(other));
+    command.add_option("--base", a.base, "with --type: the float GGUF file of MODEL; default: MODEL, if it is one")
+        ->needs(type);
+    command.add_option("--rest", a.rest, "with --type: what becomes of matrices outside of blocks")
+        ->check(CLI::IsMember({"keep", "q8_0"}))
+        ->needs(type)
+        ->capture_default_str();
+}
+
 void add_quantize(CLI::App& app, quantize_arguments& a, std::function<void()>& chosen) {
     CLI::App* command = add_command(app, "quantize", "write a quantized copy of MODEL", a, quantize, chosen);
     add_device_options(*command, a);
-    command->add_option("OUT", a.out, "folder to write; must not exist yet")->required();
+    command->add_option("OUT", a.out, "folder, or GGUF file, to write; must not exist yet")->required();
     add_settings(*command, a.settings);
     command->add_flag("--best", a.best,
                       "what does best in the format: --correct-drift, and up to 3 bits --refine 1 --candidates 8");
@@ -174,6 +195,7 @@ void add_quantize(CLI::App& app, quantize_arguments& a, std::function<void()>& c
                      "text does not fit, a part is computed twice or goes to a file; the result is the same")
         ->transform(size_in_bytes());
     command->add_flag("--restart", a.restart, "begin anew where an unfinished run has left finished blocks");
+    add_gguf_type(*command, a);
 }
 
 void add_prune(CLI::App& app, prune_arguments& a, std::function<void()>& chosen) {
