@@ -16,4 +16,5 @@
 #include <gptq/io/impl/run_folder.hpp>
 #include <gptq/io/impl/safetensors.hpp>
 #include <gptq/io/impl/settings_json.hpp>
+#include <gptq/io/impl/stacked_experts.hpp>
 #include <gptq/io/impl/text.hpp>

@@ -98,9 +98,9 @@ void add_texts(corpus& out) {
 
 /// Layers of 8 by 32 in groups of 32 of each layout, whose words are all there.
 void add_layers(corpus& out) {
-    for (const char layout : {'\0', '\1', '\2'})
+    for (const char layout : {'\0', '\1', '\3'})
         for (const char bits : {'\2', '\3', '\4', '\10'}) {
-            const bool by_rows = layout == 2;
+            const bool by_rows = layout == 3;
             const int words = 32 * bits / 32;
             std::string bytes{layout, bits, 0, 1, 0, 1, 0, 32};
             const auto matrix = [&](int rows, int cols, const std::string& word) {
@@ -112,6 +112,12 @@ void add_layers(corpus& out) {
             matrix(by_rows ? 8 : 1, by_rows ? 1 : 8, std::string("\0\0\x30\0", 4));
             out.add("layouts", bytes);
         }
+    // AWQ has a row of words for each input feature, so a layer of one.
+    std::string awq{2, 4, 0, 1, 0, 0, '\x80', 1};
+    for (int i = 0; i < 2; ++i) awq += "\1\1\x12\x34\x56\x78";
+    awq += {1, 8};
+    for (int i = 0; i < 8; ++i) awq += std::string("\0\0\x30\0", 4);
+    out.add("layouts", awq);
 }
 
 }  // namespace

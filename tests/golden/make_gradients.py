@@ -35,13 +35,13 @@ def gradients(folder):
         states.append(args[0] if args else kwargs["hidden_states"])
         states[0].retain_grad()
 
-    decoder = getattr(model.model, "decoder", model.model)
+    decoder = getattr(model.base_model, "decoder", model.base_model)
     decoder.layers[0].register_forward_pre_hook(keep, with_kwargs=True)
     logits = model(ids[None]).logits[0]
     torch.nn.functional.cross_entropy(logits[:-1], ids[1:], reduction="sum").backward()
     result = {"states": summary(states[0].grad)}
     for name, p in model.named_parameters():
-        if "layers." in name and p.dim() <= 2 or "norm" in name or "lm_head" in name:
+        if "layers." in name and p.dim() <= 2 or "norm" in name or name in ("lm_head.weight", "embed_out.weight"):
             result[name] = summary(p.grad)
     return result
 

@@ -99,7 +99,7 @@ TEST_CASE("formats hold the same values") {
     const scene s;
     const fs::path first = s.quantized("first", {"--bits", "4"});
     const std::string expected = s.perplexity(first);
-    for (const std::string format : {"gptq_v2", "compressed-tensors", "gptq"}) {
+    for (const std::string format : {"gptq_v2", "compressed-tensors", "awq", "gptq"}) {
         CAPTURE(format);
         const fs::path out = s.dir.path() / format;
         const run_result r = s.convert(first, out, format);

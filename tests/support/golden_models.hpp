@@ -11,10 +11,49 @@
 
 namespace gptq_test {
 
-inline const std::vector<std::string> golden_model_names = {
-    "llama",        "llama3", "llama-linear",  "mistral",  "qwen2", "qwen3",   "gemma3",
-    "gemma3-older", "opt",    "opt-projected", "opt-bare", "phi3",  "mixtral", "qwen2-moe",
-    "qwen3-moe",    "olmoe",  "granite",       "smollm3",  "olmo2", "phi",     "llama-yarn"};
+inline const std::vector<std::string> golden_model_names = {"llama",
+                                                            "llama3",
+                                                            "llama-linear",
+                                                            "mistral",
+                                                            "qwen2",
+                                                            "qwen3",
+                                                            "gemma3",
+                                                            "gemma3-older",
+                                                            "opt",
+                                                            "opt-projected",
+                                                            "opt-bare",
+                                                            "phi3",
+                                                            "mixtral",
+                                                            "qwen2-moe",
+                                                            "qwen3-moe",
+                                                            "olmoe",
+                                                            "granite",
+                                                            "smollm3",
+                                                            "olmo2",
+                                                            "phi",
+                                                            "llama-yarn",
+                                                            "gemma3-pictures",
+                                                            "qwen2-5-vl-older",
+                                                            "qwen3-vl-moe",
+                                                            "gemma2",
+                                                            "gemma",
+                                                            "phi3-longrope",
+                                                            "llama-dynamic",
+                                                            "glm",
+                                                            "glm4",
+                                                            "gpt-neox",
+                                                            "gpt-neox-sequential",
+                                                            "starcoder2",
+                                                            "stablelm",
+                                                            "cohere",
+                                                            "cohere2",
+                                                            "olmo",
+                                                            "olmo3",
+                                                            "hunyuan",
+                                                            "ministral",
+                                                            "seed-oss",
+                                                            "exaone4",
+                                                            "nemotron"};
 
 nlohmann::json read_json(const std::filesystem::path& path);
 

@@ -91,7 +91,21 @@ class file_bytes {
     bool empty() const { return size_ == 0; }
 
     /// `size` bytes of it from `offset` on, which it has.
-    file_bytes subspan(std::size_t offset, std::size_t size) const { return {file_, begin_ + offset, size}; }
+    file_bytes subspan(std::size_t offset, std::size_t size) const {
+        file_bytes part = *this;
+        (columns_.stride == 0 ? part.begin_ : part.columns_.first) += offset;
+        part.size_ = size;
+        return part;
+    }
+
+    /// A matrix [rows, cols] of numbers of `element` bytes, row by row, whose columns lie in this part one after the
+    /// other, each `stride` bytes after the one before. Parts of it begin and end between numbers. Every piece of a
+    /// column is a read of its own.
+    file_bytes by_columns(std::size_t rows, std::size_t cols, std::size_t element, std::size_t stride) const {
+        file_bytes matrix(file_, begin_, rows * cols * element);
+        matrix.columns_ = {cols, element, stride, 0};
+        return matrix;
+    }
 
     /// Fills `out`, of size() bytes. Throws as input_file::read_at.
     void read(std::span<std::byte> out) const;
@@ -100,9 +114,18 @@ class file_bytes {
     std::vector<std::byte> read() const;
 
  private:
+    void read_columns(std::span<std::byte> out) const;
+
+    /// How a matrix lies that is stored column by column; a stride of 0: the bytes lie as they are read.
+    struct column_order {
+        std::size_t cols = 0, element = 0, stride = 0;
+        std::size_t first = 0;  ///< bytes of the matrix before this part
+    };
+
     std::shared_ptr<const input_file> file_;
     std::size_t begin_ = 0;
     std::size_t size_ = 0;
+    column_order columns_;
 };
 
 /// The content of a regular file of at most `max_bytes`. Throws as input_file, and format_error if it is larger.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <deque>
 #include <filesystem>
 #include <map>
 #include <span>
@@ -26,7 +27,8 @@ void read_floats(const tensor_info& tensor, std::span<float> out, const std::str
 
 /// A folder with config.json and weights. No weight is read before it is asked for. The files are
 /// model.safetensors, or the shards of model.safetensors.index.json, or the only index or the only *.safetensors file
-/// of the folder under another name (AutoGPTQ writes gptq_model-4bit-128g.safetensors).
+/// of the folder under another name (AutoGPTQ writes gptq_model-4bit-128g.safetensors). Experts that are stored
+/// together are shown one by one (<gptq/io/stacked_experts.hpp>).
 class model_folder {
  public:
     /// Throws io_error if a file cannot be read, format_error if one is not what it should be: a missing shard, a
@@ -96,6 +98,12 @@ class model_folder {
 
     void open_weights();
 
+    /// Puts single experts in the place of stacked ones: see <gptq/io/stacked_experts.hpp>.
+    void split_stacked_experts();
+
+    /// A tensor that no file has under that name.
+    void show(tensor_info tensor);
+
     /// NAME-00001-of-0000N.safetensors and all that follow, in their order; nothing if no file is called so. Throws
     /// format_error where some of them are missing.
     std::vector<std::filesystem::path> complete_shards(const std::vector<std::filesystem::path>& files) const;
@@ -125,7 +133,8 @@ class model_folder {
     nlohmann::json config_;
     std::vector<std::string> warnings_;
     std::vector<safetensors_file> files_;
-    std::unordered_map<std::string_view, const tensor_info*> tensors_;  // into files_
+    std::deque<tensor_info> shown_;                                     // in the place of what the files have
+    std::unordered_map<std::string_view, const tensor_info*> tensors_;  // into files_ and shown_
 };
 
 }  // namespace gptq::io

@@ -24,6 +24,7 @@
 #include <gptq/io/json.hpp>
 #include <gptq/io/model_folder.hpp>
 #include <gptq/io/safetensors.hpp>
+#include <gptq/io/stacked_experts.hpp>
 #include <gptq/quote.hpp>
 #include <gptq/xtensor/adapt.hpp>
 
@@ -74,7 +75,8 @@ inline bool is_companion(const std::string& name) {
                                                  "chat_template.json",
                                                  "generation_config.json",
                                                  "preprocessor_config.json",
-                                                 "processor_config.json"};
+                                                 "processor_config.json",
+                                                 "video_preprocessor_config.json"};
     static constexpr std::string_view texts[] = {
         "license", "licence", "notice", "copying", "readme", "use_policy", "acceptable_use_policy"};
     if (std::find(std::begin(names), std::end(names), name) != std::end(names)) return true;
@@ -137,6 +139,7 @@ GPTQ_INLINE model_folder::model_folder(const std::filesystem::path& path) : path
     config_ = read_model_json(path_ / "config.json");
     if (!config_.is_object()) throw format_error((path_ / "config.json").string() + ": not a JSON object");
     open_weights();
+    split_stacked_experts();
 }
 
 GPTQ_INLINE const tensor_info& model_folder::tensor(std::string_view name) const {
@@ -266,6 +269,35 @@ GPTQ_INLINE void model_folder::open_weights() {
                        ": holds neither model.safetensors nor model.safetensors.index.json (weights in other "
                        "formats must be converted to safetensors first)" +
                        (what.empty() ? "" : "; " + what));
+}
+
+GPTQ_INLINE void model_folder::split_stacked_experts() {
+    static constexpr std::string_view stacked = ".experts.gate_up_proj";
+    const expert_names* names = find_expert_names(config_);
+    if (names == nullptr) return;
+    bool any = false;
+    for (const std::string& name : tensor_names()) {
+        const std::string down = name.substr(0, name.rfind('.') + 1) + "down_proj";
+        if (!name.ends_with(stacked) || !contains(down)) continue;
+        for (tensor_info& expert : split_experts(*names, tensor(name), tensor(down))) show(std::move(expert));
+        tensors_.erase(name);
+        tensors_.erase(down);
+        any = true;
+    }
+    if (!any) return;
+    for (const std::string& name : tensor_names()) {
+        tensor_info other = tensor(name);
+        other.name = published_name(*names, name);
+        if (other.name == name) continue;
+        tensors_.erase(name);
+        show(std::move(other));
+    }
+}
+
+GPTQ_INLINE void model_folder::show(tensor_info tensor) {
+    shown_.push_back(std::move(tensor));
+    if (!tensors_.emplace(shown_.back().name, &shown_.back()).second)
+        throw format_error(describe(shown_.back().name) + ": is there by itself and in a stack of experts");
 }
 
 GPTQ_INLINE std::vector<std::filesystem::path> model_folder::complete_shards(

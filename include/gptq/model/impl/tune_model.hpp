@@ -143,7 +143,7 @@ class tuned_model {
     }
 
     void add_norm(const std::string& name, norm_layer& held, float factor) {
-        const float offset = held.kind == norm_kind::rms_one_plus_weight ? 1.0f : 0.0f;
+        const float offset = model_.config().arch.norm_adds_one ? 1.0f : 0.0f;
         auto& [weight, bias] = norm_of_[&held];
         if (held.weight.size() != 0) weight = &norm_tensor(name + ".weight", held.weight, factor, offset);
         if (held.bias.size() != 0) bias = &norm_tensor(name + ".bias", held.bias, 1.0f, 0.0f);
@@ -374,6 +374,9 @@ GPTQ_INLINE tune_result tune_model(const io::model_folder& folder, const io::mod
     auto quantization = io::quantization_config::parse(folder);
     if (!quantization)
         throw format_error(folder.path().string() + ": is not quantized; give the folder that quantize wrote");
+    if (io::visit_layout(quantization->format, []<class L>() { return layout::has_grid<L>; }))
+        throw unsupported_error(folder.path().string() + ": scales of the format " +
+                                io::format_name(quantization->format) + " are not tuned; affine formats' are");
     detail::check_tuning(read_model_config(folder), read_model_config(reference), windows, options);
     const io::run_folder run(out);
     const cpu_model_backend backend(quantized_form::dense);
