@@ -9,6 +9,7 @@
 #include <gptq/io/impl/foreign_files.hpp>
 #include <gptq/io/impl/gguf.hpp>
 #include <gptq/io/impl/gguf_export.hpp>
+#include <gptq/io/impl/gguf_model.hpp>
 #include <gptq/io/impl/json.hpp>
 #include <gptq/io/impl/model_folder.hpp>
 #include <gptq/io/impl/quantization_config.hpp>
@@ -16,4 +17,5 @@
 #include <gptq/io/impl/run_folder.hpp>
 #include <gptq/io/impl/safetensors.hpp>
 #include <gptq/io/impl/settings_json.hpp>
+#include <gptq/io/impl/stacked_experts.hpp>
 #include <gptq/io/impl/text.hpp>

@@ -14,6 +14,7 @@
 #include <gptq/model/impl/chat_template.hpp>
 #include <gptq/model/impl/config_values.hpp>
 #include <gptq/model/impl/decoder.hpp>
+#include <gptq/model/impl/diagnose.hpp>
 #include <gptq/model/impl/embedding.hpp>
 #include <gptq/model/impl/folder_warnings.hpp>
 #include <gptq/model/impl/generate.hpp>
@@ -24,6 +25,8 @@
 #include <gptq/model/impl/perplexity.hpp>
 #include <gptq/model/impl/prune_model.hpp>
 #include <gptq/model/impl/quantize_checks.hpp>
+#include <gptq/model/impl/quantize_from_hessians.hpp>
+#include <gptq/model/impl/quantize_gguf.hpp>
 #include <gptq/model/impl/quantize_in_memory.hpp>
 #include <gptq/model/impl/quantize_log.hpp>
 #include <gptq/model/impl/quantize_model.hpp>
@@ -32,10 +35,10 @@
 #include <gptq/model/impl/report.hpp>
 #include <gptq/model/impl/reverse_pass.hpp>
 #include <gptq/model/impl/rope.hpp>
-#include <gptq/model/impl/router_rules.hpp>
 #include <gptq/model/impl/routing.hpp>
 #include <gptq/model/impl/run_record.hpp>
 #include <gptq/model/impl/sampling.hpp>
+#include <gptq/model/impl/spared_layers.hpp>
 #include <gptq/model/impl/stop_tokens.hpp>
 #include <gptq/model/impl/stored_model.hpp>
 #include <gptq/model/impl/table.hpp>
@@ -44,6 +47,7 @@
 #include <gptq/model/impl/tuned_parts.hpp>
 #include <gptq/model/impl/weights.hpp>
 #include <gptq/model/impl/window_length.hpp>
+#include <gptq/model/impl/wrapped_text.hpp>
 
 namespace gptq::model {
 

@@ -19,6 +19,7 @@
 #include <gptq/io/model_folder.hpp>
 #include <gptq/model/calibration.hpp>
 #include <gptq/model/quantize_model.hpp>
+#include <gptq/model/report.hpp>
 #include <gptq/model/tokenizer.hpp>
 #include <gptq/model/window_length.hpp>
 
@@ -139,24 +140,37 @@ auto telling_of_blocks(const std::string& out, const Work& work) {
     }
 }
 
-/// run(folder, windows, options, observer) is quantize_model on some backend.
+/// run(folder, options, observer) quantizes and says what happened; `note` is one more warning, or empty.
 template <class Run>
-void quantize_with(const Run& run, const quantize_arguments& arguments) {
+void run_and_report(const Run& run, const quantize_arguments& arguments, const std::string& note) {
     using namespace quantizing;
     io::refuse_existing(arguments.out);
     const model::quantize_model_options options = options_of(arguments);
     const io::model_folder folder(arguments.model);
-    // main.cpp lets only rounding to nearest through without a text.
-    const model::token_windows windows =
-        arguments.calib.empty() ? stand_in_windows(model::read_model_config(folder)) : read_windows(folder, arguments);
     watcher observer;
-    model::quantize_result result = telling_of_blocks(
-        arguments.out, [&] { return run(folder, windows, options, model::model_observer_ref(observer)); });
-    if (arguments.calib.empty())
-        result.warnings.emplace_back("without --calib, errors are those on 64 tokens from all over the vocabulary");
+    model::quantize_result result =
+        telling_of_blocks(arguments.out, [&] { return run(folder, options, model::model_observer_ref(observer)); });
+    if (!note.empty()) result.warnings.push_back(note);
+    for (std::string& warning : model::outstanding_errors(result.modules))
+        result.warnings.push_back(std::move(warning));
     observer.finish();
     for (const std::string& warning : result.warnings) observer.on_warning(warning);
     print_result(arguments, result);
+}
+
+/// run(folder, windows, options, observer) is quantize_model on some backend.
+template <class Run>
+void quantize_with(const Run& run, const quantize_arguments& arguments) {
+    // main.cpp lets only rounding to nearest through without a text.
+    const bool no_text = arguments.calib.empty();
+    const auto with_windows = [&](const io::model_folder& folder, const model::quantize_model_options& options,
+                                  model::model_observer_ref observer) {
+        const model::token_windows windows = no_text ? quantizing::stand_in_windows(model::read_model_config(folder))
+                                                     : quantizing::read_windows(folder, arguments);
+        return run(folder, windows, options, observer);
+    };
+    run_and_report(with_windows, arguments,
+                   no_text ? "without --calib, errors are those on 64 tokens from all over the vocabulary" : "");
 }
 
 }  // namespace program

@@ -52,6 +52,18 @@ class basic_hessian {
         if (in_features == 0) throw shape_error("hessian: a layer has at least one input feature");
     }
 
+    /// The Hessian that somebody else accumulated over `samples` tokens, H [K, K] in host memory, of which the upper
+    /// triangle counts. Throws shape_error where it is not square, non_finite_error for NaN and infinity.
+    static basic_hessian of(matrix_view<const float> H, std::size_t samples, const B& backend = {}) {
+        if (H.rows != H.cols) throw shape_error("hessian: " + shape_string(H.rows, H.cols) + " is not square");
+        require_finite(H, "hessian", "row", "column");
+        basic_hessian made(H.cols, backend);
+        const auto lent = backend.lend(H);
+        backend.for_each_row(H.rows, detail::copy_row{lent.view(), made.H_.view()});
+        made.samples_ = samples;
+        return made;
+    }
+
     /// Adds tokens. X: [T, K], any matrix that can be read element by element (an xtensor container, view or
     /// expression, a matrix_view); read in place where it lies row by row in memory. Cost: T K^2 flops. Throws
     /// shape_error where K differs, non_finite_error (naming the token and the feature) for NaN and infinity.

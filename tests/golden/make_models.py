@@ -16,17 +16,21 @@ import sys
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import (AutoModelForCausalLM, Cohere2Config, CohereConfig, Exaone4Config, Gemma2Config, Gemma3TextConfig,
+from transformers import (AutoModelForCausalLM, AutoModelForImageTextToText, Cohere2Config, CohereConfig, Exaone4Config, Gemma2Config, Gemma3Config,
+                          Gemma3TextConfig,
                           GemmaConfig, Glm4Config, GlmConfig, GPTNeoXConfig, GraniteConfig, HunYuanDenseV1Config, LlamaConfig,
                           MinistralConfig, MistralConfig, MixtralConfig, NemotronConfig, Olmo2Config, Olmo3Config, OlmoConfig,
-                          OlmoeConfig, OPTConfig, Phi3Config, PhiConfig, Qwen2Config, Qwen2MoeConfig, Qwen3Config,
-                          Qwen3MoeConfig, SeedOssConfig, SmolLM3Config, StableLmConfig, Starcoder2Config)
+                          OlmoeConfig, OPTConfig, Phi3Config, PhiConfig, Qwen2_5_VLConfig, Qwen2Config, Qwen2MoeConfig,
+                          Qwen3Config,
+                          Qwen3MoeConfig, Qwen3VLMoeConfig, SeedOssConfig, SmolLM3Config, StableLmConfig, Starcoder2Config)
 
 OUT = pathlib.Path(__file__).parent / "models"
 SMALL = dict(vocab_size=64, hidden_size=16, intermediate_size=24, num_hidden_layers=3, num_attention_heads=4,
              max_position_embeddings=64, bos_token_id=1, eos_token_id=None, pad_token_id=None)
 OPT = dict(vocab_size=64, hidden_size=16, ffn_dim=24, num_hidden_layers=3, num_attention_heads=4,
            max_position_embeddings=40, bos_token_id=1, eos_token_id=None, pad_token_id=None)
+PICTURES = dict(hidden_size=16, intermediate_size=24, num_heads=2, out_hidden_size=16, depth=1, patch_size=4)
+MROPE = dict(rope_type="default", rope_theta=500.0, mrope_section=[1, 1, 2])
 TWO = {**SMALL, "num_hidden_layers": 2}
 WIDE_HEADS = {**TWO, "num_attention_heads": 2}
 WINDOWED_FIRST = ["sliding_attention", "full_attention"]
@@ -85,6 +89,21 @@ MODELS = {
     "phi": (PhiConfig(**SMALL, num_key_value_heads=2,
                       rope_parameters=dict(rope_type="default", rope_theta=10000.0, partial_rotary_factor=0.5)),
             torch.float16, None),
+    "gemma3-pictures": (Gemma3Config(text_config=dict(SMALL, num_key_value_heads=2, head_dim=8, sliding_window=4,
+                                                      layer_types=["sliding_attention", "full_attention"] * 2,
+                                                      num_hidden_layers=4),
+                                     vision_config=dict(hidden_size=16, intermediate_size=24, num_hidden_layers=1,
+                                                        num_attention_heads=2, image_size=8, patch_size=4),
+                                     mm_tokens_per_image=4), torch.bfloat16, None),
+    "qwen2-5-vl-older": (Qwen2_5_VLConfig(text_config=dict(SMALL, num_attention_heads=2, num_key_value_heads=1,
+                                                           tie_word_embeddings=False, rope_parameters=MROPE),
+                                          vision_config=dict(PICTURES, fullatt_block_indexes=[0])), torch.float16,
+                         {"rope_theta": 500.0, "rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]}}),
+    "qwen3-vl-moe": (Qwen3VLMoeConfig(text_config=dict(SMALL, num_key_value_heads=2, head_dim=8, num_experts=4,
+                                                       num_experts_per_tok=2, moe_intermediate_size=12,
+                                                       rope_parameters=MROPE),
+                                      vision_config=dict(PICTURES, num_position_embeddings=16,
+                                                         deepstack_visual_indexes=[0])), torch.float16, None),
     "gemma2": (Gemma2Config(**TWO, num_key_value_heads=2, head_dim=8, sliding_window=5, query_pre_attn_scalar=20,
                             attn_logit_softcapping=2.0, final_logit_softcapping=1.5), torch.bfloat16,
                {"layer_types": ..., "rope_theta": 10000.0}),
@@ -133,7 +152,7 @@ MODELS = {
     "nemotron": (NemotronConfig(**TWO, num_key_value_heads=2, mlp_bias=True), torch.float16, None),
 }
 GROWING = ("phi3-longrope", "llama-dynamic")  # whose rotation depends on the length of the text
-ONE_PLUS = ("gemma", "gemma2", "gemma3_text", "nemotron")
+ONE_PLUS = ("gemma", "gemma2", "gemma3", "gemma3_text", "nemotron")
 
 
 def randomize(model, generator):
@@ -151,14 +170,19 @@ def randomize(model, generator):
         p.data.copy_(draw)
 
 
+def auto_class(config):
+    return AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
+
+
 def write(folder, config, dtype, older, generator):
-    model = AutoModelForCausalLM.from_config(config)
+    model = auto_class(config).from_config(config)
     randomize(model, generator)
     model.to(dtype).save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
     path = folder / "config.json"
     settings = json.loads(path.read_text())
     if older is not None:
+        settings = {**settings.pop("text_config", {}), **settings}
         del settings["rope_parameters"]
         settings["torch_dtype"] = settings.pop("dtype")
         settings.update(older)
@@ -251,7 +275,7 @@ def main():
         generator = torch.Generator().manual_seed(number)
         folder = OUT / name
         write(folder, config, dtype, older, generator)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        model = auto_class(config).from_pretrained(folder, dtype=torch.float32).eval()
         if name == "llama-linear":
             store_head_instead_of_embedding(folder)
         ids = torch.randint(0, 64, (33,), generator=generator).tolist()

@@ -17,7 +17,7 @@
 #include <gptq/io/quantized_tensors.hpp>
 #include <gptq/model/embedding.hpp>
 #include <gptq/model/quantize_model.hpp>
-#include <gptq/model/router_rules.hpp>
+#include <gptq/model/spared_layers.hpp>
 #include <gptq/model/stages.hpp>
 
 #include "program/run_program.hpp"
@@ -171,17 +171,18 @@ TEST_CASE("a few tokens blended with all lie between their Hessians") {
 
 TEST_CASE("the configuration says that routers are not quantized, beside what the user said") {
     const folders f;
-    const model::model_config config = model::read_model_config(io::model_folder(f.source));
+    const io::model_folder source(f.source);
+    const model::model_config config = model::read_model_config(source);
     io::quantization_config wanted = f.options.config;
     wanted.dynamic = io::dynamic_rules({{".*down_proj", {{"bits", 8}}}}, "a test");
-    const auto rules = model::spare_routers(config, wanted).dynamic;
+    const auto rules = model::spare_others(config, source, wanted).dynamic;
     CHECK(rules.rules().size() == 3);
     CHECK(rules.match("model.layers.11.mlp.gate").skip);
     CHECK(rules.match("model.layers.0.mlp.shared_expert_gate").skip);
     for (const char* layer : {"gate_proj", "experts.0.gate_proj", "shared_expert.gate_proj"})
         CHECK(!rules.match("model.layers.0.mlp." + std::string(layer)).skip);
     CHECK(rules.match("model.layers.0.mlp.experts.1.down_proj").bits == 8);
-    CHECK(model::spare_routers(model::model_config(), wanted).dynamic.rules().size() == 1);
+    CHECK(model::spare_others(model::model_config(), source, wanted).dynamic.rules().size() == 1);
     model::quantize_model(io::model_folder(f.source), f.out, f.windows, f.options);
     CHECK(io::quantization_config::parse(io::model_folder(f.out))->dynamic.match("model.layers.1.mlp.gate").skip);
 }

@@ -29,8 +29,8 @@
 #include <gptq/model/quantize_log.hpp>
 #include <gptq/model/quantize_plan.hpp>
 #include <gptq/model/quantized_folder.hpp>
-#include <gptq/model/router_rules.hpp>
 #include <gptq/model/run_record.hpp>
+#include <gptq/model/spared_layers.hpp>
 #include <gptq/model/stage_solver.hpp>
 #include <gptq/model/stages.hpp>
 #include <gptq/model/stopwatch.hpp>
@@ -84,7 +84,7 @@ class model_quantizer {
           record_(record),
           restored_(record.finished()),
           observer_(observer),
-          solver_(backend, zeros_of(options.config.format), observer) {
+          solver_(backend, options.config.format, observer) {
         for (const stage_plan& stage : plan.stages) {
             stage_of_.emplace(stage.modules.front().name, &stage);
             weights_total_ += static_cast<double>(stage.weights());
@@ -236,7 +236,7 @@ quantize_result quantize_model(const io::model_folder& folder, const std::filesy
     const model_config config = read_model_config(folder);
     const quantization_plan plan = plan_quantization(config, folder, options.config);
     detail::check_windows(config, windows);
-    const io::quantization_config described = spare_routers(config, detail::described(options.config, windows));
+    const io::quantization_config described = spare_others(config, folder, detail::described(options.config, windows));
     io::run_folder run(out);
     run_record record(run, run_description(described, windows, folder, detail::arithmetic_of<B>()), options.restart);
     if (record.finished() != 0) observer.on_resumed(record.finished(), plan.pieces());

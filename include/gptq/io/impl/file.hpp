@@ -106,7 +106,7 @@ GPTQ_INLINE void input_file::read_at(std::size_t offset, std::span<std::byte> ou
 }
 
 GPTQ_INLINE void file_bytes::read(std::span<std::byte> out) const {
-    if (size_ != 0) file_->read_at(begin_, out.first(size_));
+    if (size_ != 0) source_->read_at(begin_, out.first(size_));
 }
 
 GPTQ_INLINE std::vector<std::byte> file_bytes::read() const {

@@ -21,9 +21,12 @@
 #include <gptq/half.hpp>
 #include <gptq/io/file.hpp>
 #include <gptq/io/foreign_files.hpp>
+#include <gptq/io/gguf.hpp>
+#include <gptq/io/gguf_model.hpp>
 #include <gptq/io/json.hpp>
 #include <gptq/io/model_folder.hpp>
 #include <gptq/io/safetensors.hpp>
+#include <gptq/io/stacked_experts.hpp>
 #include <gptq/quote.hpp>
 #include <gptq/xtensor/adapt.hpp>
 
@@ -74,7 +77,8 @@ inline bool is_companion(const std::string& name) {
                                                  "chat_template.json",
                                                  "generation_config.json",
                                                  "preprocessor_config.json",
-                                                 "processor_config.json"};
+                                                 "processor_config.json",
+                                                 "video_preprocessor_config.json"};
     static constexpr std::string_view texts[] = {
         "license", "licence", "notice", "copying", "readme", "use_policy", "acceptable_use_policy"};
     if (std::find(std::begin(names), std::end(names), name) != std::end(names)) return true;
@@ -127,6 +131,10 @@ GPTQ_INLINE model_folder model_folder::of_file(const std::filesystem::path& file
 }
 
 GPTQ_INLINE model_folder::model_folder(const std::filesystem::path& path) : path_(path) {
+    if (is_gguf(path_)) {
+        open_gguf();
+        return;
+    }
     std::error_code code;
     if (!std::filesystem::is_directory(path_, code))
         throw io_error(path_.string() + ": not a folder" +
@@ -137,6 +145,7 @@ GPTQ_INLINE model_folder::model_folder(const std::filesystem::path& path) : path
     config_ = read_model_json(path_ / "config.json");
     if (!config_.is_object()) throw format_error((path_ / "config.json").string() + ": not a JSON object");
     open_weights();
+    split_stacked_experts();
 }
 
 GPTQ_INLINE const tensor_info& model_folder::tensor(std::string_view name) const {
@@ -196,6 +205,7 @@ GPTQ_INLINE void model_folder::require_finite(std::string_view name) const {
 }
 
 GPTQ_INLINE std::vector<std::filesystem::path> model_folder::companion_files() const {
+    if (!made_.empty()) return {};
     auto files = detail::files_in(path_);
     std::erase_if(files, [](const std::filesystem::path& file) {
         return !detail::is_companion(file.filename().string()) || !detail::target_outside(file).empty();
@@ -204,6 +214,7 @@ GPTQ_INLINE std::vector<std::filesystem::path> model_folder::companion_files() c
 }
 
 GPTQ_INLINE std::vector<std::string> model_folder::left_files() const {
+    if (!made_.empty()) return {};
     std::vector<std::string> names;
     for (const auto& file : detail::files_in(path_)) {
         const std::string name = file.filename().string();
@@ -268,6 +279,35 @@ GPTQ_INLINE void model_folder::open_weights() {
                        (what.empty() ? "" : "; " + what));
 }
 
+GPTQ_INLINE void model_folder::split_stacked_experts() {
+    static constexpr std::string_view stacked = ".experts.gate_up_proj";
+    const expert_names* names = find_expert_names(config_);
+    if (names == nullptr) return;
+    bool any = false;
+    for (const std::string& name : tensor_names()) {
+        const std::string down = name.substr(0, name.rfind('.') + 1) + "down_proj";
+        if (!name.ends_with(stacked) || !contains(down)) continue;
+        for (tensor_info& expert : split_experts(*names, tensor(name), tensor(down))) show(std::move(expert));
+        tensors_.erase(name);
+        tensors_.erase(down);
+        any = true;
+    }
+    if (!any) return;
+    for (const std::string& name : tensor_names()) {
+        tensor_info other = tensor(name);
+        other.name = published_name(*names, name);
+        if (other.name == name) continue;
+        tensors_.erase(name);
+        show(std::move(other));
+    }
+}
+
+GPTQ_INLINE void model_folder::show(tensor_info tensor) {
+    shown_.push_back(std::move(tensor));
+    if (!tensors_.emplace(shown_.back().name, &shown_.back()).second)
+        throw format_error(describe(shown_.back().name) + ": is there by itself and in a stack of experts");
+}
+
 GPTQ_INLINE std::vector<std::filesystem::path> model_folder::complete_shards(
     const std::vector<std::filesystem::path>& files) const {
     static constexpr std::string_view middle = "-00001-of-", end = ".safetensors";
@@ -323,6 +363,14 @@ GPTQ_INLINE std::filesystem::path model_folder::only_file(const std::vector<std:
 GPTQ_INLINE void model_folder::open_single(const std::filesystem::path& file) {
     files_.emplace_back(file);
     for (const auto& tensor : files_.back().tensors()) tensors_.emplace(tensor.name, &tensor);
+}
+
+GPTQ_INLINE void model_folder::open_gguf() {
+    const gguf_file file(path_);
+    config_ = gguf_config(file);
+    made_ = gguf_tensors(file);
+    if (made_.empty()) throw format_error(path_.string() + ": has no tensors");
+    for (const tensor_info& tensor : made_) tensors_.emplace(tensor.name, &tensor);
 }
 
 GPTQ_INLINE void model_folder::open_shards(const std::filesystem::path& index_path) {

@@ -16,6 +16,7 @@
 #include <gptq/model/architecture.hpp>
 #include <gptq/model/config_values.hpp>
 #include <gptq/model/model_config.hpp>
+#include <gptq/model/wrapped_text.hpp>
 #include <gptq/quote.hpp>
 
 namespace gptq::model {
@@ -38,6 +39,7 @@ inline constexpr std::size_t largest_position = std::size_t{1} << 30;
 inline std::string known_architectures() {
     std::string names;
     for (const architecture& a : architectures) names += (names.empty() ? "" : ", ") + std::string(a.model_type);
+    for (const wrapped_model& w : wrapped_models) names += ", " + std::string(w.model_type);
     return names;
 }
 
@@ -374,6 +376,8 @@ inline void parse_sizes(const config_values& values, model_config& c) {
 
 }  // namespace detail
 GPTQ_INLINE model_config parse_model_config(const nlohmann::json& json, const std::string& what) {
+    if (const wrapped_model* wrapped = find_wrapped(json))
+        return parse_model_config(text_settings(*wrapped, json, what), what + ": text_config");
     const config_values values(json, what);
     model_config c;
     c.arch = detail::find_architecture(values);
@@ -449,6 +453,7 @@ inline bool holds_own_head(const model_config& c, const io::model_folder& folder
 }  // namespace detail
 GPTQ_INLINE model_config read_model_config(const io::model_folder& folder) {
     model_config config = parse_model_config(folder.config(), (folder.path() / "config.json").string());
+    if (find_wrapped(folder.config()) != nullptr) config.arch.names = wrapped_names(config.arch.names, folder);
     config.ignores_tying = config.tied_embeddings && detail::holds_own_head(config, folder);
     if (config.ignores_tying) config.tied_embeddings = false;
     return config;

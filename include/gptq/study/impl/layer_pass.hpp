@@ -259,7 +259,7 @@ class layer_pass {
         const study_method& method = find_method(cell.method);
         layer_factor* factor = cell.settings.method == quantize_method::gptq ? &factors.get(cell.settings) : nullptr;
         try {
-            return method.solve({W, H, factor, cell.settings, model::detail::zeros_of(cell.format)});
+            return method.solve({W, H, factor, cell.settings, cell.format});
         } catch (const non_finite_error& problem) {
             throw non_finite_error(module + ": " + problem.what());
         }
