@@ -14,6 +14,7 @@
 #include <gptq/model/impl/chat_template.hpp>
 #include <gptq/model/impl/config_values.hpp>
 #include <gptq/model/impl/decoder.hpp>
+#include <gptq/model/impl/diagnose.hpp>
 #include <gptq/model/impl/embedding.hpp>
 #include <gptq/model/impl/folder_warnings.hpp>
 #include <gptq/model/impl/generate.hpp>
@@ -25,6 +26,7 @@
 #include <gptq/model/impl/prune_model.hpp>
 #include <gptq/model/impl/quantize_checks.hpp>
 #include <gptq/model/impl/quantize_from_hessians.hpp>
+#include <gptq/model/impl/quantize_gguf.hpp>
 #include <gptq/model/impl/quantize_in_memory.hpp>
 #include <gptq/model/impl/quantize_log.hpp>
 #include <gptq/model/impl/quantize_model.hpp>

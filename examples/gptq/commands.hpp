@@ -19,7 +19,7 @@ namespace program {
 struct common_arguments {
     static constexpr bool computes = false;  ///< multiplies large matrices
 
-    std::string model;        ///< a Hugging Face folder
+    std::string model;        ///< a Hugging Face folder, or a GGUF file
     bool json = false;        ///< one JSON object on standard output, nothing else there
     std::size_t threads = 0;  ///< 0 leaves the choice to the BLAS library
 };
@@ -30,6 +30,7 @@ struct compute_arguments : common_arguments {
 
     std::string device = "cpu";          ///< cpu, cuda or cuda:N
     std::string compute_dtype = "auto";  ///< on a GPU: float, half, bfloat16, or auto: as the model is stored
+    bool reproducible = false;           ///< sums in one order everywhere; `quantize` and `eval` only
 };
 
 /// What those that read a calibration text have.
@@ -51,8 +52,23 @@ struct quantize_arguments : compute_arguments, calibration_arguments {
     std::string dynamic_rules;  ///< path of a JSON file, or empty
     std::string hessians;       ///< folder of them, in place of a text; or empty
     std::uint64_t memory = 0;   ///< bytes that the work may take; 0: what the system has free
+    std::string type;           ///< of the blocks of a GGUF file; empty: OUT is a folder
+    std::string base;           ///< with type: the float GGUF file; empty: the model is one
+    std::string rest = "keep";  ///< with type, as in convert_arguments
 };
 void quantize(const quantize_arguments& arguments);
+
+/// The text is that of --text.
+struct diagnose_arguments : common_arguments, calibration_arguments {
+    static constexpr bool computes = true;
+    diagnose_arguments() {
+        nsamples = 8;
+        seqlen = 128;
+    }
+
+    std::string reference;  ///< the float model
+};
+void diagnose(const diagnose_arguments& arguments);
 
 struct prune_arguments : common_arguments, calibration_arguments {
     static constexpr bool computes = true;

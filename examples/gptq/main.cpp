@@ -17,6 +17,8 @@
 #include <CLI/CLI.hpp>
 
 #include <gptq/error.hpp>
+#include <gptq/io/checkpoint_format.hpp>
+#include <gptq/layouts/ggml_blocks.hpp>
 #include <gptq/options.hpp>
 #include <gptq/quote.hpp>
 #include <gptq/settings.hpp>
@@ -41,6 +43,8 @@ void add_common(CLI::App& command, Arguments& arguments, void (*run)(const Argum
     command.callback([&arguments, &chosen, run] {
         chosen = [&arguments, run] {
             use_threads(arguments.threads, Arguments::computes);
+            if constexpr (requires { arguments.reproducible; })
+                if (arguments.reproducible) fix_order_of_sums();
             run(arguments);
         };
     });
@@ -68,6 +72,13 @@ void add_device_options(CLI::App& command, compute_arguments& a) {
         ->capture_default_str();
 }
 
+void add_reproducible(CLI::App& command, compute_arguments& a) {
+    command
+        .add_flag("--reproducible", a.reproducible,
+                  "the same bytes with any number of threads and on any processor of the architecture; slower")
+        ->excludes("--device");
+}
+
 void add_special_tokens(CLI::App& command, bool& special_tokens) {
     command.add_flag(
         "--special-tokens,!--no-special-tokens", special_tokens,
@@ -77,9 +88,7 @@ void add_special_tokens(CLI::App& command, bool& special_tokens) {
 
 /// How many windows of calibration text, and how long they are.
 void add_windows(CLI::App& command, calibration_arguments& a) {
-    command.add_option("--nsamples", a.nsamples, "windows of calibration text")
-        ->check(at_least_one())
-        ->capture_default_str();
+    command.add_option("--nsamples", a.nsamples, "windows of text")->check(at_least_one())->capture_default_str();
     command.add_option("--seqlen", a.seqlen, "tokens a window; default: 2048, or what the model was made for if less")
         ->check(CLI::Range(2, 1 << 20));
 }
@@ -137,10 +146,43 @@ void take_preset(const CLI::App& command, const gptq::quantize_settings& preset,
     if (!given("--refine")) s.refine_rounds = preset.refine_rounds;
 }
 
+/// Formats that hold one number of bits and one size of groups need no option that names them.
+void take_format(const CLI::App& command, const std::string& name, gptq::quantize_settings& s) {
+    const auto format = gptq::io::format_of_name(name);
+    if (!format) return;
+    gptq::io::visit_layout(*format, [&]<class L>() {
+        if constexpr (gptq::layout::holds_elements<L>) {
+            if (command.count("--bits") == 0) s.bits = L::bits;
+            if (command.count("--group-size") == 0) s.group_size = L::group_size;
+        }
+    });
+}
+
+/// OUT as a GGUF file, which decides what other options would.
+void add_gguf_type(CLI::App& command, quantize_arguments& a) {
+    std::vector<std::string> names;
+    for (const gptq::layout::ggml_type& type : gptq::layout::ggml_types) names.emplace_back(type.name);
+    CLI::Option* type =
+        command
+            .add_option("--type", a.type, "OUT becomes a GGUF file for llama.cpp whose layers have blocks of this type")
+            ->check(CLI::IsMember(names));
+    for (const char* other : {"--bits", "--group-size", "--asym", "--order", "--desc-act", "--search", "--candidates",
+                              "--refine", "--correct-drift", "--best", "--method", "--format", "--dynamic", "--lm-head",
+                              "--memory", "--restart", "--device", "--hessians"})
+        type->excludes(command.get_option(other));
+    command.add_option("--base", a.base, "with --type: the float GGUF file of MODEL; default: MODEL, if it is one")
+        ->needs(type);
+    command.add_option("--rest", a.rest, "with --type: what becomes of matrices outside of blocks")
+        ->check(CLI::IsMember({"keep", "q8_0"}))
+        ->needs(type)
+        ->capture_default_str();
+}
+
 void add_quantize(CLI::App& app, quantize_arguments& a, std::function<void()>& chosen) {
     CLI::App* command = add_command(app, "quantize", "write a quantized copy of MODEL", a, quantize, chosen);
     add_device_options(*command, a);
-    command->add_option("OUT", a.out, "folder to write; must not exist yet")->required();
+    add_reproducible(*command, a);
+    command->add_option("OUT", a.out, "folder, or GGUF file, to write; must not exist yet")->required();
     add_settings(*command, a.settings);
     command->add_flag("--best", a.best,
                       "what does best in the format: --correct-drift, and up to 3 bits --refine 1 --candidates 8");
@@ -156,6 +198,7 @@ void add_quantize(CLI::App& app, quantize_arguments& a, std::function<void()>& c
     command->parse_complete_callback([&a, command] {
         const bool rounds = a.settings.method == gptq::quantize_method::round_to_nearest;
         if (a.calib.empty() && a.hessians.empty() && !rounds) throw CLI::RequiredError("--calib or --hessians");
+        take_format(*command, a.format, a.settings);
         if (rounds) take_preset(*command, gptq::settings::nearest(), a.settings);
         gptq::quantize_settings best = gptq::settings::best(a.settings.bits);
         best.correct_drift = best.correct_drift && a.hessians.empty();
@@ -169,7 +212,7 @@ void add_quantize(CLI::App& app, quantize_arguments& a, std::function<void()>& c
     add_special_tokens(*command, a.special_tokens);
     add_windows(*command, a);
     command->add_option("--format", a.format, "layout of OUT; default: gptq, with --asym gptq_v2")
-        ->check(CLI::IsMember({"gptq", "gptq_v2", "compressed-tensors"}));
+        ->check(CLI::IsMember(gptq::io::format_names));
     command->add_option("--dynamic", a.dynamic_rules, "JSON file: regular expression of module names -> settings");
     command->add_flag("--lm-head", a.lm_head, "quantize the output layer too");
     command
@@ -182,6 +225,7 @@ void add_quantize(CLI::App& app, quantize_arguments& a, std::function<void()>& c
     for (const char* other :
          {"--calib", "--correct-drift", "--lm-head", "--device", "--memory", "--nsamples", "--seqlen"})
         hessians->excludes(other);
+    add_gguf_type(*command, a);
 }
 
 void add_prune(CLI::App& app, prune_arguments& a, std::function<void()>& chosen) {
@@ -249,6 +293,7 @@ void add_run_options(CLI::App& command, run_arguments& a) {
 void add_eval(CLI::App& app, eval_arguments& a, std::function<void()>& chosen) {
     CLI::App* command = add_command(app, "eval", "perplexity of MODEL on a text", a, eval, chosen);
     add_run_options(*command, a);
+    add_reproducible(*command, a);
     add_texts(*command, "--text", a.texts, "text file to score; may be given several times")->required();
     command->add_option("--seqlen", a.seqlen, "tokens a window; default: 2048, or what the model was made for if less")
         ->check(CLI::Range(2, 1 << 20));
@@ -262,6 +307,13 @@ void add_eval(CLI::App& app, eval_arguments& a, std::function<void()>& chosen) {
     CLI::Option* file = command->add_option("--dump-to", a.dump_to, "safetensors file to write it to")->needs(names);
     names->needs(file);
     command->add_option("--baseline", a.baseline, "the model that MODEL was made from: scored too, and compared");
+}
+
+void add_diagnose(CLI::App& app, diagnose_arguments& a, std::function<void()>& chosen) {
+    CLI::App* command = add_command(app, "diagnose", "find where the quantized MODEL goes wrong", a, diagnose, chosen);
+    command->add_option("--against", a.reference, "the float model that MODEL was made from")->required();
+    command->add_option("--text", a.calib, "text file to run both models on; -: standard input")->required();
+    add_windows(*command, a);
 }
 
 void add_generate(CLI::App& app, generate_arguments& a, std::function<void()>& chosen) {
@@ -309,9 +361,9 @@ constexpr std::size_t most_tokens = std::size_t{1} << 24;
 void add_convert(CLI::App& app, convert_arguments& a, std::function<void()>& chosen) {
     CLI::App* command = add_command(app, "convert", "write a quantized MODEL in another format", a, convert, chosen);
     command->add_option("OUT", a.out, "folder, or GGUF file, to write; must not exist yet")->required();
-    command->add_option("--format", a.format, "format to write")
-        ->check(CLI::IsMember({"gptq", "gptq_v2", "compressed-tensors", "gguf"}))
-        ->required();
+    std::vector<std::string> formats(gptq::io::format_names.begin(), gptq::io::format_names.end());
+    formats.emplace_back("gguf");
+    command->add_option("--format", a.format, "format to write")->check(CLI::IsMember(formats))->required();
     CLI::Option* base = command->add_option("--base", a.base, "with gguf: the GGUF file of the float model");
     command->add_option("--rest", a.rest, "with gguf: what becomes of matrices that are not quantized")
         ->check(CLI::IsMember({"keep", "q8_0"}))
@@ -336,7 +388,7 @@ void add_study(CLI::App& app, study_arguments& a, std::function<void()>& chosen)
     add_solver_settings(*command, a.settings);
     command->add_option("--plan", a.plan, "JSON file of axes, where they are not one product");
     command->add_option("--format", a.format, "layout of checkpoints; default: gptq, for asymmetric grids gptq_v2")
-        ->check(CLI::IsMember({"gptq", "gptq_v2", "compressed-tensors"}));
+        ->check(CLI::IsMember(gptq::io::format_names));
     command->add_option("--depth", a.depth, "model: perplexities; layers: errors of single layers, much faster")
         ->check(CLI::IsMember({"model", "layers"}))
         ->capture_default_str();
@@ -408,7 +460,7 @@ int show(const CLI::App& app, const CLI::ParseError& request) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    let_idle_threads_sleep(argv);
+    choose_environment(argv);
     CLI::App app{"Quantizes language models with GPTQ, and runs them."};
     app.name("gptq");
     app.require_subcommand(1);
@@ -419,6 +471,7 @@ int main(int argc, char** argv) {
     prune_arguments prune_args;
     tune_arguments tune_args;
     eval_arguments eval_args;
+    diagnose_arguments diagnose_args;
     generate_arguments generate_args;
     common_arguments inspect_args;
     tokenize_arguments tokenize_args;
@@ -431,6 +484,7 @@ int main(int argc, char** argv) {
     add_prune(app, prune_args, chosen);
     add_tune(app, tune_args, chosen);
     add_eval(app, eval_args, chosen);
+    add_diagnose(app, diagnose_args, chosen);
     add_generate(app, generate_args, chosen);
     add_command(app, "inspect", "what MODEL is made of", inspect_args, inspect, chosen);
     add_tokenize(app, tokenize_args, chosen);

@@ -19,6 +19,7 @@
 #include <gptq/io/model_folder.hpp>
 #include <gptq/model/calibration.hpp>
 #include <gptq/model/quantize_model.hpp>
+#include <gptq/model/report.hpp>
 #include <gptq/model/tokenizer.hpp>
 #include <gptq/model/window_length.hpp>
 
@@ -150,6 +151,8 @@ void run_and_report(const Run& run, const quantize_arguments& arguments, const s
     model::quantize_result result =
         telling_of_blocks(arguments.out, [&] { return run(folder, options, model::model_observer_ref(observer)); });
     if (!note.empty()) result.warnings.push_back(note);
+    for (std::string& warning : model::outstanding_errors(result.modules))
+        result.warnings.push_back(std::move(warning));
     observer.finish();
     for (const std::string& warning : result.warnings) observer.on_warning(warning);
     print_result(arguments, result);

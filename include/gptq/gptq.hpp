@@ -9,10 +9,14 @@
 #include <gptq/grids/affine.hpp>
 #include <gptq/grids/codebook.hpp>
 #include <gptq/grids/fp4.hpp>
+#include <gptq/grids/fp8_e4m3.hpp>
+#include <gptq/grids/mxfp4.hpp>
 #include <gptq/grids/nf4.hpp>
+#include <gptq/grids/nvfp4.hpp>
 #include <gptq/groups.hpp>
 #include <gptq/half.hpp>
 #include <gptq/hessian.hpp>
+#include <gptq/layouts/awq.hpp>
 #include <gptq/layouts/compressed_tensors.hpp>
 #include <gptq/layouts/gptq.hpp>
 #include <gptq/matmul.hpp>

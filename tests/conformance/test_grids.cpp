@@ -8,7 +8,10 @@
 #include <gptq/grids/affine.hpp>
 #include <gptq/grids/codebook.hpp>
 #include <gptq/grids/fp4.hpp>
+#include <gptq/grids/fp8_e4m3.hpp>
+#include <gptq/grids/mxfp4.hpp>
 #include <gptq/grids/nf4.hpp>
+#include <gptq/grids/nvfp4.hpp>
 #include <gptq/testing/conformance.hpp>
 
 #include "support/catch.hpp"
@@ -147,6 +150,10 @@ TEST_CASE("codebooks conform, of any size, searched or not") {
     CHECK(check_grid<4, gptq::nf4>() == none);
     CHECK(check_grid<4, gptq::fp4>() == none);
     CHECK(check_grid<4, gptq::searched<gptq::fp4>>() == none);
+    CHECK(check_grid<4, gptq::mxfp4>() == none);
+    CHECK(check_grid<4, gptq::nvfp4>() == none);
+    CHECK(check_grid<8, gptq::fp8_e4m3>() == none);
+    CHECK(check_grid<8, gptq::searched_by_loss<gptq::fp8_e4m3>>() == none);
     CHECK(check_grid<4, gptq::searched_by_loss<gptq::nf4>>() == none);
     CHECK(check_grid<8, gptq::codebook<lopsided_table>>() == none);
     CHECK(check_grid<2, gptq::searched_by_loss<gptq::codebook<four_level_table>>>() == none);

@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <stdexcept>
 
+#include <gptq/layouts/awq.hpp>
 #include <gptq/layouts/compressed_tensors.hpp>
 #include <gptq/layouts/gptq.hpp>
 #include <gptq/testing/conformance.hpp>
@@ -103,6 +104,7 @@ TEST_CASE("the library's layouts conform") {
     CHECK(check_layout<gptq_v1>() == none);
     CHECK(check_layout<gptq_v2>() == none);
     CHECK(check_layout<compressed_tensors>() == none);
+    CHECK(check_layout<gptq::layout::awq>() == none);
 }
 
 TEST_CASE("the check finds broken layouts") {

@@ -46,9 +46,9 @@ struct broken : plain_model_backend {
         if (promise_ == 7) other.eps = 1e-6;
         plain_model_backend::normalize(other, x, y);
     }
-    void rotate(const_floats cosines, const_floats sines, std::size_t head_dim, float_view x) const {
-        plain_model_backend::rotate(cosines, sines, promise_ == 8 ? 2 * cosines.cols : head_dim,
-                                    promise_ == 8 ? x.columns(0, 2 * cosines.cols) : x);
+    void rotate(const_floats cosines, const_floats sines, gptq::model::rotary_heads heads, float_view x) const {
+        if (promise_ == 8) heads.neighbours = false;
+        plain_model_backend::rotate(cosines, sines, heads, x);
     }
     void attend(gptq::model::attention_shape shape, const_floats q, const_floats k, const_floats v, scratch& memory,
                 float_view out) const {

@@ -93,6 +93,7 @@ void model_parts() {
     start_each(gather_element<T>{});
     start_each(scatter_add_element<T>{});
     start_each(rotate_pair<T>{});
+    start_each(cap_element{});
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 // points and groups are in range, and packs to the same words again.
 #include <algorithm>
 
+#include <gptq/layouts/awq.hpp>
 #include <gptq/layouts/compressed_tensors.hpp>
 #include <gptq/layouts/gptq.hpp>
 #include <gptq/xtensor/pack.hpp>
@@ -67,9 +68,10 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     given.g_idx = gptq::make_tensor1<std::int32_t>(next.byte());
     for (auto& group : given.g_idx) group = static_cast<std::int32_t>(next.byte()) - 2;
     gptq_fuzz::survives([&] {
-        switch (layout % 3) {
+        switch (layout % 4) {
             case 0: return read<gptq::layout::gptq_v1>(given);
             case 1: return read<gptq::layout::gptq_v2>(given);
+            case 2: return read<gptq::layout::awq>(given);
             default: return read<gptq::layout::compressed_tensors>(given);
         }
     });

@@ -1,6 +1,8 @@
 // Writes the first inputs of every fuzz target, from the files that other tests have.
 //
 //     make_corpus GOLDEN OUT
+#include <unistd.h>
+
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
@@ -9,7 +11,10 @@
 
 #include <nlohmann/json.hpp>
 
+#include <gptq/io/model_folder.hpp>
 #include <gptq/model/tokenizer_character_map.hpp>
+
+#include "support/gguf_base.hpp"
 
 namespace {
 
@@ -46,6 +51,18 @@ void add_models(corpus& out, const fs::path& golden) {
         out.add("index", config + zero + R"({"metadata":{},"weight_map":{"t":"a.safetensors"}})");
     }
     out.add("index", "{}" + zero + R"({"weight_map":{"t":"../a.safetensors","u":"/etc/passwd"}})");
+}
+
+void add_gguf(corpus& out, const fs::path& golden) {
+    const fs::path file = fs::temp_directory_path() / ("gptq-corpus-" + std::to_string(::getpid()) + ".gguf");
+    const gptq::io::model_folder folder(golden / "models" / "llama");
+    const auto number = [&](const char* key) { return folder.config()[key].get<std::uint32_t>(); };
+    for (const fs::path& tokenizer : {fs::path(), golden / "tokenizers" / "gpt2"}) {
+        gptq_test::write_gguf_base(file, folder, number("num_hidden_layers"), number("num_attention_heads"),
+                                   number("num_key_value_heads"), tokenizer);
+        out.add("gguf", read(file));
+    }
+    fs::remove(file);
 }
 
 void add_quantizations(corpus& out) {
@@ -98,9 +115,9 @@ void add_texts(corpus& out) {
 
 /// Layers of 8 by 32 in groups of 32 of each layout, whose words are all there.
 void add_layers(corpus& out) {
-    for (const char layout : {'\0', '\1', '\2'})
+    for (const char layout : {'\0', '\1', '\3'})
         for (const char bits : {'\2', '\3', '\4', '\10'}) {
-            const bool by_rows = layout == 2;
+            const bool by_rows = layout == 3;
             const int words = 32 * bits / 32;
             std::string bytes{layout, bits, 0, 1, 0, 1, 0, 32};
             const auto matrix = [&](int rows, int cols, const std::string& word) {
@@ -112,6 +129,12 @@ void add_layers(corpus& out) {
             matrix(by_rows ? 8 : 1, by_rows ? 1 : 8, std::string("\0\0\x30\0", 4));
             out.add("layouts", bytes);
         }
+    // AWQ has a row of words for each input feature, so a layer of one.
+    std::string awq{2, 4, 0, 1, 0, 0, '\x80', 1};
+    for (int i = 0; i < 2; ++i) awq += "\1\1\x12\x34\x56\x78";
+    awq += {1, 8};
+    for (int i = 0; i < 8; ++i) awq += std::string("\0\0\x30\0", 4);
+    out.add("layouts", awq);
 }
 
 }  // namespace
@@ -120,6 +143,7 @@ int main(int argc, char** argv) {
     if (argc != 3) return 2;
     corpus out(argv[2]);
     add_models(out, argv[1]);
+    add_gguf(out, argv[1]);
     add_quantizations(out);
     add_tokenizers(out, argv[1]);
     add_texts(out);

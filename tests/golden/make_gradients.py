@@ -35,7 +35,7 @@ def gradients(folder):
         states.append(args[0] if args else kwargs["hidden_states"])
         states[0].retain_grad()
 
-    decoder = getattr(model.model, "decoder", model.model)
+    decoder = getattr(model.base_model, "decoder", model.base_model)
     decoder.layers[0].register_forward_pre_hook(keep, with_kwargs=True)
     logits = model(ids[None]).logits[0]
     torch.nn.functional.cross_entropy(logits[:-1], ids[1:], reduction="sum").backward()

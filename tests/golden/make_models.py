@@ -16,9 +16,13 @@ import sys
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import (AutoModelForCausalLM, AutoModelForImageTextToText, Gemma3Config, Gemma3TextConfig, GraniteConfig, LlamaConfig, MistralConfig, MixtralConfig,
-                          Olmo2Config, OlmoeConfig, OPTConfig, Phi3Config, PhiConfig, Qwen2_5_VLConfig, Qwen2Config, Qwen2MoeConfig, Qwen3Config,
-                          Qwen3MoeConfig, Qwen3VLMoeConfig, SmolLM3Config)
+from transformers import (AutoModelForCausalLM, AutoModelForImageTextToText, Cohere2Config, CohereConfig, Exaone4Config, Gemma2Config, Gemma3Config,
+                          Gemma3TextConfig,
+                          GemmaConfig, Glm4Config, GlmConfig, GPTNeoXConfig, GraniteConfig, HunYuanDenseV1Config, LlamaConfig,
+                          MinistralConfig, MistralConfig, MixtralConfig, NemotronConfig, Olmo2Config, Olmo3Config, OlmoConfig,
+                          OlmoeConfig, OPTConfig, Phi3Config, PhiConfig, Qwen2_5_VLConfig, Qwen2Config, Qwen2MoeConfig,
+                          Qwen3Config,
+                          Qwen3MoeConfig, Qwen3VLMoeConfig, SeedOssConfig, SmolLM3Config, StableLmConfig, Starcoder2Config)
 
 OUT = pathlib.Path(__file__).parent / "models"
 SMALL = dict(vocab_size=64, hidden_size=16, intermediate_size=24, num_hidden_layers=3, num_attention_heads=4,
@@ -27,6 +31,9 @@ OPT = dict(vocab_size=64, hidden_size=16, ffn_dim=24, num_hidden_layers=3, num_a
            max_position_embeddings=40, bos_token_id=1, eos_token_id=None, pad_token_id=None)
 PICTURES = dict(hidden_size=16, intermediate_size=24, num_heads=2, out_hidden_size=16, depth=1, patch_size=4)
 MROPE = dict(rope_type="default", rope_theta=500.0, mrope_section=[1, 1, 2])
+TWO = {**SMALL, "num_hidden_layers": 2}
+WIDE_HEADS = {**TWO, "num_attention_heads": 2}
+WINDOWED_FIRST = ["sliding_attention", "full_attention"]
 LLAMA3 = dict(rope_type="llama3", rope_theta=500.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
               original_max_position_embeddings=32)
 
@@ -97,11 +104,59 @@ MODELS = {
                                                        rope_parameters=MROPE),
                                       vision_config=dict(PICTURES, num_position_embeddings=16,
                                                          deepstack_visual_indexes=[0])), torch.float16, None),
+    "gemma2": (Gemma2Config(**TWO, num_key_value_heads=2, head_dim=8, sliding_window=5, query_pre_attn_scalar=20,
+                            attn_logit_softcapping=2.0, final_logit_softcapping=1.5), torch.bfloat16,
+               {"layer_types": ..., "rope_theta": 10000.0}),
+    "gemma": (GemmaConfig(**TWO, num_key_value_heads=1, head_dim=8), torch.bfloat16,
+              {"hidden_act": "gelu", "rope_theta": 10000.0}),
+    "phi3-longrope": (Phi3Config(**WIDE_HEADS, num_key_value_heads=1, original_max_position_embeddings=13,
+                                 rope_parameters=dict(rope_type="longrope", rope_theta=300.0, partial_rotary_factor=0.75,
+                                                      short_factor=[1.0, 1.2, 1.5], long_factor=[1.1, 3.0, 5.0])),
+                      torch.float16, {"rope_theta": 300.0, "partial_rotary_factor": 0.75,
+                                      "rope_scaling": {"type": "longrope", "short_factor": [1.0, 1.2, 1.5],
+                                                       "long_factor": [1.1, 3.0, 5.0]}}),
+    "llama-dynamic": (LlamaConfig(**{**TWO, "max_position_embeddings": 12}, num_key_value_heads=2, head_dim=8,
+                                  rope_parameters=dict(rope_type="dynamic", rope_theta=100.0, factor=3.0)),
+                      torch.float16, None),
+    "glm": (GlmConfig(**TWO, num_key_value_heads=2, head_dim=8), torch.float16, None),
+    "glm4": (Glm4Config(**TWO, num_key_value_heads=1, head_dim=8, attention_bias=False,
+                        rope_parameters=dict(rope_type="default", rope_theta=500.0, partial_rotary_factor=0.75)),
+             torch.float16, None),
+    "gpt-neox": (GPTNeoXConfig(**WIDE_HEADS, rope_parameters=dict(rope_type="default", rope_theta=500.0,
+                                                                  partial_rotary_factor=0.5)),
+                 torch.float16, {"rotary_pct": 0.5, "rotary_emb_base": 500}),
+    "gpt-neox-sequential": (GPTNeoXConfig(**TWO, use_parallel_residual=False, attention_bias=False,
+                                          rope_parameters=dict(rope_type="default", rope_theta=500.0,
+                                                               partial_rotary_factor=1.0)), torch.float16, None),
+    "starcoder2": (Starcoder2Config(**TWO, num_key_value_heads=2, sliding_window=6), torch.float16, None),
+    "stablelm": (StableLmConfig(**WIDE_HEADS, num_key_value_heads=1, use_qkv_bias=True), torch.float16, None),
+    "cohere": (CohereConfig(**TWO, num_key_value_heads=2, logit_scale=0.4, attention_bias=True), torch.float16, None),
+    "cohere2": (Cohere2Config(**TWO, num_key_value_heads=2, logit_scale=0.3, sliding_window=5,
+                              layer_types=WINDOWED_FIRST), torch.float16, None),
+    "olmo": (OlmoConfig(**TWO, num_key_value_heads=2), torch.float16, None),
+    "olmo3": (Olmo3Config(**TWO, num_key_value_heads=2, sliding_window=6, layer_types=WINDOWED_FIRST,
+                          rope_parameters={
+                              "full_attention": dict(rope_type="yarn", rope_theta=500000.0, factor=4.0, beta_fast=8.0,
+                                                     original_max_position_embeddings=16),
+                              "sliding_attention": dict(rope_type="default", rope_theta=500000.0)}),
+              torch.float16, {"rope_theta": 500000.0, "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "beta_fast": 8.0,
+                                                                    "original_max_position_embeddings": 16}}),
+    "hunyuan": (HunYuanDenseV1Config(**TWO, num_key_value_heads=2, head_dim=8,
+                                     rope_parameters=dict(rope_type="dynamic", rope_theta=100.0, factor=1.0, alpha=5.0)),
+                torch.float16, None),
+    "ministral": (MinistralConfig(**TWO, num_key_value_heads=2, head_dim=8, sliding_window=5,
+                                  layer_types=WINDOWED_FIRST), torch.float16, None),
+    "seed-oss": (SeedOssConfig(**TWO, num_key_value_heads=2, head_dim=8), torch.float16, None),
+    "exaone4": (Exaone4Config(**TWO, num_key_value_heads=2, sliding_window=5, layer_types=WINDOWED_FIRST), torch.float16,
+                None),
+    "nemotron": (NemotronConfig(**TWO, num_key_value_heads=2, mlp_bias=True), torch.float16, None),
 }
+GROWING = ("phi3-longrope", "llama-dynamic")  # whose rotation depends on the length of the text
+ONE_PLUS = ("gemma", "gemma2", "gemma3", "gemma3_text", "nemotron")
 
 
 def randomize(model, generator):
-    norm_mean = 0.0 if model.config.model_type in ("gemma3", "gemma3_text") else 1.0
+    norm_mean = 0.0 if model.config.model_type in ONE_PLUS else 1.0
     for name, p in model.named_parameters():
         draw = torch.randn(p.shape, generator=generator)
         if p.dim() == 2 and "embed" in name:
@@ -148,8 +203,14 @@ def rounded(values):
     return [round(v, 5) for v in values.double().tolist()]
 
 
+def logits_of(model, ids):
+    """Of a text by itself: dynamic scaling goes by the longest text so far, until it sees a short one."""
+    model(torch.tensor([ids[:1]]))
+    return model(torch.tensor([ids])).logits[0]
+
+
 def window_nll(model, ids):
-    logits = model(torch.tensor([ids])).logits[0].double()
+    logits = logits_of(model, ids).double()
     return torch.nn.functional.cross_entropy(logits[:-1], torch.tensor(ids[1:]), reduction="sum").item()
 
 
@@ -161,19 +222,39 @@ def perplexity(model, ids, seqlen, bos):
     return {"seqlen": seqlen, "bos": bos, "given": len(ids), "tokens": scored, "nll": nll, "perplexity": math.exp(nll)}
 
 
-def greedy(model, ids, count):
+def greedy(model, ids, count, cache=None):
+    given = ids
+    logits_of(model, ids[:1])
     for _ in range(count):
-        ids = ids + [model(torch.tensor([ids])).logits[0, -1].argmax().item()]
+        out = model(torch.tensor([given]), cache=cache, use_cache=True)
+        cache, given = out.cache, [out.logits[0, -1].argmax().item()]
+        ids = ids + given
     return ids[-count:]
 
 
-STAGES = [("q_proj", "qkv_proj"), ("o_proj", "out_proj", "dense"), ("up_proj", "gate_up_proj", "fc1"), ("down_proj", "fc2")]
+def cached(model, ids, piece):
+    """The logits after each piece of a text. Phi-3 reads the text again where a piece makes it a long one."""
+    logits_of(model, ids[:1])
+    rows, cache, limit = [], None, getattr(model.config, "original_max_position_embeddings", len(ids))
+    for first in range(0, len(ids), piece):
+        last = min(first + piece, len(ids))
+        if first <= limit < last:
+            first, cache = 0, None
+        out = model(torch.tensor([ids[first:last]]), cache=cache, use_cache=True)
+        cache = out.cache
+        rows.append(out.logits[0, -1])
+    return rows
+
+
+STAGES = [("q_proj", "qkv_proj", "query_key_value"), ("o_proj", "out_proj", "dense"),
+          ("up_proj", "gate_up_proj", "fc1", "dense_h_to_4h", "c_fc"), ("down_proj", "fc2", "dense_4h_to_h", "c_proj")]
 
 
 def stage_inputs(model, ids, block):
     """The input of each stage's first linear layer in one block, at the last token; for experts only the attention's."""
     stages = {}
     hooks = []
+    logits_of(model, ids[:1])
     known = {layer for layers in STAGES for layer in layers}
     for name, module in model.named_modules():
         short = name.rsplit(".", 1)[-1]
@@ -202,13 +283,15 @@ def main():
         expected = {
             "input_ids": ids,
             "logits_of": len(short),
-            "logits": [rounded(row) for row in model(torch.tensor([short])).logits[0]],
+            "logits": [rounded(row) for row in logits_of(model, short)],
             "generated": greedy(model, short, 12),
             "stage_block": 1,
             "stage_inputs": stage_inputs(model, short, 1),
             "perplexity": [perplexity(model, ids, 32, None), perplexity(model, ids, 10, None),
                            perplexity(model, ids, 12, 1), perplexity(model, ids[:8], 16, None)],
         }
+        if name in GROWING:
+            expected["pieces"] = {n: [rounded(row) for row in cached(model, short, n)] for n in (1, 3, 13)}
         (folder / "expected.json").write_text(json.dumps(expected) + "\n")
         print(name, [p["perplexity"] for p in expected["perplexity"]])
 

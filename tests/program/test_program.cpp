@@ -130,8 +130,9 @@ TEST_CASE("rules leave modules alone or change their bits") {
         rules, R"({"-:model\\.layers\\.0\\.": {}, "+:.*mlp\\.(gate|up)_proj": {"bits": 8}, "+:nothing": {"bits": 2}})");
     const auto result = s.quantize("out", {"--dynamic", rules});
     CHECK(result["modules"] == 7);
-    REQUIRE(result["warnings"].size() == 1);
+    REQUIRE(result["warnings"].size() == 2);
     CHECK(result["warnings"][0].get<std::string>().find("nothing") != std::string::npos);
+    CHECK(result["warnings"][1].get<std::string>().find("transformers fails on rules") != std::string::npos);
     const auto layers = json_of({"inspect", s.out("out")})["layers"];
     const auto form_counts = [&](const std::string& module) {
         std::vector<std::string> forms;

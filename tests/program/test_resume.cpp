@@ -4,6 +4,7 @@
 
 #include <csignal>
 #include <cstdint>
+#include <cstdlib>
 #include <filesystem>
 #include <limits>
 #include <string>
@@ -15,6 +16,7 @@
 
 #include "program/run_program.hpp"
 #include "program/tiny_model.hpp"
+#include "support/failing_files.hpp"
 #include "support/message.hpp"
 #include "support/sanitized.hpp"
 #include "support/temp_dir.hpp"
@@ -166,6 +168,63 @@ TEST_CASE("a run that is stopped again and again ends all the same") {
     CHECK(contents(s.out) == contents(s.temporary.path() / "undisturbed"));
 }
 
+namespace {
+
+/// Call `n` of those that a run makes to write fails, alone or with all that follow. Nothing is lost then but the block
+/// in hand, and the run goes on to the undisturbed bytes.
+void check_failing_call(const scene& s, std::size_t n, bool all_later,
+                        const std::vector<std::pair<std::string, std::string>>& wanted) {
+    CAPTURE(n, all_later);
+    const std::string below = s.out.string();
+    counter failed, rest;
+    gptq_test::files_that_fail = {.below = below, .first = n, .all_later = all_later};
+    const std::string complaint = message_of([&] { s.run(failed, s.out); });
+    const std::string call = gptq_test::files_that_fail.first_failed;
+    gptq_test::files_that_fail = {};
+    CAPTURE(call, complaint);
+    CHECK(call != "");
+    const bool told = mentions(complaint, s.temporary.path().string(), "Input/output error");
+    if (fs::exists(s.out)) {
+        CHECK(contents(s.out) == wanted);
+        if (told) fs::remove_all(s.partial);  // nobody knows whether the last rename is on the disk
+    } else {
+        CHECK(told);
+        s.run(rest, s.out);
+        CHECK(rest.resumed + 1 >= failed.modules.size() / modules_a_block);
+        CHECK(rest.resumed <= failed.modules.size() / modules_a_block);
+        CHECK(contents(s.out) == wanted);
+    }
+    CHECK_FALSE(fs::exists(s.partial));
+    fs::remove_all(s.out);
+}
+
+void check_failing_calls(std::size_t most) {
+    scene s({.hidden = 32, .intermediate = 32, .heads = 2, .kv_heads = 2, .shard_bytes = 40'000});
+    s.windows = some_windows(2, 32);
+    counter whole;
+    const std::string below = s.out.string();
+    gptq_test::files_that_fail = {.below = below};
+    s.run(whole, s.out);
+    const std::size_t calls = gptq_test::files_that_fail.calls;
+    gptq_test::files_that_fail = {};
+    REQUIRE(calls > 30);
+    const auto wanted = contents(s.out);
+    fs::remove_all(s.out);
+    for (std::size_t i = 0; i < std::min(most, calls); ++i)
+        for (const bool all_later : {false, true})
+            check_failing_call(s, i * calls / std::min(most, calls), all_later, wanted);
+}
+
+}  // namespace
+
+TEST_CASE("where any call that writes fails, only the block in hand is lost, and the run goes on to the same bytes") {
+    check_failing_calls(20);
+}
+
+TEST_CASE("the same for every such call of a run", "[many]") {
+    check_failing_calls(std::numeric_limits<std::size_t>::max());
+}
+
 TEST_CASE("an unfinished run of another model, text or settings is refused, saying what differs") {
     scene s;
     s.run_until(modules_a_block + 1);
@@ -289,11 +348,9 @@ struct program_scene {
                                               "--nsamples",
                                               "16",
                                               "--seqlen",
-                                              "64",
-                                              "--threads",
-                                              "1"};
+                                              "64"};
         arguments.insert(arguments.end(), more.begin(), more.end());
-        return run_program(arguments, limits);
+        return run_program(gptq_test::with_defaults(arguments, {"--threads", "1"}), limits);
     }
 
     std::vector<std::pair<std::string, std::string>> undisturbed() const {
@@ -359,4 +416,32 @@ TEST_CASE("a full disk is told, and the run goes on when there is room") {
     CHECK(mentions(result.err, "6 of 6 blocks"));
     CHECK_FALSE(mentions(result.err, "layer 0"));
     CHECK(contents(s.temporary.path() / "out") == wanted);
+}
+
+TEST_CASE("--reproducible: the same bytes with any number of threads and whatever kernels the machine prefers") {
+    if (skipped()) return;
+    const program_scene s;
+    const auto evaluate = [&](const char* threads) {
+        return run_program({"eval", s.source.string(), "--text", s.text.string(), "--seqlen", "256", "--max-tokens",
+                            "1024", "--threads", threads, "--reproducible", "--json"});
+    };
+    std::vector<std::pair<std::string, std::string>> wanted;
+    double wanted_nll = 0.0;
+    for (const auto& [threads, isa] : {std::pair("1", ""), {"2", "portable"}, {"4", "avx512"}, {"8", "avx2"}}) {
+        CAPTURE(threads, isa);
+        ::setenv("GPTQ_ISA", isa, 1);
+        const auto made = s.quantize("out", {}, {"--reproducible", "--threads", threads});
+        const auto scored = evaluate(threads);
+        ::unsetenv("GPTQ_ISA");
+        if (mentions(made.err, "--reproducible computes by the kernels for")) return;  // and this machine has none
+        INFO(made.err << scored.err);
+        REQUIRE(made.status == 0);
+        REQUIRE(scored.status == 0);
+        const auto bytes = contents(s.temporary.path() / "out");
+        const double nll = nlohmann::json::parse(scored.out)["nll"];
+        if (wanted.empty()) wanted = bytes, wanted_nll = nll;
+        CHECK(bytes == wanted);
+        CHECK(nll == wanted_nll);
+        fs::remove_all(s.temporary.path() / "out");
+    }
 }

@@ -247,7 +247,9 @@ void check_grid() {
         };
         CHECK(q.report.loss == Approx(loss(q)).epsilon(2e-3));
         CHECK(loss(q) <= loss(before) * (1.0 + 1e-4));
-        if (scales && gptq::RefittableGrid<Grid, Bits>) CHECK(loss(q) < loss(before));
+        // Where scales are powers of two, a better one is rarely near.
+        if constexpr (gptq::RefittableGrid<Grid, Bits>)
+            if (scales && Grid::storable(1.1f) != 1.0f) CHECK(loss(q) < loss(before));
         // The same in the backend's memory, where the layer knows its levels, too.
         auto codes = solve_held<S>(options);
         gptq::matrix<float> W(N, K);
@@ -270,6 +272,11 @@ TEST_CASE("an affine grid that does not say so makes affine layers all the same"
 
 TEST_CASE("layers of NF4 are what their grid says") { check_grid<4, gptq::nf4>(); }
 TEST_CASE("layers of FP4 are what their grid says") { check_grid<4, gptq::fp4>(); }
+TEST_CASE("layers of FP4 with scales of few bits are what their grid says") {
+    check_grid<4, gptq::mxfp4>();
+    check_grid<4, gptq::nvfp4>();
+}
+TEST_CASE("layers of FP8 are what their grid says") { check_grid<8, gptq::fp8_e4m3>(); }
 TEST_CASE("layers of a user's codebook are what their grid says") {
     check_grid<3, gptq::codebook<own_table>>();
     check_grid<4, gptq::codebook<offset_table>>();
@@ -342,4 +349,31 @@ TEST_CASE("the levels of FP4 are the numbers of two bits of exponent and one of 
     }
     std::sort(expected.begin(), expected.end());
     CHECK(std::equal(expected.begin(), expected.end(), gptq::fp4_table::values.begin()));
+}
+
+TEST_CASE("the levels of FP8 are the numbers of four bits of exponent and three of mantissa") {
+    std::vector<float> expected(3, 448.0f);  // in place of the second 0 and two NaN
+    for (int bits = 0; bits < 256; ++bits) {
+        const int exponent = bits >> 3 & 15, mantissa = bits & 7;
+        const double magnitude = exponent == 0 ? std::ldexp(mantissa, -9) : std::ldexp(8.0 + mantissa, exponent - 10);
+        if (bits != 128 && (bits & 127) != 127)
+            expected.push_back(static_cast<float>(bits < 128 ? magnitude : -magnitude));
+    }
+    std::sort(expected.begin(), expected.end());
+    CHECK(std::equal(expected.begin(), expected.end(), gptq::fp8_e4m3_table::values.begin()));
+}
+
+TEST_CASE("scales of few bits are the nearest that there are") {
+    for (const float scale : {0.0007f, -0.03f, 0.75f, 1.5f, 3.0f, 11.0f})
+        for (const float step : {0.9f, 1.0f, 1.1f, 1.37f}) {
+            const float x = scale * step, power = gptq::mxfp4::storable(x), number = gptq::nvfp4::storable(x);
+            CAPTURE(x);
+            int exponent = 0;
+            CHECK(std::fabs(std::frexp(power, &exponent)) == 0.5f);
+            for (const float other : {0.5f * power, 2.0f * power}) CHECK(std::fabs(x - power) <= std::fabs(x - other));
+            for (const float level : gptq::fp8_e4m3_table::values)
+                CHECK(std::fabs(x - number) <= std::fabs(x - level * gptq::fp8_scale::unit));
+        }
+    CHECK(gptq::nvfp4::storable(0.0f) == 0x1p-16f);
+    CHECK(gptq::mxfp4::storable(0.0f) == 0x1p-24f);
 }

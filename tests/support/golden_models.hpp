@@ -34,7 +34,26 @@ inline const std::vector<std::string> golden_model_names = {"llama",
                                                             "llama-yarn",
                                                             "gemma3-pictures",
                                                             "qwen2-5-vl-older",
-                                                            "qwen3-vl-moe"};
+                                                            "qwen3-vl-moe",
+                                                            "gemma2",
+                                                            "gemma",
+                                                            "phi3-longrope",
+                                                            "llama-dynamic",
+                                                            "glm",
+                                                            "glm4",
+                                                            "gpt-neox",
+                                                            "gpt-neox-sequential",
+                                                            "starcoder2",
+                                                            "stablelm",
+                                                            "cohere",
+                                                            "cohere2",
+                                                            "olmo",
+                                                            "olmo3",
+                                                            "hunyuan",
+                                                            "ministral",
+                                                            "seed-oss",
+                                                            "exaone4",
+                                                            "nemotron"};
 
 nlohmann::json read_json(const std::filesystem::path& path);
 

@@ -103,7 +103,9 @@ numbers attended(const attention_shape& c, const numbers& q, const numbers& k, c
                 if (c.span != 0 && position - j >= c.span) continue;
                 double score = 0.0;
                 for (std::size_t i = 0; i < d; ++i) score += q[own + i] * k[j * kv_width + read + i];
-                sum += shares[j] = std::exp(double{c.scale} * score);
+                score *= double{c.scale};
+                if (c.cap != 0.0f) score = double{c.cap} * std::tanh(score / double{c.cap});
+                sum += shares[j] = std::exp(score);
             }
             for (std::size_t j = 0; j <= position; ++j)
                 for (std::size_t i = 0; i < d; ++i) out[own + i] += shares[j] / sum * v[j * kv_width + read + i];
@@ -115,6 +117,7 @@ double applied(mlp_activation f, double x) {
     switch (f) {
         case mlp_activation::silu: return x / (1.0 + std::exp(-x));
         case mlp_activation::relu: return std::max(x, 0.0);
+        case mlp_activation::relu_squared: return std::pow(std::max(x, 0.0), 2.0);
         case mlp_activation::gelu: return 0.5 * x * (1.0 + std::erf(x / std::sqrt(2.0)));
         case mlp_activation::gelu_tanh:
             return 0.5 * x * (1.0 + std::tanh(std::sqrt(2.0 / 3.14159265358979324) * (x + 0.044715 * x * x * x)));
@@ -123,7 +126,7 @@ double applied(mlp_activation f, double x) {
 }
 
 constexpr std::array all_activations = {mlp_activation::silu, mlp_activation::relu, mlp_activation::gelu,
-                                        mlp_activation::gelu_tanh};
+                                        mlp_activation::gelu_tanh, mlp_activation::relu_squared};
 
 // ---- whole models ---------------------------------------------------------------------------------------------------
 
@@ -230,30 +233,32 @@ TEST_CASE("gradients of a rotation are those of central differences", "[adjoint]
     constexpr std::size_t tokens = 5, head_dim = 8, half = 3;  // of a head's eight features, six rotate
     const auto x = random_matrix(tokens, 2 * head_dim), dy = random_matrix(tokens, 2 * head_dim);
     const auto cosines = random_matrix(tokens, half), sines = random_matrix(tokens, half);
-    matrix<float> dx = dy;
-    backend.rotate_adjoint(cosines.view(), sines.view(), head_dim, dx.view());
-    check_gradient(
-        dx,
-        [&](const numbers& at) {
+    for (const bool neighbours : {false, true}) {
+        matrix<float> dx = dy;
+        backend.rotate_adjoint(cosines.view(), sines.view(), {head_dim, neighbours}, dx.view());
+        const auto L = [&](const numbers& at) {
             numbers y = at;
             for (std::size_t r = 0; r < tokens; ++r)
                 for (std::size_t first = 0; first < 2 * head_dim; first += head_dim)
                     for (std::size_t i = 0; i < half; ++i) {
-                        const std::size_t a = r * 2 * head_dim + first + i, b = a + half;
+                        const std::size_t a = r * 2 * head_dim + first + (neighbours ? 2 * i : i);
+                        const std::size_t b = neighbours ? a + 1 : a + half;
                         y[a] = at[a] * double{cosines(r, i)} - at[b] * double{sines(r, i)};
                         y[b] = at[b] * double{cosines(r, i)} + at[a] * double{sines(r, i)};
                     }
             return weighted(y, dy);
-        },
-        x);
+        };
+        check_gradient(dx, L, x);
+    }
 }
 
 TEST_CASE("gradients of attention are those of central differences", "[adjoint]") {
-    // More queries than a tile of them; heads that share keys; a window; queries after earlier keys; one head alone.
+    // More queries than a tile of them; heads that share keys; a window; queries after earlier keys; one head alone; a cap.
     const std::vector<attention_shape> shapes = {
         {.heads = 1, .kv_heads = 1, .head_dim = 2, .scale = 0.6f, .span = 0, .queries = 70, .keys = 70},
         {.heads = 4, .kv_heads = 2, .head_dim = 3, .scale = 0.9f, .span = 0, .queries = 7, .keys = 7},
-        {.heads = 2, .kv_heads = 1, .head_dim = 4, .scale = 0.5f, .span = 3, .queries = 6, .keys = 9}};
+        {.heads = 2, .kv_heads = 1, .head_dim = 4, .scale = 0.5f, .span = 3, .queries = 6, .keys = 9},
+        {.heads = 2, .kv_heads = 1, .head_dim = 4, .scale = 0.5f, .span = 3, .queries = 6, .keys = 9, .cap = 0.7f}};
     for (const attention_shape& shape : shapes) {
         CAPTURE(shape.queries, shape.span);
         const std::size_t width = shape.heads * shape.head_dim, kv_width = shape.kv_heads * shape.head_dim;
@@ -289,6 +294,19 @@ TEST_CASE("windows side by side do not share gradients", "[adjoint]") {
             CHECK(dk(5 + r, c) == dk_alone(r, c));
             CHECK(dv(5 + r, c) == dv_alone(r, c));
         }
+}
+
+TEST_CASE("gradients of a cap are those of central differences", "[adjoint]") {
+    const auto x = random_matrix(3, 7, 2.0f), dy = random_matrix(3, 7);
+    matrix<float> y = x, dx = dy;
+    backend.cap(0.8f, y.view());
+    backend.cap_adjoint(0.8f, y.view(), dx.view());
+    const auto L = [&](const numbers& at) {
+        numbers capped;
+        for (const double value : at) capped.push_back(double{0.8f} * std::tanh(value / double{0.8f}));
+        return weighted(capped, dy);
+    };
+    check_gradient(dx, L, x);
 }
 
 TEST_CASE("gradients of the functions inside an MLP are those of central differences", "[adjoint]") {
@@ -395,7 +413,7 @@ TEST_CASE("the gradient of a block's input is that of central differences of the
         model::model_config config = decoder.config();
         if (config.activation == mlp_activation::relu) config.activation = mlp_activation::gelu;  // which has no kinks
         const auto& block = decoder.blocks()[index];
-        const model::rope_tables<B> ropes(backend, config, model::positions_from(0, tokens));
+        const model::rope_tables<B> ropes(backend, config, model::text_range{0, tokens});
         const auto x = random_matrix(tokens, config.hidden_size), dy = random_matrix(tokens, config.hidden_size);
         model::block_buffers<B> buffers;
         model::block_scratch<B> scratch;
@@ -426,7 +444,7 @@ TEST_CASE("the gradient of a block's input is that of central differences of the
 
 TEST_CASE("gradients of whole models equal those of PyTorch", "[adjoint]") {
     const auto expected = gptq_test::read_json(gptq_test::source_dir() / "tests" / "golden" / "gradients.json");
-    REQUIRE(expected.size() == 17);
+    REQUIRE(expected.size() == 36);
     for (const auto& [name, tensors] : expected.items()) {
         const gptq_test::golden_model golden(name);
         auto decoder = model::decoder::load(io::model_folder(golden.folder), backend);

@@ -8,11 +8,13 @@
 #include <limits>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <vector>
 
 #include "support/catch.hpp"
 #include "support/golden_models.hpp"
 #include "support/message.hpp"
+#include "support/shared.hpp"
 
 using namespace gptq::model;
 using gptq_test::mentions;
@@ -40,6 +42,77 @@ std::string refusal(const json& j) {
     return message_of([&] { parse_model_config(j); });
 }
 
+/// The fields of transformers' configuration classes with their defaults: tests/golden/make_config_fields.py.
+json config_fields() {
+    return gptq_test::read_json(gptq_test::source_dir() / "tests" / "golden" / "config_fields.json");
+}
+
+/// What a class writes that was told nothing; nulls as the class writes them, and what decides whether a field matters.
+json defaults_of(const json& fields, const std::string& family) {
+    json j = with(fields[family], {{"model_type", family}});
+    if (family == "qwen2" || family == "qwen3") j["use_sliding_window"] = true;
+    const json ones(std::vector<int>(48, 1));
+    if (family == "phi3")
+        j["rope_parameters"] = {{"rope_type", "longrope"}, {"short_factor", ones}, {"long_factor", ones}};
+    return j;
+}
+
+/// What of a field's value no result depends on: training, generation, and how Python shows results.
+const std::vector<std::string_view> fields_of_no_effect = {"attention_dropout",
+                                                           "hidden_dropout",
+                                                           "classifier_dropout",
+                                                           "residual_dropout",
+                                                           "embedding_dropout",
+                                                           "resid_pdrop",
+                                                           "embd_pdrop",
+                                                           "dropout",
+                                                           "layerdrop",
+                                                           "initializer_range",
+                                                           "init_std",
+                                                           "use_cache",
+                                                           "bos_token_id",
+                                                           "eos_token_id",
+                                                           "pad_token_id",
+                                                           "eod_token_id",
+                                                           "pretraining_tp",
+                                                           "output_router_logits",
+                                                           "router_aux_loss_coef",
+                                                           "router_jitter_noise",
+                                                           "is_decoder",
+                                                           "transformers_version",
+                                                           "output_hidden_states",
+                                                           "return_dict",
+                                                           "dtype",
+                                                           "chunk_size_feed_forward",
+                                                           "is_encoder_decoder",
+                                                           "id2label",
+                                                           "label2id",
+                                                           "problem_type"};
+
+/// Windows of these families are refused by use_sliding_window, so what they would be does not matter.
+bool is_of_refused_windows(std::string_view family, std::string_view field) {
+    const bool refused = family == "qwen2_moe" || family == "qwen3_moe" || family == "smollm3";
+    return refused && (field == "sliding_window" || field == "max_window_layers" || field == "layer_types");
+}
+
+/// A value that makes no sense is refused by the field's name.
+bool is_read(const json& j, const std::string& field) {
+    for (const json& wrong : {json({{"x", 1}}), json(-1.5)})
+        if (mentions(refusal(with(j, {{field, wrong}})), field)) return true;
+    return false;
+}
+
+/// All that a configuration says, but for the table of architectures.
+auto everything(const model_config& c) {
+    return std::tuple(
+        std::tuple(c.vocab_size, c.hidden_size, c.embedding_size, c.intermediate_size, c.blocks, c.heads, c.kv_heads,
+                   c.head_dim, c.rotary_features, c.activation, c.norm_eps, c.attention_scale, c.embedding_scale),
+        std::tuple(c.branch_scale, c.logit_scale, c.score_cap, c.logit_cap, c.parallel, c.tied_embeddings, c.qkv_bias,
+                   c.o_bias, c.mlp_bias, c.norm_before, c.norm_parameters, c.final_norm, c.unrotated),
+        std::tuple(c.experts, c.experts_per_token, c.expert_size, c.shared_expert_size, c.renormalizes_shares,
+                   c.expert_blocks, c.windows, c.rope, c.window_rope));
+}
+
 }  // namespace
 
 TEST_CASE("every architecture of the table has defaults that work", "[architecture]") {
@@ -53,13 +126,24 @@ TEST_CASE("every architecture of the table has defaults that work", "[architectu
         CHECK(c.kv_heads == 2);
         CHECK(c.head_dim == (a.default_head_dim != 0 ? a.default_head_dim : 8));
         CHECK(c.windows.size() == 4);
+        const auto is_one_of = [&a](const std::vector<std::string_view>& types) {
+            return std::ranges::count(types, a.model_type) != 0;
+        };
         CHECK(c.tied_embeddings ==
-              (a.model_type == "gemma3_text" || a.model_type == "smollm3" || a.model_type == "opt"));
-        CHECK(c.qkv_bias == (a.model_type == "qwen2" || a.model_type == "qwen2_moe" || a.model_type == "phi" ||
-                             a.model_type == "opt"));
-        const std::vector<std::string_view> coarse{"opt", "phi3", "phi", "olmo2", "mixtral", "olmoe"};
-        CHECK(c.norm_eps == (std::ranges::count(coarse, a.model_type) != 0 ? 1e-5 : 1e-6));
-        CHECK(c.block_prefix(3) == (a.model_type == "opt" ? "model.decoder.layers.3." : "model.layers.3."));
+              is_one_of({"gemma3_text", "gemma2", "gemma", "smollm3", "opt", "starcoder2", "cohere", "cohere2"}));
+        CHECK(c.qkv_bias ==
+              is_one_of({"qwen2", "qwen2_moe", "phi", "opt", "glm", "glm4", "gpt_neox", "starcoder2", "seed_oss"}));
+        const bool coarse =
+            is_one_of({"opt", "phi3", "phi", "olmo2", "mixtral", "olmoe", "gpt_neox", "starcoder2", "stablelm",
+                       "cohere", "cohere2", "olmo", "olmo3", "hunyuan_v1_dense", "exaone4", "nemotron"});
+        CHECK(c.norm_eps == (is_one_of({"glm", "glm4"}) ? 1.5625e-7 : coarse ? 1e-5 : 1e-6));
+        CHECK(c.parallel == is_one_of({"phi", "gpt_neox", "cohere", "cohere2"}));
+        CHECK(c.score_cap == (is_one_of({"gemma2"}) ? 50.0f : 0.0f));
+        CHECK(c.logit_cap == (is_one_of({"gemma2"}) ? 30.0f : 0.0f));
+        CHECK(c.logit_scale == (is_one_of({"cohere", "cohere2"}) ? 0.0625f : 1.0f));
+        CHECK(c.block_prefix(3) == (is_one_of({"opt"})        ? "model.decoder.layers.3."
+                                    : is_one_of({"gpt_neox"}) ? "gpt_neox.layers.3."
+                                                              : "model.layers.3."));
     }
     // Found by the class where the type is missing.
     json j = minimal("qwen3");
@@ -143,14 +227,14 @@ TEST_CASE("architectures and settings that are not known are refused by name", "
     CHECK(mentions(refusal(minimal("mamba")), "mamba", "llama", "gemma3_text"));
     CHECK(mentions(refusal(with(minimal("llama"), {{"architectures", {"LlamaForSequenceClassification"}}})),
                    "LlamaForSequenceClassification", "LlamaForCausalLM"));
-    for (const char* type : {"dynamic", "longrope"}) {
-        const json j = with(minimal("llama"), {{"rope_scaling", {{"type", type}, {"factor", 2.0}}}});
-        CHECK_THROWS_AS(parse_model_config(j), gptq::unsupported_error);
-        CHECK(mentions(refusal(j), "rope_scaling", type, "llama3"));
-    }
+    const json other = with(minimal("llama"), {{"rope_scaling", {{"type", "proportional"}, {"factor", 2.0}}}});
+    CHECK_THROWS_AS(parse_model_config(other), gptq::unsupported_error);
+    CHECK(mentions(refusal(other), "rope_scaling", "proportional", "longrope"));
     CHECK(mentions(refusal(with(minimal("llama"), {{"hidden_act", "tanh"}})), "hidden_act", "tanh"));
     CHECK(mentions(refusal(with(minimal("llama"), {{"partial_rotary_factor", 0.5}})), "partial_rotary_factor"));
-    CHECK(mentions(refusal(with(minimal("gemma3_text"), {{"final_logit_softcapping", 30.0}})), "final_logit_softcap"));
+    CHECK(mentions(refusal(with(minimal("gemma"), {{"final_logit_softcapping", 30.0}})), "final_logit_softcap"));
+    CHECK(mentions(refusal(with(minimal("stablelm"), {{"use_parallel_residual", true}})), "use_parallel_residual"));
+    CHECK(mentions(refusal(with(minimal("cohere"), {{"use_qk_norm", true}})), "use_qk_norm"));
     CHECK(mentions(refusal(with(minimal("gemma3_text"), {{"use_bidirectional_attention", true}})), "bidirectional"));
     CHECK(mentions(refusal(with(minimal("gemma3_text"), {{"layer_types", {"x", "x", "x", "x"}}})), "layer_types"));
 }
@@ -260,6 +344,73 @@ TEST_CASE("yarn slows down the slow pairs and leaves the fast ones", "[architect
     CHECK(between > 5);
     CHECK_THROWS_AS(config({{"beta_fast", 1.0}, {"beta_slow", 2.0}}), gptq::format_error);
     CHECK_THROWS_AS(config({{"rope_theta", 1.0}}), gptq::format_error);
+}
+
+TEST_CASE("longrope and dynamic scaling go by the length of the text", "[architecture]") {
+    const json factors = {{"type", "longrope"}, {"short_factor", {1, 1, 1, 2}}, {"long_factor", {1, 2, 3, 4}}};
+    const json phi = with(minimal("phi3"), {{"rope_scaling", factors}, {"original_max_position_embeddings", 32}});
+    const rope_settings rope = parse_model_config(phi).rope;
+    CHECK(rope.attention_factor == Approx(std::sqrt(1.0 + std::log(4.0) / std::log(32.0))));
+    CHECK(rope_frequencies(rope, 8, 32)[3] == Approx(std::pow(10000.0, -0.75) / 2.0));
+    CHECK(rope_frequencies(rope, 8, 33)[3] == Approx(std::pow(10000.0, -0.75) / 4.0));
+    for (const json& list : {json(3), json({1, 1, 1}), json({1, 1, 1, 0}), json({1, 1, 1, "2"})})
+        for (const char* key : {"short_factor", "long_factor"})
+            CHECK(mentions(refusal(with(phi, {{"rope_scaling", with(factors, {{key, list}})}})), key));
+
+    const json scaled = with(minimal("llama"), {{"rope_scaling", {{"type", "dynamic"}, {"factor", 3.0}}}});
+    const rope_settings dynamic = parse_model_config(scaled).rope;
+    CHECK(rope_frequencies(dynamic, 8, 128) == rope_frequencies({}, 8));
+    CHECK(rope_frequencies(dynamic, 8, 256)[3] ==
+          Approx(std::pow(10000.0 * std::pow(3.0 * 2.0 - 2.0, 8.0 / 6.0), -0.75)));
+    CHECK(mentions(refusal(with(scaled, {{"rope_scaling", {{"type", "dynamic"}}}})), "factor"));
+    const json alpha = {{"rope_scaling", {{"type", "dynamic"}, {"factor", 1.0}, {"alpha", 1000.0}}}};
+    CHECK(parse_model_config(with(minimal("hunyuan_v1_dense"), alpha)).rope.theta ==
+          Approx(10000.0 * std::pow(1000.0, 8.0 / 6.0)));
+}
+
+TEST_CASE("caps hold unless they are null", "[architecture]") {
+    const auto caps = [](const json& changes) {
+        const auto c = parse_model_config(with(minimal("gemma2"), changes));
+        return std::pair(c.score_cap, c.logit_cap);
+    };
+    CHECK(caps({{"attn_logit_softcapping", nullptr}}) == std::pair(0.0f, 30.0f));
+    CHECK(caps({{"attn_logit_softcapping", 7}, {"final_logit_softcapping", nullptr}}) == std::pair(7.0f, 0.0f));
+    for (const double cap : {-1.0, 0.0, 1e-320, 1e300})
+        CHECK(mentions(refusal(with(minimal("gemma2"), {{"attn_logit_softcapping", cap}})), "attn_logit_softcapping"));
+}
+
+TEST_CASE("every field of transformers' configuration classes is read, refused, or known to have no effect",
+          "[architecture]") {
+    const json fields = config_fields();
+    REQUIRE(fields.size() == architectures.size() + 1);
+    for (const architecture& a : architectures) {
+        const std::string family(a.model_type);
+        const json defaults = defaults_of(fields, family);
+        for (const std::string& group : {family, std::string("*")})
+            for (const auto& [field, value] : fields[group].items()) {
+                INFO(family << ": " << field);
+                const bool matters = std::ranges::count(fields_of_no_effect, field) == 0;
+                CHECK(is_read(defaults, field) == (matters && !is_of_refused_windows(family, field)));
+            }
+    }
+}
+
+TEST_CASE("a field that is missing counts as what transformers' class has", "[architecture]") {
+    const json fields = config_fields();
+    for (const architecture& a : architectures) {
+        const json defaults = defaults_of(fields, std::string(a.model_type));
+        const auto expected = everything(parse_model_config(defaults));
+        for (const auto& [field, value] : fields[std::string(a.model_type)].items()) {
+            INFO(a.model_type << ": " << field);
+            json j = defaults;
+            j.erase(field);
+            // Sizes have to be there, and limits of positions are.
+            const std::string problem = refusal(j);
+            if (mentions(problem, field, "is missing") || field.ends_with("max_position_embeddings")) continue;
+            if (field == "use_sliding_window" || field == "rope_parameters") continue;  // which defaults_of sets
+            CHECK(everything(parse_model_config(j)) == expected);
+        }
+    }
 }
 
 TEST_CASE("tensors that do not fit the configuration are named", "[architecture]") {

@@ -81,8 +81,19 @@ TEST_CASE("texts that are read together give the logits that each gives alone", 
     }
 }
 
+TEST_CASE("each text of a step rotates by its own length", "[decoder]") {
+    const scene s("phi3-longrope");  // whose original context has 13 tokens
+    const ids longer = part(s.text, 0, 12), shorter = part(s.text, 4, 3), next = part(s.text, 12, 4);
+    kv_cache first = s.cache(), second = s.cache();
+    s.model.append(std::vector<continuation>{{longer, &first}, {shorter, &second}});
+    const auto both = s.model.append(std::vector<continuation>{{next, &first}, {next, &second}});
+    CHECK(relative_difference(gptq::view_of(both).row(0), s.after(joined(longer, next))) < rounding);
+    CHECK(relative_difference(gptq::view_of(both).row(1), s.after(joined(shorter, next))) < rounding);
+    CHECK(first.length() == 16);
+}
+
 TEST_CASE("a text that was cut goes on as a fresh one", "[decoder]") {
-    for (const auto& name : {"llama", "mistral", "gemma3", "opt"}) {
+    for (const auto& name : {"llama", "mistral", "gemma3", "opt", "phi3-longrope"}) {
         const scene s(name);
         kv_cache cache = s.cache(), fresh = s.cache();
         s.model.append(s.text, cache);

@@ -96,7 +96,9 @@ std::vector<double> exact_attention(const problem<T>& p, std::size_t row, std::s
         double score = 0.0;
         for (std::size_t c = 0; c < dim; ++c)
             score += as_double(p.q.view()(row, head * dim + c)) * as_double(p.k.view()(i, kv + c));
-        powers.push_back(std::exp(double{p.shape.scale} * score));
+        score *= double{p.shape.scale};
+        const double cap = p.shape.cap;
+        powers.push_back(std::exp(cap == 0.0 ? score : cap * std::tanh(score / cap)));
         sum += powers.back();
     }
     for (std::size_t i = first; i < last; ++i)
@@ -139,7 +141,7 @@ double worst_error(const problem<T>& p, std::size_t keys) {
 attention_shape shape_of(std::size_t heads, std::size_t kv_heads, std::size_t head_dim, std::size_t queries,
                          std::size_t keys, std::size_t span) {
     const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
-    return {heads, kv_heads, head_dim, scale, span, queries, keys};
+    return {heads, kv_heads, head_dim, scale, span, queries, keys, 0.0f};
 }
 
 /// attend() on a machine without a device that wants so many blocks.
@@ -224,6 +226,13 @@ TEST_CASE("attention takes any shape and number") {
     check_attend<half>(shape_of(2, 2, 20, 17, 50, 0), 1);
     check_attend<bfloat16>(shape_of(2, 1, 80, 3, 50, 33), 1, 1);  // rows that begin at odd addresses
     check_attend<half>(shape_of(1, 1, 256, 1, 40, 0), 1, 1);
+}
+
+TEST_CASE("attention caps scores") {
+    auto many = shape_of(2, 1, 64, 17, 50, 33), one = shape_of(2, 1, 64, 1, 70, 0);
+    many.cap = one.cap = 0.5f;
+    check_attend<half>(many, 1);
+    check_attend<float>(one, 1, 1);
 }
 
 TEST_CASE("attention of all dimensions, queries and spans", "[many]") {

@@ -228,6 +228,9 @@ TEST_CASE("a broken rule is an error at the launch that says where") {
         "shuffle: lane 3 does not take part");
     fails(
         {1, 32, 0}, [](host_context& ctx) { ctx.shuffle(1.0f, 32); }, "lane 32");
+    fails(
+        {1, 64, 0}, [](host_context& ctx) { ctx.lane() == 3 ? ctx.barrier() : ctx.warp_barrier(); },
+        "threads wait here that others, which wait elsewhere, do not reach");
 }
 
 TEST_CASE("launches that no device accepts are refused") {

@@ -56,8 +56,12 @@ TEST_CASE("reading a text in pieces gives the same logits as reading it at once"
                 const std::size_t count = std::min(piece, ids.size() - first);
                 const auto logits = model.append(std::span(ids).subspan(first, count), cache);
                 INFO(name << ", pieces of " << piece << ", after token " << first + count - 1);
-                CHECK(relative_difference({logits.data(), logits.size()},
-                                          rows[first + count - 1].get<std::vector<double>>()) < tolerance);
+                // Of some models, the length of the text so far decides how they rotate.
+                const auto& by_itself = golden.expected.contains("pieces")
+                                            ? golden.expected["pieces"][std::to_string(piece)][first / piece]
+                                            : rows[first + count - 1];
+                CHECK(relative_difference({logits.data(), logits.size()}, by_itself.get<std::vector<double>>()) <
+                      tolerance);
             }
             CHECK(cache.length() == ids.size());
         }
@@ -138,6 +142,16 @@ TEST_CASE("exponentials and what is built on them are accurate", "[decoder]") {
     CHECK(worst < 2e-7);
     CHECK(gptq::model::exp_nonpositive(0.0f) == 1.0f);
     CHECK(gptq::model::exp_nonpositive(-INFINITY) < 1e-37f);
+    worst = 0.0;
+    for (int i = -120000; i <= 120000; ++i) {
+        const auto x = static_cast<float>(0.0001 * i);
+        const double exact = std::tanh(static_cast<double>(x));
+        if (i == 0) continue;
+        worst = std::max(worst,
+                         std::abs(static_cast<double>(gptq::model::hyperbolic_tangent(x)) - exact) / std::abs(exact));
+    }
+    CHECK(worst < 3e-7);
+    CHECK(gptq::model::hyperbolic_tangent(0.0f) == 0.0f);
     for (const float x : {-30.0f, -1.0f, -0.0f, 0.5f, 3.0f, 40.0f})
         CHECK(gptq::model::sigmoid(x) == Approx(1.0 / (1.0 + std::exp(-static_cast<double>(x)))).epsilon(3e-7));
 }

@@ -110,7 +110,7 @@ TEST_CASE("what the library does not read is named", "[config]") {
         CHECK(contains(refusal<unsupported_error>(
                            std::string(R"({"bits": 4, "group_size": 64, "checkpoint_format": ")") + format + "\"}"),
                        format));
-    for (const char* method : {"awq", "marlin", "bitsandbytes"})
+    for (const char* method : {"aqlm", "marlin", "bitsandbytes"})
         CHECK(contains(refusal<unsupported_error>(std::string(R"({"bits": 4, "group_size": 64, "quant_method": ")") +
                                                   method + "\"}"),
                        method));
@@ -352,6 +352,45 @@ TEST_CASE("a config of compressed-tensors", "[config]") {
     CHECK(c.settings_of("model.aab"));
 }
 
+TEST_CASE("AWQ as AutoAWQ and GPTQModel describe it", "[config]") {
+    const auto c = from(R"({"quant_method": "awq", "bits": 4, "group_size": 64, "version": "GEMM", "zero_point": true,
+                            "modules_to_not_convert": ["lm_head", "mlp.gate", "model.layers.1"]})");
+    CHECK(c.format == io::checkpoint_format::awq);
+    CHECK(c.settings.bits == 4);
+    CHECK(c.settings.group_size == 64);
+    CHECK_FALSE(c.settings.sym);
+    CHECK_FALSE(c.settings_of("model.layers.0.mlp.gate"));
+    CHECK_FALSE(c.settings_of("model.layers.1.mlp.up_proj"));
+    CHECK(c.settings_of("model.layers.0.mlp.gate_proj"));
+    CHECK(c.settings_of("model.layers.10.mlp.up_proj"));
+    const auto object = c.to_json();
+    CHECK(object["modules_to_not_convert"].dump() == R"(["lm_head","mlp.gate","model.layers.1"])");
+    CHECK(io::quantization_config::from_json(object, "test").to_json() == object);
+    using gptq::unsupported_error;
+    const auto refused = [](const char* more) {
+        return refusal<unsupported_error>(R"({"quant_method": "awq", "group_size": 64, )" + std::string(more) + "}");
+    };
+    CHECK(contains(refused(R"("version": "gemv")"), "only gemm"));
+    CHECK(contains(refused(R"("zero_point": false)"), "zero points"));
+    CHECK(contains(refused(R"("bits": 8)"), "8 bits"));
+    CHECK(contains(refusal<gptq::format_error>(R"({"quant_method": "awq"})"), "group_size"));
+}
+
+TEST_CASE("what the description of AWQ has no words for is refused", "[config]") {
+    quantization_config c;
+    c.format = io::checkpoint_format::awq;
+    c.dynamic = rules_from(R"({"-:.*\\.mlp\\.gate$": {}})");
+    CHECK(c.to_json()["modules_to_not_convert"].dump() == R"(["mlp.gate"])");
+    using gptq::unsupported_error;
+    c.dynamic = rules_from(R"({"-:.*[ab]": {}})");
+    CHECK(contains(message_of<unsupported_error>([&] { c.to_json(); }), "[ab]"));
+    c.dynamic = rules_from(R"({"a": {"bits": 4}})");
+    CHECK(contains(message_of<unsupported_error>([&] { c.to_json(); }), "\"a\""));
+    c.dynamic = {};
+    c.lm_head = true;
+    CHECK(contains(message_of<unsupported_error>([&] { c.to_json(); }), "--lm-head"));
+}
+
 TEST_CASE("what is written for compressed-tensors", "[config]") {
     quantization_config c;
     c.format = io::checkpoint_format::compressed_tensors;
@@ -396,8 +435,8 @@ TEST_CASE("compressed-tensors beyond packed integers is refused", "[config]") {
     CHECK(contains(refusal<unsupported_error>(group(R"({"num_bits": 3, "strategy": "channel"})")), "3 bits"));
     CHECK(contains(refusal<unsupported_error>(group("null")), "no quantized weights"));
     CHECK(contains(refusal<unsupported_error>(
-                       R"({"quant_method": "compressed-tensors", "format": "float-quantized", "config_groups": {}})"),
-                   "float-quantized"));
+                       R"({"quant_method": "compressed-tensors", "format": "marlin-24", "config_groups": {}})"),
+                   "marlin-24"));
     CHECK(contains(refusal<gptq::format_error>(group(R"({"num_bits": 4, "strategy": "group"})")), "group_size"));
     CHECK(contains(refusal<gptq::format_error>(group(R"({"strategy": "channel"})")), "num_bits"));
     CHECK(contains(refusal<gptq::format_error>(R"({"quant_method": "compressed-tensors", "config_groups": 3})"),

@@ -314,7 +314,7 @@ TEST_CASE("NF4 and FP4 take the nearest of their values") {
         const study::study_method& method = study::find_method(name);
         const auto settings = method.settings_of({.bits = 4, .group_size = 32});
         const gptq::quantized_layer layer =
-            method.solve({std::as_const(W).view(), H, nullptr, settings, gptq::zero_points::from_zero});
+            method.solve({std::as_const(W).view(), H, nullptr, settings, gptq::io::checkpoint_format::gptq});
         gptq::matrix<float> Q(3, 64);
         gptq::dequantize_into(layer.view(), Q.view());
         for (std::size_t n = 0; n < 3; ++n)

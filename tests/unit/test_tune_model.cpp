@@ -229,3 +229,57 @@ TEST_CASE("what cannot be tuned is refused, and nothing is written", "[tune]") {
     CHECK_THROWS_AS(s.tune({}, windows, stopping), gptq::cancelled);
     CHECK(std::distance(fs::directory_iterator(s.dir.path()), fs::directory_iterator()) == 2);
 }
+
+TEST_CASE("a run that was stopped goes on to the same bytes", "[tune]") {
+    const scene s;
+    const auto windows = some_windows(8);
+    const model::tune_options options{.steps = 20, .rate = 0.02, .norms = true};
+    const auto undisturbed = s.tune(options, windows);
+    const fs::path goal = s.dir.path() / "undisturbed";
+    fs::rename(s.out, goal);
+
+    std::size_t resumed_at = 0;
+    std::vector<std::size_t> steps;
+    const auto stopping_at = [&](std::size_t last) {
+        return model::tune_observer{{},
+                                    [&steps, last](const model::tune_progress& p) {
+                                        steps.push_back(p.step);
+                                        if (p.step == last) throw gptq::cancelled("enough");
+                                    },
+                                    [&](std::size_t step) { resumed_at = step; }};
+    };
+    // Windows are looked at, and steps are on the disk, after every second step.
+    CHECK_THROWS_AS(s.tune(options, windows, stopping_at(7)), gptq::cancelled);
+    CHECK(resumed_at == 0);
+    auto other = options;
+    other.rate = 0.01;
+    CHECK_THROWS_WITH(s.tune(other, windows), Catch::Contains("rate is 0.02 there and 0.01 here"));
+    steps.clear();
+    CHECK_THROWS_AS(s.tune(options, windows, stopping_at(11)), gptq::cancelled);
+    CHECK(resumed_at == 6);
+    CHECK(steps.front() == 7);
+    const auto result = s.tune(options, windows, stopping_at(100));
+    CHECK(resumed_at == 10);
+    CHECK(result.before == undisturbed.before);
+    CHECK(result.after == undisturbed.after);
+    CHECK(result.kept_step == undisturbed.kept_step);
+    const io::model_folder there(goal), here(s.out);
+    for (const std::string& tensor : there.tensor_names()) CHECK(bytes_of(there, tensor) == bytes_of(here, tensor));
+    CHECK(std::distance(fs::directory_iterator(s.dir.path()), fs::directory_iterator()) == 4);
+}
+
+TEST_CASE("an unfinished run that is damaged is refused, and discarded where that is asked for", "[tune]") {
+    const scene s;
+    const auto windows = some_windows(4);
+    const model::tune_options options{.steps = 3, .rate = 0.02};
+    const model::tune_observer stopping{
+        {}, [](const model::tune_progress& p) { p.step == 2 ? throw gptq::cancelled("enough") : void(); }};
+    CHECK_THROWS_AS(s.tune(options, windows, stopping), gptq::cancelled);
+    for (const fs::path& piece : {fs::path("0.safetensors"), fs::path("1.safetensors")})
+        fs::copy_file(s.quantized / "model.safetensors", fs::path(s.out.string() + ".partial") / piece,
+                      fs::copy_options::overwrite_existing);
+    CHECK_THROWS_AS(s.tune(options, windows), gptq::format_error);
+    auto again = options;
+    again.restart = true;
+    CHECK(s.tune(again, windows).layers == 14);
+}

@@ -2,7 +2,6 @@
 // config.json, as GPTQModel, AutoGPTQ, Optimum and compressed-tensors write it.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <filesystem>
 #include <initializer_list>
@@ -14,43 +13,14 @@
 #include <nlohmann/json.hpp>
 
 #include <gptq/error.hpp>
+#include <gptq/io/checkpoint_format.hpp>
 #include <gptq/io/dynamic_rules.hpp>
 #include <gptq/io/foreign_files.hpp>
 #include <gptq/io/json.hpp>
 #include <gptq/io/model_folder.hpp>
-#include <gptq/layouts/compressed_tensors.hpp>
-#include <gptq/layouts/gptq.hpp>
 #include <gptq/settings.hpp>
 
 namespace gptq::io {
-
-/// The formats of checkpoints, each with a layout of its own in gptq/layouts/.
-enum class checkpoint_format { gptq, gptq_v2, compressed_tensors };
-
-/// Calls `f.template operator()<L>()` with the layout of a format.
-template <class F>
-decltype(auto) visit_layout(checkpoint_format format, F&& f) {
-    switch (format) {
-        case checkpoint_format::gptq: return f.template operator()<layout::gptq_v1>();
-        case checkpoint_format::gptq_v2: return f.template operator()<layout::gptq_v2>();
-        case checkpoint_format::compressed_tensors: return f.template operator()<layout::compressed_tensors>();
-    }
-    throw unsupported_error("checkpoint format: unknown kind");
-}
-
-/// Their names in programs and files, in the order of checkpoint_format.
-inline constexpr std::array<std::string_view, 3> format_names{"gptq", "gptq_v2", "compressed-tensors"};
-
-inline std::string format_name(checkpoint_format format) {
-    return std::string(format_names[static_cast<std::size_t>(format)]);
-}
-
-/// The format of that name; nothing if there is none.
-inline std::optional<checkpoint_format> format_of_name(std::string_view name) {
-    for (std::size_t i = 0; i < format_names.size(); ++i)
-        if (format_names[i] == name) return static_cast<checkpoint_format>(i);
-    return std::nullopt;
-}
 
 /// The text that a model was quantized with, as windows of tokens.
 struct calibration_record {
@@ -103,7 +73,8 @@ struct quantization_config {
     static quantization_config from_json(const nlohmann::ordered_json& object, const std::string& where);
 
     /// The object that quantize_config.json consists of and config.json holds as "quantization_config". The order of
-    /// its keys matters where there are dynamic rules: do not convert it to nlohmann::json, which sorts them.
+    /// its keys matters where there are dynamic rules: do not convert it to nlohmann::json, which sorts them. Throws
+    /// unsupported_error for what the format's description has no words for.
     nlohmann::ordered_json to_json() const;
 
     /// The settings of a module after the dynamic rules; nothing if they leave it alone. Throws format_error if a rule
@@ -164,6 +135,14 @@ quantization_config read_compressed_config(const nlohmann::ordered_json& object,
 /// AutoRound's own description of a checkpoint that holds the tensors of gptq.
 quantization_config read_auto_round_config(const nlohmann::ordered_json& object, const std::string& where);
 
+// ---- AWQ ------------------------------------------------------------------------------------------------------------
+
+quantization_config read_awq_config(const nlohmann::ordered_json& object, const std::string& where);
+
+/// Throws unsupported_error for what the description has no words for: other settings for some modules, a quantized
+/// output layer, and rules that are no names.
+nlohmann::ordered_json awq_config_json(const quantization_config& config);
+
 nlohmann::ordered_json compressed_config_json(const quantization_config& config);
 
 nlohmann::ordered_json gptq_config_json(const quantization_config& config);
@@ -180,8 +159,9 @@ inline quantization_config quantization_config::from_json(const nlohmann::ordere
     if (name == "auto-round" || name == "auto_round" || name == "intel/auto-round")
         return detail::read_auto_round_config(object, where);
     if (name == "compressed-tensors" || name == "sparseml") return detail::read_compressed_config(object, where);
+    if (name == "awq") return detail::read_awq_config(object, where);
     throw unsupported_error(where + ": the quantization method \"" + *method +
-                            "\" is not supported; only gptq and compressed-tensors are (and auto-round with the "
+                            "\" is not supported; only gptq, awq and compressed-tensors are (and auto-round with the "
                             "tensors of gptq)");
 }
 
@@ -196,14 +176,14 @@ inline std::optional<quantization_config> quantization_config::parse(const model
     if (!holds_quantized_tensors(folder)) return std::nullopt;
     if (folder.config().contains("quantization"))
         throw unsupported_error(folder.path().string() +
-                                ": config.json has \"quantization\", so MLX quantized the weights; only gptq and "
-                                "compressed-tensors are read; take the float model");
+                                ": config.json has \"quantization\", so MLX quantized the weights; only gptq, awq "
+                                "and compressed-tensors are read; take the float model");
     return parse(folder.path());
 }
 
 inline nlohmann::ordered_json quantization_config::to_json() const {
-    return format == checkpoint_format::compressed_tensors ? detail::compressed_config_json(*this)
-                                                           : detail::gptq_config_json(*this);
+    if (format == checkpoint_format::awq) return detail::awq_config_json(*this);
+    return is_compressed_tensors(format) ? detail::compressed_config_json(*this) : detail::gptq_config_json(*this);
 }
 
 }  // namespace gptq::io

@@ -1,10 +1,11 @@
 // The tensors of one quantized linear layer in a checkpoint, and the files that describe them.
 //
 //     gptq, gptq_v2       NAME.qweight  NAME.qzeros  NAME.scales  NAME.g_idx
+//     awq                 NAME.qweight  NAME.qzeros  NAME.scales
 //     compressed-tensors  NAME.weight_packed  NAME.weight_scale  NAME.weight_shape  [NAME.weight_zero_point]
 //                         [NAME.weight_g_idx]
 //
-// NAME.bias, if there is one, is an ordinary vector in both: model_folder::read_vector.
+// NAME.bias, if there is one, is an ordinary vector in all: model_folder::read_vector.
 #pragma once
 
 #include <set>
@@ -25,24 +26,6 @@ bool is_quantized(const model_folder& folder, std::string_view module);
 
 /// All of them.
 std::set<std::string> quantized_modules(const model_folder& folder);
-
-namespace detail {
-
-/// Runs `operation`; what pack() and unpack() throw about the layer in hand gets `where` at its beginning.
-template <class Operation>
-auto naming(const std::string& where, Operation&& operation) {
-    try {
-        return operation();
-    } catch (const shape_error& e) {
-        throw shape_error(where + ": " + e.what());
-    } catch (const format_error& e) {
-        throw format_error(where + ": " + e.what());
-    } catch (const unsupported_error& e) {
-        throw unsupported_error(where + ": " + e.what());
-    }
-}
-
-}  // namespace detail
 
 /// The quantized linear layer `module` of a checkpoint, with its scales as exact as the file has them (a scale from an
 /// F32 or BF16 tensor need not be a half). Everything is checked against `config`: throws format_error, shape_error or

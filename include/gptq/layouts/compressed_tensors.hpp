@@ -20,6 +20,7 @@
 
 #include <gptq/concepts.hpp>
 #include <gptq/layouts/bit_stream.hpp>
+#include <gptq/layouts/parts.hpp>
 #include <gptq/matrix_view.hpp>
 
 namespace gptq::layout {
@@ -31,7 +32,10 @@ struct compressed_tensors {
     /// Read by pack() and unpack(): symmetric layers have an empty qzeros.
     static constexpr bool stores_symmetric_zeros = false;
 
+    static constexpr layer_parts parts{".weight_packed", ".weight_zero_point", ".weight_scale", ".weight_g_idx"};
+
     static constexpr bool supports(int bits) { return bits == 4 || bits == 8; }
+    static constexpr bool reads_groups_of(int /*size*/) { return true; }
 
     /// Every shape will do.
     static void check_shape(std::size_t /*out_features*/, std::size_t /*in_features*/) {}

@@ -12,6 +12,8 @@
 //  along k v |    ...    |    ...    |             |        ...          |
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -19,6 +21,7 @@
 #include <gptq/concepts.hpp>
 #include <gptq/error.hpp>
 #include <gptq/layouts/bit_stream.hpp>
+#include <gptq/layouts/parts.hpp>
 #include <gptq/matrix_view.hpp>
 
 namespace gptq::layout {
@@ -27,8 +30,14 @@ namespace gptq::layout {
 struct gptq_v2 {
     static constexpr bool scales_by_group = true;
     static constexpr int min_zero = 0;
+    static constexpr layer_parts parts{".qweight", ".qzeros", ".scales", ".g_idx"};
 
     static constexpr bool supports(int bits) { return bits == 2 || bits == 3 || bits == 4 || bits == 8; }
+    /// The sizes that GPTQModel's kernels know; -1 stands for one group per row.
+    static constexpr bool reads_groups_of(int size) {
+        constexpr std::array<int, 8> sizes{-1, 16, 32, 64, 128, 256, 512, 1024};
+        return std::find(sizes.begin(), sizes.end(), size) != sizes.end();
+    }
 
     /// Throws shape_error unless both N and K are multiples of 32, as every reader of the format expects.
     static void check_shape(std::size_t out_features, std::size_t in_features) {
@@ -36,6 +45,10 @@ struct gptq_v2 {
         throw shape_error(
             "layout gptq: a layer of [out_features, in_features] = " + shape_string(out_features, in_features) +
             " cannot be packed, both must be multiples of 32; leave this layer unquantized");
+    }
+
+    static constexpr extent2 layer_of(extent2 words, int bits) {
+        return {words.cols, words.rows / static_cast<std::size_t>(bits) * 32};
     }
 
     template <int Bits>

@@ -28,11 +28,11 @@ void normalize_adjoint(const norm_layer& norm, matrix_view<const float> x, matri
                        matrix_view<float> dx, matrix_view<float> sums);
 
 /// Sentence 4: turns back what rotate() turns.                cosines, sines [positions, n / 2]  dx [rows, heads * head_dim]
-void rotate_adjoint(matrix_view<const float> cosines, matrix_view<const float> sines, std::size_t head_dim,
+void rotate_adjoint(matrix_view<const float> cosines, matrix_view<const float> sines, const rotary_heads& heads,
                     matrix_view<float> dx);
 
 /// Sentence 5 for one window, shape.queries = q.rows and shape.keys = k.rows. Some queries of a head at a time; needs
-/// memory for their scores, twice.
+/// memory for their scores, three times.
 /// q, dout, dq [tokens, heads * head_dim]   k, v, dk, dv [past + tokens, kv_heads * head_dim]
 void attend_adjoint(const attention_shape& shape, matrix_view<const float> q, matrix_view<const float> k,
                     matrix_view<const float> v, matrix_view<const float> dout, scratch_matrix& memory,
@@ -44,6 +44,9 @@ void activate_adjoint(mlp_activation f, matrix_view<const float> x, matrix_view<
 /// dx and dy of z = f(x) y.                                                                       all of equal shapes
 void gate_adjoint(mlp_activation f, matrix_view<const float> x, matrix_view<const float> y, matrix_view<const float> dz,
                   matrix_view<float> dx, matrix_view<float> dy);
+
+/// dx, which comes in as dy, of y = cap tanh(x / cap).                                              y, dx of equal shapes
+void cap_adjoint(float cap, matrix_view<const float> y, matrix_view<float> dx);
 
 /// Sentence 8: the sum of KL(softmax(reference) || softmax(logits)) over the rows, in nats; logits become the gradient
 /// of factor times it.                                                            reference, logits [tokens, vocab_size]

@@ -56,11 +56,11 @@ using uploaded = decltype(std::declval<const B&>().upload(matrix_view<const floa
 //  6. add_product(x, w, norm, scratch, states): states += norm(x W' + terms + bias); norm may be null for none.
 //  7. normalize(norm, x, y): y = norm of each row of x, for float to float, float to activation, and activation to
 //     activation; y may be x where the numbers are alike. convert(x, y): float or activation to activation.
-//  8. rotate(cosines, sines, head_dim, x): turns the pairs of features (i, i + n) of each head, i < n; row r by the angles
-//     of row r % cosines.rows.                                 cosines, sines [positions, n]  x [tokens, heads * head_dim]
-//  9. attend(shape, q, k, v, scratch, out): out = softmax(scale q k', causal) v for each head.
+//  8. rotate(cosines, sines, heads, x): turns the n pairs of features of each head that heads.pair(i, n) names, i < n; row r
+//     by the angles of row r % cosines.rows.                                 cosines, sines [positions, n]  x [tokens, heads * head_dim]
+//  9. attend(shape, q, k, v, scratch, out): out = softmax(cap(scale q k'), causal) v for each head.
 //                                                   q, out [windows * queries, heads * head_dim]  k, v [windows * keys, ...]
-// 10. activate(f, x): x = f(x). gate(f, x, y): x = f(x) y, element by element.
+// 10. activate(f, x): x = f(x). gate(f, x, y): x = f(x) y, element by element. cap(c, x): x = c tanh(x / c), of float.
 // 11. look_up(table, ids, factor, states): states(t, :) = factor table(ids[t], :), the ids in host memory and in range.
 //     add(states, terms): states(r, :) += terms(r % terms.rows, :), both float.
 // 12. negative_log_likelihoods(logits, targets) is -log softmax(logits(r, :))[targets[r]] for each row; host targets.
@@ -98,10 +98,11 @@ concept ModelBackend = Backend<solver_of<B>> &&
     b.normalize(norm, x, y);
     b.convert(floats, y);
     b.convert(x, y);
-    b.rotate(floats, floats, n, y);
+    b.rotate(floats, floats, rotary_heads{n}, y);
     b.attend(shape, x, x, x, scratch, y);
     b.activate(f, y);
     b.gate(f, y, x);
+    b.cap(1.0f, states);
     b.look_up(tokens, ids, 1.0f, states);
     b.add(states, floats);
     b.gather(x, ids, y);

@@ -52,8 +52,10 @@ struct reverse_buffers {
     std::array<tape, 2> steps;
     floats parts, inner, inputs, branch;  ///< gradients of what a tape has
     floats q, k;                          ///< likewise
-    floats start;                         ///< gradient of the output, where both steps read the block's input
-    floats sums;                          ///< of norms [2, features]
+    numbers pieces;                       ///< the outputs of a layer that lie in pieces, and their gradients
+    floats piece_gradients;
+    floats start;  ///< gradient of the output, where both steps read the block's input
+    floats sums;   ///< of norms [2, features]
     typename B::scratch scratch;
 };
 
@@ -109,6 +111,9 @@ class block_reverse {
     auto part_of(Room& room, std::size_t s, std::size_t i);
     template <class Room>
     auto all_parts_of(Room& room, std::size_t s);
+    /// f(columns of all, part, first, last) for the share [first, last) that each piece has of each part.
+    template <class Matrix, class F>
+    void for_pieces(std::size_t s, Matrix all, const F& f);
     matrix_view<number> queries() { return queries_of(buffers_.steps[0].q); }
     matrix_view<number> keys() { return keys_of(buffers_.steps[0].k); }
     template <class Room>

@@ -36,16 +36,17 @@ class basic_kv_cache {
     basic_kv_cache(const model_config& config, std::size_t capacity, const B& backend = {})
         : basic_kv_cache(config.blocks, config.kv_features(), capacity, backend) {}
 
-    std::size_t length() const { return length_; }
+    std::size_t length() const { return tokens_.size(); }
     std::size_t capacity() const { return capacity_; }
 
     /// A copy that goes on by itself. Copies the tokens so far; throws as the constructor.
     basic_kv_cache fork() const {
         basic_kv_cache copy(blocks_, keys_.view().cols, capacity_, backend_);
-        copy.length_ = length_;
-        if (length_ == 0) return copy;
+        copy.tokens_ = tokens_;
+        copy.rotated_for_ = rotated_for_;
+        if (length() == 0) return copy;
         for (std::size_t i = 0; i < blocks_; ++i) {
-            const auto rows = [&](auto m) { return m.block(i * capacity_, length_, 0, m.cols); };
+            const auto rows = [&](auto m) { return m.block(i * capacity_, length(), 0, m.cols); };
             backend_.convert(rows(keys_.view()), rows(copy.keys_.view()));
             backend_.convert(rows(values_.view()), rows(copy.values_.view()));
         }
@@ -54,24 +55,33 @@ class basic_kv_cache {
 
     /// Forgets all tokens but the first `length`. Throws shape_error where there are fewer.
     void truncate(std::size_t length) {
-        if (length > length_)
-            throw shape_error("a cache of " + std::to_string(length_) + " tokens cannot be cut to " +
+        if (length > tokens_.size())
+            throw shape_error("a cache of " + std::to_string(tokens_.size()) + " tokens cannot be cut to " +
                               std::to_string(length));
-        length_ = length;
+        tokens_.resize(length);
     }
 
     /// Room for `tokens` more in block `index`, after what is there. Throws shape_error if there is none.
     kv_rows<number> rows(std::size_t index, std::size_t tokens) {
-        if (tokens > capacity_ - length_)
-            throw shape_error("the cache holds " + std::to_string(capacity_) + " tokens; " + std::to_string(length_) +
+        if (tokens > capacity_ - length())
+            throw shape_error("the cache holds " + std::to_string(capacity_) + " tokens; " + std::to_string(length()) +
                               " are in it and " + std::to_string(tokens) + " more do not fit");
         const std::size_t first = index * capacity_, width = keys_.view().cols;
-        return {keys_.view().block(first, length_ + tokens, 0, width),
-                values_.view().block(first, length_ + tokens, 0, width), tokens};
+        return {keys_.view().block(first, length() + tokens, 0, width),
+                values_.view().block(first, length() + tokens, 0, width), tokens};
     }
 
-    /// The rows of all blocks have been written for `tokens` more.
-    void advance(std::size_t tokens) { length_ += tokens; }
+    /// The rows of all blocks have been written for these tokens, keys rotated as those of a text of so many tokens.
+    void advance(std::span<const std::int32_t> tokens, std::size_t rotated_for) {
+        tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
+        rotated_for_ = rotated_for;
+    }
+
+    /// A cache of the same room with nothing in it; throws as the constructor.
+    basic_kv_cache emptied() const { return basic_kv_cache(blocks_, keys_.view().cols, capacity_, backend_); }
+
+    std::span<const std::int32_t> tokens() const { return tokens_; }
+    std::size_t rotated_for() const { return rotated_for_; }
 
  private:
     basic_kv_cache(std::size_t blocks, std::size_t features, std::size_t capacity, const B& backend)
@@ -95,7 +105,8 @@ class basic_kv_cache {
 
     B backend_;
     std::size_t blocks_, capacity_;
-    std::size_t length_ = 0;
+    std::vector<std::int32_t> tokens_;
+    std::size_t rotated_for_ = 0;
     room_of<B, number> keys_, values_;  // [blocks * capacity, kv_features]
 };
 
@@ -158,6 +169,7 @@ class basic_decoder {
             backend_.multiply(states, *head_, logits);
         else
             backend_.multiply(states, embedding_.tokens(), logits);
+        if (config_.logit_cap != 0.0f) backend_.cap(config_.logit_cap, logits);
     }
 
     /// The parts, for who goes through them one by one. Whatever a change of weights gives, the model computes from then
@@ -196,8 +208,13 @@ class basic_decoder {
         std::function<void(std::size_t block, matrix_view<const float>)> after_block;
     };
 
-    /// Texts with caches; or one without, from its beginning. `observer` may be null.
-    room_of<B, number> run(std::span<const basic_continuation<B>> texts, const run_observer* observer = nullptr) const;
+    /// Texts with caches; or one without, from its beginning. `observer` may be null. Texts rotate as those of at least
+    /// `length` tokens do.
+    room_of<B, number> run(std::span<const basic_continuation<B>> texts, const run_observer* observer = nullptr,
+                           std::size_t length = 0) const;
+
+    /// Reads a text's tokens so far once more where those to come make it one of other frequencies (longrope).
+    void reread(const basic_continuation<B>& text) const;
 
     tensor2<float> logits_of(matrix_view<const number> states) const;
 

@@ -33,10 +33,10 @@ using gradient_of = linear_gradient<typename B::weights>;
 //  2. [5] weight_gradient(dy, x, dW): dW = dy' x.                                  dy [T, N]  x [T, K]  dW [N, K]
 //  3. [7] normalize_adjoint(norm, x, dy, dx, sums): dx of y = norm of the rows of x, x of float or B::activation; dx may
 //     be dy. sums, unless it is empty, becomes the gradients of the norm's weight and bias.   sums [2, features]
-//  4. [8] rotate_adjoint(cosines, sines, head_dim, dx): dx, which comes in as dy, of a rotation in place.
+//  4. [8] rotate_adjoint(cosines, sines, heads, dx): dx, which comes in as dy, of a rotation in place.
 //  5. [9] attend_adjoint(shape, q, k, v, dout, scratch, dq, dk, dv): all three, none of them the memory of dout.
 //  6. [10] activate_adjoint(f, x, dx): dx, which comes in as dy, of y = f(x). gate_adjoint(f, x, y, dz, dx, dy): dx and
-//     dy of z = f(x) y.
+//     dy of z = f(x) y. cap_adjoint(c, y, dx): dx, which comes in as dy, of y = cap(c, x).
 //  7. scale(factor, x): x = factor x, of float: on both ways where a branch is multiplied before it is added [17].
 //     copy(x, y): y = x, of float.
 //  8. distill(reference, factor, logits) is the sum over the rows of KL(softmax(reference) || softmax(logits)), in nats.
@@ -53,10 +53,11 @@ concept DifferentiableModelBackend = ModelBackend<B> &&
     b.weight_gradient(dy, x, dx);
     b.normalize_adjoint(norm, x, dy, dx, dx);
     b.normalize_adjoint(norm, dy, dy, dx, dx);
-    b.rotate_adjoint(dy, dy, n, dx);
+    b.rotate_adjoint(dy, dy, rotary_heads{n}, dx);
     b.attend_adjoint(shape, x, x, x, dy, scratch, dx, dx, dx);
     b.activate_adjoint(f, x, dx);
     b.gate_adjoint(f, x, x, dy, dx, dx);
+    b.cap_adjoint(1.0f, dy, dx);
     b.scale(1.0f, dx);
     b.copy(dy, dx);
     { b.distill(dy, 1.0f, dx) } -> std::same_as<double>;

@@ -47,6 +47,28 @@ inline float sigmoid(float x) {
     return select(x >= 0.0f, 1.0f, e) / (1.0f + e);
 }
 
+/// tanh x, to about three units in the last place: its series near 0, where the quotient would lose digits.
+inline float hyperbolic_tangent(float x) {
+    const float square = x * x;
+    float sum = -929569.0f / 638512875.0f;
+    sum = sum * square + 21844.0f / 6081075.0f;
+    sum = sum * square - 1382.0f / 155925.0f;
+    sum = sum * square + 62.0f / 2835.0f;
+    sum = sum * square - 17.0f / 315.0f;
+    sum = sum * square + 2.0f / 15.0f;
+    sum = sum * square - 1.0f / 3.0f;
+    sum = sum * square + 1.0f;
+    const float e = exp_nonpositive(-2.0f * std::fabs(x));
+    const float far = (1.0f - e) / (1.0f + e);
+    return select(square < 0.25f, x * sum, select(x >= 0.0f, far, -far));
+}
+
+/// x = cap tanh(x / cap), for one row.
+inline void cap_row(float cap, std::span<float> row) {
+    const float scale = 1.0f / cap;
+    for (float& x : row) x = cap * hyperbolic_tangent(x * scale);
+}
+
 /// The largest element; -infinity for none.
 inline float largest(std::span<const float> row) {
     const auto larger = [](float a, float b) { return std::max(a, b); };
@@ -99,6 +121,8 @@ inline void activate(mlp_activation f, matrix_view<float> x) {
     switch (f) {
         case mlp_activation::silu: return detail::for_each_element(x, [](float v) { return v * sigmoid(v); });
         case mlp_activation::relu: return detail::for_each_element(x, [](float v) { return std::max(v, 0.0f); });
+        case mlp_activation::relu_squared:
+            return detail::for_each_element(x, [](float v) { return std::max(v, 0.0f) * std::max(v, 0.0f); });
         case mlp_activation::gelu:
             return detail::for_each_element(x, [](float v) { return 0.5f * v * (1.0f + std::erf(v * 0.70710678f)); });
         case mlp_activation::gelu_tanh:
@@ -106,6 +130,11 @@ inline void activate(mlp_activation f, matrix_view<float> x) {
             return detail::for_each_element(
                 x, [](float v) { return v * sigmoid(1.59576912f * (v + 0.044715f * v * v * v)); });
     }
+}
+
+/// x = cap tanh(x / cap) element by element.
+inline void cap(float cap, matrix_view<float> x) {
+    detail::for_each_row(x.rows, x.cols, [&](std::size_t r) { cap_row(cap, x.row(r)); });
 }
 
 /// x *= y element by element, of equal shapes.

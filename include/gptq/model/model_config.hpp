@@ -14,7 +14,7 @@
 namespace gptq::model {
 
 /// How the frequencies of the rotation are changed for long contexts.
-enum class rope_scaling { none, linear, llama3, yarn };
+enum class rope_scaling { none, linear, dynamic, llama3, yarn, longrope };
 
 /// One rotary position embedding; all but theta belong to rope_scaling. Pairs that turn more than high_freq_factor times
 /// in the original context keep their speed, those that turn less than low_freq_factor times are slowed down by factor.
@@ -27,6 +27,14 @@ struct rope_settings {
     double original_positions = 0.0;
     double attention_factor = 1.0;  ///< cosines and sines are multiplied by it
     bool whole_pairs = true;        ///< yarn's limits are rounded to whole pairs of features
+    /// longrope: each pair is slowed down by a factor of its own, one for texts that fit in the original context and one
+    /// for longer ones.                                                                           [features / 2]
+    std::vector<float> short_factors = {}, long_factors = {};
+
+    /// A text of so many tokens rotates by long_factors.
+    bool is_long(std::size_t length) const {
+        return scaling == rope_scaling::longrope && static_cast<double>(length) > original_positions;
+    }
 
     friend bool operator==(const rope_settings&, const rope_settings&) = default;
 };
@@ -52,6 +60,9 @@ struct model_config {
     float embedding_scale = 1.0f;
     float branch_scale = 1.0f;  ///< what a branch is multiplied by before it is added to the states
     float logit_scale = 1.0f;   ///< is in the weights of the last norm
+    float score_cap = 0.0f;     ///< attention's scores s become cap tanh(s / cap); 0: they stay
+    float logit_cap = 0.0f;     ///< logits likewise
+    bool parallel = false;      ///< attention and MLP both read the states at the block's start
     bool tied_embeddings = false;
     bool ignores_tying = false;  ///< config.json calls the embeddings tied, but the files hold another head
     bool qkv_bias = false;
@@ -77,12 +88,14 @@ struct model_config {
     std::size_t kv_features() const { return kv_heads * head_dim; }
     bool rotary() const { return arch.positions == position_kind::rotary; }
     bool rotates(std::size_t index) const { return rotary() && (unrotated.empty() || !unrotated[index]); }
+    bool norm_bias() const { return arch.norm == norm_kind::layer && arch.norm_has_bias; }
+    rotary_heads rotary_shape() const { return {head_dim, arch.rotates_neighbours}; }
     bool gated() const { return !arch.names.gate.empty() || !arch.names.gate_up.empty(); }
     bool has_experts(std::size_t index) const { return !expert_blocks.empty() && expert_blocks[index]; }
 
     /// Attention of so many queries of a window over its keys, of which a token sees `span`.
     attention_shape attention(std::size_t span, std::size_t queries, std::size_t keys) const {
-        return {heads, kv_heads, head_dim, attention_scale, span, queries, keys};
+        return {heads, kv_heads, head_dim, attention_scale, span, queries, keys, score_cap};
     }
 
     /// "model.layers.<index>.", what the names of a block's tensors begin with.

@@ -84,7 +84,7 @@ class model_quantizer {
           record_(record),
           restored_(record.finished()),
           observer_(observer),
-          solver_(backend, zeros_of(options.config.format), observer) {
+          solver_(backend, options.config.format, observer) {
         for (const stage_plan& stage : plan.stages) {
             stage_of_.emplace(stage.modules.front().name, &stage);
             weights_total_ += static_cast<double>(stage.weights());

@@ -99,15 +99,15 @@ class plain_model_backend {
         }
     }
     void convert(floats_view x, matrix_view<float> y) const { solver_.download(x, y); }
-    void rotate(floats_view cosines, floats_view sines, std::size_t head_dim, matrix_view<float> x) const {
-        const std::size_t n = cosines.cols;
+    void rotate(floats_view cosines, floats_view sines, const rotary_heads& heads, matrix_view<float> x) const {
         for (std::size_t r = 0; r < x.rows; ++r)
-            for (std::size_t head = 0; head < x.cols; head += head_dim)
-                for (std::size_t i = 0; i < n; ++i) {
+            for (std::size_t head = 0; head < x.cols; head += heads.head_dim)
+                for (std::size_t i = 0; i < cosines.cols; ++i) {
+                    const auto [first, second] = heads.pair(i, cosines.cols);
                     const float cosine = cosines(r % cosines.rows, i), sine = sines(r % cosines.rows, i);
-                    const float a = x(r, head + i), b = x(r, head + i + n);
-                    x(r, head + i) = a * cosine - b * sine;
-                    x(r, head + i + n) = b * cosine + a * sine;
+                    const float a = x(r, head + first), b = x(r, head + second);
+                    x(r, head + first) = a * cosine - b * sine;
+                    x(r, head + second) = b * cosine + a * sine;
                 }
     }
     void attend(const attention_shape& s, floats_view q, floats_view k, floats_view v, scratch&,
@@ -122,6 +122,8 @@ class plain_model_backend {
                 for (std::size_t p = from; p < seen; ++p)
                     shares[p] = s.scale * dot(q.row(r).subspan(column, s.head_dim),
                                               k.row(first_key + p).subspan(kv_column, s.head_dim));
+                if (s.cap != 0.0f)
+                    for (double& score : shares) score = s.cap * std::tanh(score / s.cap);
                 softmax(std::span(shares).subspan(from));
                 for (std::size_t i = 0; i < s.head_dim; ++i) {
                     double sum = 0.0;
@@ -140,6 +142,11 @@ class plain_model_backend {
         activate(f, x);
         for (std::size_t r = 0; r < x.rows; ++r)
             for (std::size_t c = 0; c < x.cols; ++c) x(r, c) *= y(r, c);
+    }
+
+    void cap(float c, matrix_view<float> x) const {
+        for (std::size_t r = 0; r < x.rows; ++r)
+            for (float& value : x.row(r)) value = static_cast<float>(c * std::tanh(double{value} / c));
     }
 
     void look_up(const matrix<float>& rows, std::span<const std::int32_t> ids, float factor,
@@ -203,6 +210,7 @@ class plain_model_backend {
         switch (f) {
             case mlp_activation::silu: return x / (1.0 + std::exp(-x));
             case mlp_activation::relu: return std::max(x, 0.0);
+            case mlp_activation::relu_squared: return std::max(x, 0.0) * std::max(x, 0.0);
             case mlp_activation::gelu: return 0.5 * x * (1.0 + std::erf(x * std::sqrt(0.5)));
             case mlp_activation::gelu_tanh:
                 return 0.5 * x * (1.0 + std::tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));

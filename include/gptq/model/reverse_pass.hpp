@@ -58,7 +58,8 @@ class reverse_pass {
     basic_decoder<B>& model_;
     const B& backend_;
     room_for_one<B, float> states_, gradient_, head_gradient_, logits_, sums_;
-    room_of<B, number> head_states_;  // [tokens, embedding_size]
+    room_for_one<B, float> capped_, uncapped_;  // logits, and the gradient before their cap, of some tokens
+    room_of<B, number> head_states_;            // [tokens, embedding_size]
     std::optional<rope_tables<B>> ropes_;
     block_buffers<B> forward_buffers_;
     block_scratch<B> forward_scratch_;

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -38,6 +39,12 @@ std::string difference_between(const nlohmann::ordered_json& there, const nlohma
 nlohmann::ordered_json run_description(const io::quantization_config& config, const token_windows& windows,
                                        const io::model_folder& source, const std::string& arithmetic);
 
+/// Calls take_up(run.json) where `folder` has an unfinished run, which must be the one that `description` describes, and
+/// empties the folder where it has none. Throws error, saying what differs, for another run, and format_error, with the way
+/// out, where run.json or what take_up reads is damaged; with `restart` it discards either instead.
+void take_up_run(const io::run_folder& folder, const nlohmann::ordered_json& description, bool restart,
+                 const std::function<void(const nlohmann::ordered_json&)>& take_up);
+
 /// What quantize_model says about some modules.
 struct run_notes {
     std::vector<module_record> modules;
@@ -51,8 +58,7 @@ using named_layer = std::pair<std::string, quantized_layer>;
 /// The finished blocks of a run, in their order from the first. The output layer, where it is quantized, is one more.
 class run_record {
  public:
-    /// Takes up what `folder` has of the run that `description` describes. Throws error, saying what differs, if it has
-    /// another one, and format_error if what it has is damaged; with `restart` it discards either instead.
+    /// Takes up what `folder` has of the run that `description` describes. Throws as take_up_run.
     run_record(io::run_folder& folder, nlohmann::ordered_json description, bool restart);
 
     /// How many blocks are finished.

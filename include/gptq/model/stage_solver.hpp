@@ -13,7 +13,9 @@
 #include <gptq/factor.hpp>
 #include <gptq/groups.hpp>
 #include <gptq/held_layer.hpp>
+#include <gptq/io/checkpoint_format.hpp>
 #include <gptq/layer_error.hpp>
+#include <gptq/layouts/compressed_elements.hpp>
 #include <gptq/model/backend.hpp>
 #include <gptq/model/model_observer.hpp>
 #include <gptq/model/quantize_log.hpp>
@@ -32,10 +34,9 @@ namespace detail {
 /// Bits that a checkpoint can ask for; others would only cost compile time.
 inline constexpr bool storable_bits(int bits) { return bits == 2 || bits == 3 || bits == 4 || bits == 8; }
 
-/// Calls f.template operator()<S>() with the bits and the grid of `settings`. S says nothing of the order, which the
-/// solver takes from the factored Hessian: an instance for each order would be the same code four times.
+/// visit_storable_scheme for formats of affine layers.
 template <class F>
-void visit_storable_scheme(const quantize_settings& settings, zero_points zeros, F&& f) {
+void visit_affine_scheme(const quantize_settings& settings, zero_points zeros, F&& f) {
     visit_bits(settings.bits, [&]<int Bits>() {
         visit_grid(settings, zeros, [&]<class Grid>() {
             if constexpr (storable_bits(Bits))
@@ -44,6 +45,28 @@ void visit_storable_scheme(const quantize_settings& settings, zero_points zeros,
                 throw unsupported_error("no checkpoint format holds " + std::to_string(Bits) + " bits");
         });
     });
+}
+
+/// Calls f.template operator()<S>() with the grid of a format, if it has one, and otherwise with the bits and the grid
+/// of `settings`. S says nothing of the order, which the solver takes from the factored Hessian: an instance for each
+/// order would be the same code four times.
+template <class F>
+void visit_storable_scheme(const quantize_settings& settings, io::checkpoint_format format, F&& f) {
+    io::visit_layout(format, [&]<class L>() {
+        if constexpr (layout::has_grid<L>) {
+            if (settings.search)
+                f.template operator()<scheme<L::bits, group_size<dynamic>, searched_by_loss<typename L::grid>>>();
+            else
+                f.template operator()<scheme<L::bits, group_size<dynamic>, typename L::grid>>();
+        } else {
+            visit_affine_scheme(settings, zeros_of(format), f);
+        }
+    });
+}
+
+/// What the codes of a format stand for; none where they are affine.
+inline std::vector<float> levels_in(io::checkpoint_format format) {
+    return io::visit_layout(format, []<class L>() { return layout::levels_in_files<L>(); });
 }
 
 /// Factors a Hessian for an order known at run time.
@@ -73,8 +96,8 @@ class stage_solver {
     using inputs = stage_inputs<typename B::activation>;
 
     /// Both arguments must outlive it.
-    stage_solver(const B& backend, zero_points zeros, model_observer_ref observer)
-        : backend_(backend), solver_(backend.solver()), zeros_(zeros), observer_(observer) {}
+    stage_solver(const B& backend, io::checkpoint_format format, model_observer_ref observer)
+        : backend_(backend), solver_(backend.solver()), format_(format), observer_(observer) {}
 
     /// What comes now is of another block.
     void begin_block() { common_.reset(); }
@@ -125,12 +148,20 @@ class stage_solver {
         if (statistics.factor) {
             result.reset();  // first, so that both are never there at once
             result.emplace(solve_for(plan, target, statistics));
+            // Where the damped Hessian says little about the measured one. A corrected layer has another target.
+            if (!statistics.drift && !(result->error <= record.rtn_error)) {
+                const solve_report report = result->report;
+                result.emplace(round(plan, W, statistics));
+                result->report = report;
+                result->report.rounded_to_nearest = true;
+            }
         }
         const double energy = output_error(in_backend, W, statistics.H);
         record.error = result->error;
         record.relative_error = energy > 0.0 ? record.error / energy : 0.0;
         record.damp_percent = result->report.rounded_to_nearest ? 0.0 : result->report.damp_percent;
         allocate(solved.codes, plan.settings->bits, plan.settings->sym, W.rows, W.cols, group_features(plan, W.cols));
+        solved.codes.levels = detail::levels_in(format_);
         result->codes.download(solved.codes.view());
         solved.codes.report = result->report;
         backend_.replace(layer, std::as_const(result->values).view());
@@ -195,7 +226,7 @@ class stage_solver {
         held_layer<solver> codes = room_for(plan, W);
         quantize_settings plain = *plan.settings;
         plain.search = false;
-        detail::visit_storable_scheme(plain, zeros_, [&]<class S>() {
+        detail::visit_storable_scheme(plain, format_, [&]<class S>() {
             round_to_nearest_into<S::bits>(in_backend, solver_, W, group_features(plan, W.cols), codes,
                                            typename S::grid{});
         });
@@ -208,7 +239,7 @@ class stage_solver {
         held_layer<solver> codes = room_for(plan, W);
         solve_report report;
         observer_ref watching(observer_);
-        detail::visit_storable_scheme(*plan.settings, zeros_, [&]<class S>() {
+        detail::visit_storable_scheme(*plan.settings, format_, [&]<class S>() {
             report = solve_and_refine<S::bits>(in_backend, W, *statistics.factor, codes, solver_options(*plan.settings),
                                                watching, typename S::grid{});
         });
@@ -217,7 +248,7 @@ class stage_solver {
 
     const B& backend_;
     const solver& solver_;
-    zero_points zeros_;
+    io::checkpoint_format format_;
     model_observer_ref observer_;
     common_hessian<B> common_;  // of the block in hand
 };

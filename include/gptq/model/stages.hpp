@@ -86,11 +86,11 @@ class block_walk {
           weights_{&weights, float_weights},
           index_(index),
           states_(states),
-          ropes_(backend, config, positions_from(0, states.window_length())),
+          ropes_(backend, config, text_range{0, states.window_length()}),
           stands_at_(states.chunks(), 0) {
         for (std::size_t c = 0; c < states_.chunks(); ++c) {
             if (states_.is_kept(c)) runs_.push_back(begun(c));
-            if (!states_.is_kept(c) && config_.arch.parallel) enter(c);
+            if (!states_.is_kept(c) && config_.parallel) enter(c);
         }
     }
 
@@ -175,15 +175,15 @@ class block_walk {
     }
     /// Outputs are added to the states before the site reads what they were.
     bool changes_what_it_reads(std::size_t site) const {
-        return config_.arch.parallel || step_of(site).kind == step_kind::experts;
+        return config_.parallel || step_of(site).kind == step_kind::experts;
     }
     bool begins_experts(std::size_t site) const {
-        return site < sites().size() && !config_.arch.parallel && step_of(site).kind == step_kind::experts &&
+        return site < sites().size() && !config_.parallel && step_of(site).kind == step_kind::experts &&
                step_of(site).first_site == site;
     }
     void enter(std::size_t chunk) {
         for (std::size_t m = 0; m < models(); ++m) {
-            if (config_.arch.parallel) states_.states(chunk, m);
+            if (config_.parallel) states_.states(chunk, m);
             states_.enter(chunk, m);
         }
     }

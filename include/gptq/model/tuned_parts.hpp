@@ -11,6 +11,8 @@
 #include <gptq/io/folder_writer.hpp>
 #include <gptq/io/model_folder.hpp>
 #include <gptq/io/quantization_config.hpp>
+#include <gptq/io/safetensors.hpp>
+#include <gptq/io/tensor_sink.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/model/linear.hpp>
 #include <gptq/xtensor/adapt.hpp>
@@ -37,6 +39,12 @@ class tuned_numbers {
     /// keep() remembers the numbers, restore() goes back to those of the last keep(), at first the start.
     void keep() { kept_ = change_; }
     void restore() { change_ = kept_; }
+
+    /// All that steps have changed, as a tensor of that name: changes, those kept, and Adam's two means [4, size()].
+    void save(const io::tensor_sink& sink, const std::string& name) const;
+
+    /// What save() wrote after `steps` steps. Throws format_error where the file has no such tensor or of another shape.
+    void load(const io::safetensors_file& file, const std::string& name, std::size_t steps);
 
  private:
     std::vector<float> start_, units_, change_, kept_, gradient_, mean_, square_;

@@ -7,8 +7,8 @@
 #include <gptq/backends/cpu/cpu_backend.hpp>
 #include <gptq/factor.hpp>
 #include <gptq/hessian.hpp>
+#include <gptq/io/checkpoint_format.hpp>
 #include <gptq/matrix_view.hpp>
-#include <gptq/scheme.hpp>
 #include <gptq/settings.hpp>
 #include <gptq/xtensor/quantized.hpp>
 
@@ -22,7 +22,7 @@ struct layer_problem {
     const basic_hessian<cpu_backend>& H;  ///< (2/T) X'X, [K, K]
     layer_factor* factor;  ///< of H, in the order that the settings ask for; null for methods without one
     const quantize_settings& settings;
-    zero_points zeros;  ///< those that the format holds
+    io::checkpoint_format format;  ///< which decides the grid, or the zero points that it may have
 };
 
 /// A type without state. Its file includes what it needs, and study_methods() of <gptq/study/methods.hpp> lists it.

@@ -89,6 +89,7 @@ class model_backend_check : findings {
         attempt(8, [&] { check_rotation(); });
         attempt(9, [&] { check_attention(); });
         attempt(10, [&] { check_activations(); });
+        attempt(10, [&] { check_cap(); });
         attempt(11, [&] { check_tokens(); });
         attempt(12, [&] { check_likelihoods(); });
         attempt(13, [&] { check_replacing(); });
@@ -263,19 +264,22 @@ class model_backend_check : findings {
 
     void check_rotation() {
         const matrix<float> x = numbers(6, 32), cosines = numbers(3, 6), sines = numbers(3, 6);
-        compare(8, "rotate, 12 of the 16 features of 2 heads", [&]<class A>(const A& b) {
-            auto turned = put<number_of<A>>(b, x);
-            const auto c = b.upload(cosines.view()), s = b.upload(sines.view());
-            b.rotate(c.view(), s.view(), 16, turned.view());
-            return fetch(b, turned.view());
-        });
+        for (const bool neighbours : {false, true})
+            compare(8, "rotate, 12 of the 16 features of 2 heads", [&]<class A>(const A& b) {
+                auto turned = put<number_of<A>>(b, x);
+                const auto c = b.upload(cosines.view()), s = b.upload(sines.view());
+                b.rotate(c.view(), s.view(), model::rotary_heads{16, neighbours}, turned.view());
+                return fetch(b, turned.view());
+            });
     }
 
     void check_attention() {
         struct sizes {
             std::size_t queries, keys, span;
+            float cap = 0.0f;
         };
-        for (const auto& [queries, keys, span] : {sizes{5, 5, 0}, {1, 7, 0}, {3, 9, 4}, {70, 70, 0}, {70, 75, 33}}) {
+        for (const auto& [queries, keys, span, cap] :
+             {sizes{5, 5, 0}, {1, 7, 0}, {3, 9, 4}, {70, 70, 0}, {70, 75, 33}, {3, 9, 4, 0.3f}}) {
             constexpr std::size_t windows = 2, heads = 4, kv_heads = 2, dim = 16;
             const model::attention_shape shape{.heads = heads,
                                                .kv_heads = kv_heads,
@@ -283,13 +287,14 @@ class model_backend_check : findings {
                                                .scale = 0.25f,
                                                .span = span,
                                                .queries = queries,
-                                               .keys = keys};
+                                               .keys = keys,
+                                               .cap = cap};
             const matrix<float> q = numbers(windows * queries, heads * dim),
                                 k = numbers(windows * keys, kv_heads * dim),
                                 v = numbers(windows * keys, kv_heads * dim);
             compare(9,
                     "attend, " + std::to_string(queries) + " queries of " + std::to_string(keys) + " keys, span " +
-                        std::to_string(span),
+                        std::to_string(span) + ", cap " + std::to_string(cap),
                     [&]<class A>(const A& b) {
                         auto out = place<number_of<A>>(b, q.rows(), q.cols());
                         typename A::scratch scratch;
@@ -307,7 +312,7 @@ class model_backend_check : findings {
         for (std::size_t c = 0; c < 33; ++c) x(0, c) *= 8.0f;
         const matrix<float> y = numbers(5, 33);
         for (const auto f : {model::mlp_activation::silu, model::mlp_activation::gelu, model::mlp_activation::gelu_tanh,
-                             model::mlp_activation::relu}) {
+                             model::mlp_activation::relu, model::mlp_activation::relu_squared}) {
             const std::string number = std::to_string(static_cast<int>(f));
             compare(10, "activate, function " + number, [&]<class A>(const A& b) {
                 auto mine = put<number_of<A>>(b, x);
@@ -320,6 +325,16 @@ class model_backend_check : findings {
                 return fetch(b, mine.view());
             });
         }
+    }
+
+    void check_cap() {
+        matrix<float> x = numbers(5, 33);
+        for (std::size_t c = 0; c < 33; ++c) x(0, c) *= 40.0f;
+        compare(10, "cap", [&](const auto& b) {
+            auto mine = put<float>(b, x);
+            b.cap(1.5f, mine.view());
+            return fetch(b, mine.view());
+        });
     }
 
     // --- 11, 12: tokens ----------------------------------------------------------------------------------------------
@@ -343,7 +358,8 @@ class model_backend_check : findings {
 
     void check_likelihoods() {
         matrix<float> logits = numbers(4, 50);
-        for (std::size_t c = 0; c < 50; ++c) logits(2, c) = 1000.0f * logits(2, c);  // e^x of these is no float
+        for (std::size_t c = 0; c < 50; ++c)
+            logits(2, c) = 300.0f * logits(2, c);  // e^x of these is no float, but a double
         const std::vector<std::int32_t> targets{0, 49, 20, 7};
         compare(12, "negative_log_likelihoods", [&](const auto& b) {
             const auto found = b.negative_log_likelihoods(as_const_view(put<float>(b, logits).view()), targets);

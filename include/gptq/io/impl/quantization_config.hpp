@@ -9,6 +9,7 @@
 #include <initializer_list>
 #include <iterator>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -20,10 +21,12 @@
 #include <gptq/error.hpp>
 #include <gptq/io/dynamic_rules.hpp>
 #include <gptq/io/foreign_files.hpp>
+#include <gptq/io/gguf_model.hpp>
 #include <gptq/io/json.hpp>
 #include <gptq/io/model_folder.hpp>
 #include <gptq/io/quantization_config.hpp>
 #include <gptq/io/settings_json.hpp>
+#include <gptq/layouts/compressed_elements.hpp>
 #include <gptq/layouts/compressed_tensors.hpp>
 #include <gptq/layouts/gptq.hpp>
 #include <gptq/settings.hpp>
@@ -95,6 +98,27 @@ inline void check_supported(const quantization_config& config, const std::string
     for (const auto& rule : config.dynamic.rules())
         if (rule.effect.bits)
             check_bits(config.format, *rule.effect.bits, where + ": rule \"" + rule.expression + "\"");
+}
+
+/// Layouts whose codes are numbers by themselves have few forms.
+inline void check_elements_supported(const quantization_config& config, const std::string& where) {
+    const auto check = [&](const quantize_settings& s, const std::string& place) {
+        visit_layout(config.format, [&]<class L>() {
+            if constexpr (layout::holds_elements<L>) {
+                const bool blocks = config.format == checkpoint_format::float_quantized && s.group_size == 128;
+                if (!L::reads_groups_of(s.group_size) && !blocks)
+                    throw unsupported_error(place + ": group_size " + std::to_string(s.group_size) +
+                                            " is not supported in the format " + format_name(config.format));
+                if (s.order == order_kind::act)
+                    throw unsupported_error(place + ": actorder \"group\" is not supported in the format " +
+                                            format_name(config.format));
+            }
+        });
+    };
+    check(config.settings, where);
+    for (const auto& rule : config.dynamic.rules())
+        if (!rule.effect.skip)
+            check(changed_by(rule.effect, config.settings), where + ": rule \"" + rule.expression + "\"");
 }
 
 inline checkpoint_format read_gptq_format(const nlohmann::ordered_json& object, const std::string& where) {
@@ -247,6 +271,7 @@ GPTQ_INLINE std::vector<description> read_descriptions(const std::filesystem::pa
             all.push_back({read_json<nlohmann::ordered_json>(path), path.string()});
     }
     const auto path = folder / "config.json";
+    if (is_gguf(folder)) return all;  // it has none
     const auto config = read_model_json<nlohmann::ordered_json>(path);
     if (!config.is_object()) throw format_error(path.string() + ": not a JSON object");
     for (const char* key : {"quantization_config", "compression_config"})
@@ -285,15 +310,18 @@ GPTQ_INLINE void check_agreement(const description& a, const description& b) {
     }
 }
 
-/// A regular expression that matches exactly `text`.
-inline std::string exact_expression(std::string_view text) {
-    std::string expression = "^";
+/// `text` as a regular expression.
+inline std::string escaped(std::string_view text) {
+    std::string expression;
     for (const char c : text) {
         if (std::isalnum(static_cast<unsigned char>(c)) == 0 && c != '_') expression += '\\';
         expression += c;
     }
-    return expression + "$";
+    return expression;
 }
+
+/// A regular expression that matches exactly `text`.
+inline std::string exact_expression(std::string_view text) { return "^" + escaped(text) + "$"; }
 
 /// Targets and `ignore` name modules exactly, or by a regular expression after "re:".
 inline std::string target_expression(const std::string& target) {
@@ -315,42 +343,91 @@ inline std::vector<std::string> string_list(const nlohmann::ordered_json& object
 
 /// Throws unsupported_error unless `key` is absent, null, or one of `accepted`.
 inline void require_setting(const nlohmann::ordered_json& object, const char* key,
-                            std::initializer_list<std::string_view> accepted, const std::string& where) {
+                            std::span<const std::string_view> accepted, const std::string& where) {
     const auto value = setting<std::string>(object, key, where);
     if (!value || std::find(accepted.begin(), accepted.end(), *value) != accepted.end()) return;
     throw unsupported_error(where + ": " + key + " \"" + *value + "\" is not supported; only \"" +
-                            std::string(*accepted.begin()) + "\" is");
+                            std::string(accepted.front()) + "\" is");
+}
+inline void require_setting(const nlohmann::ordered_json& object, const char* key,
+                            std::initializer_list<std::string_view> accepted, const std::string& where) {
+    require_setting(object, key, std::span(accepted.begin(), accepted.size()), where);
+}
+
+/// The formats of compressed-tensors under their names in its files.
+inline std::string compressed_name(checkpoint_format format) {
+    return format == checkpoint_format::compressed_tensors ? "pack-quantized" : format_name(format);
+}
+
+inline checkpoint_format read_compressed_format(const nlohmann::ordered_json& object, const std::string& where) {
+    const auto name = setting<std::string>(object, "format", where).value_or("pack-quantized");
+    for (const auto format : {checkpoint_format::compressed_tensors, checkpoint_format::int_quantized,
+                              checkpoint_format::float_quantized, checkpoint_format::mxfp4, checkpoint_format::nvfp4})
+        if (compressed_name(format) == name) return format;
+    throw unsupported_error(where + ": format \"" + name +
+                            "\" is not supported; only \"pack-quantized\", \"int-quantized\", \"float-quantized\", "
+                            "\"mxfp4-pack-quantized\" and \"nvfp4-pack-quantized\" are");
+}
+
+/// What runtimes round a layer's inputs to does not change its weights, unless the file has a scale for it.
+inline void check_activations(const nlohmann::ordered_json& group, checkpoint_format format, const std::string& where) {
+    const auto quantized = [&](const char* key) { return group.contains(key) && !group[key].is_null(); };
+    if (quantized("output_activations")) throw unsupported_error(where + ": quantized activations are not supported");
+    if (!quantized("input_activations")) return;
+    const auto& inputs = group["input_activations"];
+    const bool by_token =
+        inputs.is_object() && inputs.contains("dynamic") && (inputs["dynamic"] == true || inputs["dynamic"] == "local");
+    if (format == checkpoint_format::compressed_tensors || !by_token)
+        throw unsupported_error(where + ": quantized activations are not supported" +
+                                (by_token ? " in this format" : " but those with scales of each token"));
+}
+
+/// The group size of a strategy of compressed-tensors.
+inline int compressed_group_size(const nlohmann::ordered_json& weights, const std::string& where) {
+    const auto group_size = setting<int>(weights, "group_size", where);
+    const auto strategy = setting<std::string>(weights, "strategy", where).value_or(group_size ? "group" : "channel");
+    if (strategy == "block") {
+        if (weights.contains("block_structure") && weights["block_structure"] == nlohmann::ordered_json({128, 128}))
+            return 128;
+        throw unsupported_error(where + ": only blocks of 128 x 128 are supported");
+    }
+    if (strategy != "group" && strategy != "tensor_group") return per_channel;
+    if (!group_size) throw format_error(where + ": \"group_size\" is missing");
+    return *group_size;
 }
 
 /// The `weights` of a group of modules as the settings of a dynamic rule.
-inline nlohmann::ordered_json compressed_group_settings(const nlohmann::ordered_json& group, const std::string& where) {
+inline nlohmann::ordered_json compressed_group_settings(const nlohmann::ordered_json& group, checkpoint_format format,
+                                                        const std::string& where) {
     if (!group.is_object() || !group.contains("weights") || !group["weights"].is_object())
         throw unsupported_error(where + ": has no quantized weights");
-    for (const char* activations : {"input_activations", "output_activations"})
-        if (group.contains(activations) && !group[activations].is_null())
-            throw unsupported_error(where + ": quantized activations are not supported");
-    require_setting(group, "format", {"pack-quantized"}, where);
+    check_activations(group, format, where);
+    require_setting(group, "format", {compressed_name(format)}, where);
     const auto& weights = group["weights"];
-    require_setting(weights, "type", {"int"}, where);
-    require_setting(weights, "strategy", {"group", "channel"}, where);
+    visit_layout(format, [&]<class L>() {
+        if constexpr (layout::holds_elements<L>) {
+            require_setting(weights, "type", {L::numbers}, where);
+            require_setting(weights, "strategy", L::read_strategies, where);
+        } else {
+            require_setting(weights, "type", {"int"}, where);
+            require_setting(weights, "strategy", {"group", "channel"}, where);
+        }
+    });
     require_setting(weights, "actorder", {"group", "weight", "dynamic", "static"}, where);
     const auto bits = setting<int>(weights, "num_bits", where);
-    const auto group_size = setting<int>(weights, "group_size", where);
-    const auto strategy = setting<std::string>(weights, "strategy", where).value_or(group_size ? "group" : "channel");
     if (!bits) throw format_error(where + ": \"num_bits\" is missing");
-    if (strategy == "group" && !group_size) throw format_error(where + ": \"group_size\" is missing");
     // "group" and "dynamic", "weight" and "static" are the older and the newer names of the same two.
     const auto order = setting<std::string>(weights, "actorder", where).value_or("");
     const bool groups_follow_order = order == "group" || order == "dynamic";
     return {{"bits", *bits},
-            {"group_size", strategy == "group" ? *group_size : -1},
+            {"group_size", compressed_group_size(weights, where)},
             {"sym", setting<bool>(weights, "symmetric", where).value_or(true)},
             {"desc_act", !order.empty()},
             {"static_groups", !order.empty() && !groups_follow_order}};
 }
 
 GPTQ_INLINE quantization_config read_compressed_config(const nlohmann::ordered_json& object, const std::string& where) {
-    require_setting(object, "format", {"pack-quantized"}, where);
+    const checkpoint_format format = read_compressed_format(object, where);
     if (!object.contains("config_groups") || !object["config_groups"].is_object() || object["config_groups"].empty())
         throw format_error(where + ": has no \"config_groups\"");
     nlohmann::ordered_json rules = nlohmann::ordered_json::object();
@@ -358,7 +435,7 @@ GPTQ_INLINE quantization_config read_compressed_config(const nlohmann::ordered_j
     for (const auto& name : string_list(object, "ignore", where)) rules["-:" + target_expression(name)] = nullptr;
     for (const auto& [name, group] : object["config_groups"].items()) {
         const std::string here = where + ": config_groups." + name;
-        const auto settings = compressed_group_settings(group, here);
+        const auto settings = compressed_group_settings(group, format, here);
         for (const auto& target : string_list(group, "targets", here)) {
             if (target == "Linear")
                 base = settings;
@@ -370,7 +447,7 @@ GPTQ_INLINE quantization_config read_compressed_config(const nlohmann::ordered_j
     if (!base) throw unsupported_error(where + ": no group has the target \"Linear\"");
     quantization_config config;
     read_origin(object, where, config);
-    config.format = checkpoint_format::compressed_tensors;
+    config.format = format;
     config.settings.bits = (*base)["bits"].get<int>();
     config.settings.group_size = (*base)["group_size"].get<int>();
     config.settings.sym = (*base)["sym"].get<bool>();
@@ -381,6 +458,7 @@ GPTQ_INLINE quantization_config read_compressed_config(const nlohmann::ordered_j
     config.dynamic = dynamic_rules(rules, where, unknown_settings::kept);
     config.lm_head = !config.dynamic.match("lm_head").skip;
     check_supported(config, where);
+    check_elements_supported(config, where);
     return config;
 }
 
@@ -414,21 +492,39 @@ GPTQ_INLINE quantization_config read_auto_round_config(const nlohmann::ordered_j
     return read_gptq_config(settings, where);
 }
 
-inline nlohmann::ordered_json compressed_group(const quantize_settings& settings, const std::string& target) {
+/// The weights of a group of modules, and what runtimes do with their inputs.
+inline nlohmann::ordered_json compressed_group(checkpoint_format format, const quantize_settings& settings,
+                                               const std::string& target) {
     using json = nlohmann::ordered_json;
     const bool by_group = settings.group_size != per_channel;
-    json order = nullptr;
-    if (settings.order != order_kind::natural) order = settings.order == order_kind::act ? "group" : "weight";
-    const json weights = {{"num_bits", settings.bits},
-                          {"type", "int"},
-                          {"symmetric", settings.sym},
-                          {"strategy", by_group ? "group" : "channel"},
-                          {"group_size", by_group ? json(settings.group_size) : json(nullptr)},
-                          {"actorder", order},
-                          {"dynamic", false}};
+    json order = nullptr, inputs = nullptr;
+    // Neighbours in a group of a whole row are what they are in any order.
+    if (by_group && settings.order != order_kind::natural)
+        order = settings.order == order_kind::act ? "group" : "weight";
+    json weights = {{"num_bits", settings.bits},
+                    {"type", "int"},
+                    {"symmetric", settings.sym},
+                    {"strategy", by_group ? "group" : "channel"},
+                    {"group_size", by_group ? json(settings.group_size) : json(nullptr)},
+                    {"actorder", order},
+                    {"dynamic", false}};
+    visit_layout(format, [&]<class L>() {
+        if constexpr (layout::holds_elements<L>) {
+            weights["type"] = L::numbers;
+            weights["strategy"] = L::strategy;
+            weights["actorder"] = nullptr;
+            if (!L::scale_type.empty()) weights["scale_dtype"] = weights["zp_dtype"] = L::scale_type;
+            if (L::rounds_inputs)
+                inputs = {{"num_bits", 8},
+                          {"type", L::numbers},
+                          {"symmetric", true},
+                          {"strategy", "token"},
+                          {"dynamic", true}};
+        }
+    });
     return {{"targets", json::array({target})},
             {"weights", weights},
-            {"input_activations", nullptr},
+            {"input_activations", inputs},
             {"output_activations", nullptr}};
 }
 
@@ -437,7 +533,7 @@ GPTQ_INLINE nlohmann::ordered_json compressed_config_json(const quantization_con
     json groups = json::object();
     json ignore = json::array();
     const auto add_group = [&](const quantize_settings& settings, const std::string& target) {
-        groups["group_" + std::to_string(groups.size())] = compressed_group(settings, target);
+        groups["group_" + std::to_string(groups.size())] = compressed_group(config.format, settings, target);
     };
     add_group(config.settings, "Linear");
     if (!config.lm_head && !config.dynamic.match("lm_head").skip) ignore.push_back("lm_head");
@@ -448,11 +544,79 @@ GPTQ_INLINE nlohmann::ordered_json compressed_config_json(const quantization_con
             add_group(changed_by(rule.effect, config.settings), "re:" + rule.expression);
     }
     return {{"quant_method", "compressed-tensors"},
-            {"format", "pack-quantized"},
+            {"format", compressed_name(config.format)},
             {"quantization_status", "compressed"},
             {"config_groups", groups},
             {"ignore", ignore},
             {"kv_cache_scheme", nullptr},
+            {"meta", meta_json(config)}};
+}
+
+GPTQ_INLINE quantization_config read_awq_config(const nlohmann::ordered_json& object, const std::string& where) {
+    const auto version = setting_of<std::string>(object, {"version", "checkpoint_format", "format"}, where);
+    if (version && lower_case(*version) != "gemm")
+        throw unsupported_error(where + ": the version \"" + *version + "\" of AWQ is not supported; only gemm is");
+    if (!setting<bool>(object, "zero_point", where).value_or(true))
+        throw unsupported_error(where + ": AWQ without zero points is not supported");
+    quantization_config config;
+    read_origin(object, where, config);
+    config.format = checkpoint_format::awq;
+    const auto group_size = setting_of<int>(object, {"group_size", "q_group_size"}, where);
+    if (!group_size) throw format_error(where + ": \"group_size\" is missing");
+    config.settings.bits = setting_of<int>(object, {"bits", "w_bit"}, where).value_or(4);
+    config.settings.group_size = *group_size;
+    config.settings.sym = setting<bool>(object, "sym", where).value_or(false);
+    config.quantizer = read_quantizer(object.value("meta", nlohmann::ordered_json::object()));
+    // Names of modules or of what they are parts of.
+    auto rules = nlohmann::ordered_json::object();
+    for (const auto& name : string_list(object, "modules_to_not_convert", where))
+        rules["-:(.*\\.)?" + escaped(name) + "(\\..*)?$"] = nullptr;
+    config.dynamic = dynamic_rules(rules, where, unknown_settings::kept);
+    check_supported(config, where);
+    return config;
+}
+
+/// The name that a rule of read_awq_config, or one that ends in an escaped name, stands for. Throws unsupported_error
+/// for other expressions.
+inline std::string name_of_rule(std::string expression) {
+    const std::string whole = expression;
+    for (const std::string_view begin : {"^", "(.*\\.)?", ".*\\.", ".*"})
+        if (expression.starts_with(begin)) expression.erase(0, begin.size());
+    for (const std::string_view end : {"$", "(\\..*)?"})
+        if (expression.ends_with(end)) expression.erase(expression.size() - end.size());
+    std::string name;
+    bool plain = !expression.empty();
+    for (std::size_t i = 0; i < expression.size(); ++i) {
+        const bool quoted = expression[i] == '\\' && i + 1 < expression.size();
+        if (quoted) ++i;
+        const auto c = static_cast<unsigned char>(expression[i]);
+        const bool word = std::isalnum(c) != 0 || c == '_' || c == '-' || c == '.';
+        plain = plain && (quoted ? std::isalnum(c) == 0 : word);
+        name += expression[i];
+    }
+    if (plain) return name;
+    throw unsupported_error("format awq names the modules that it leaves alone, and the dynamic rule \"" + whole +
+                            "\" is an expression; write the rule as the end of a name, or choose gptq");
+}
+
+GPTQ_INLINE nlohmann::ordered_json awq_config_json(const quantization_config& config) {
+    using json = nlohmann::ordered_json;
+    json left_alone = json::array();
+    for (const auto& rule : config.dynamic.rules()) {
+        if (!rule.effect.skip)
+            throw unsupported_error("format awq has the same settings for all modules, and the dynamic rule \"" +
+                                    rule.expression + "\" changes some; choose gptq or compressed-tensors");
+        left_alone.push_back(name_of_rule(rule.expression));
+    }
+    if (config.lm_head)
+        throw unsupported_error("format awq: readers take the output layer for a float one; leave out --lm-head");
+    return {{"quant_method", "awq"},
+            {"version", "gemm"},
+            {"bits", config.settings.bits},
+            {"group_size", config.settings.group_size},
+            {"zero_point", true},
+            {"sym", config.settings.sym},
+            {"modules_to_not_convert", left_alone.empty() ? json(nullptr) : left_alone},
             {"meta", meta_json(config)}};
 }
 

@@ -18,11 +18,15 @@
 #include <gptq/error.hpp>
 #include <gptq/groups.hpp>
 #include <gptq/io/folder_writer.hpp>
+#include <gptq/io/impl/element_tensors.hpp>
+#include <gptq/io/impl/element_writer.hpp>
+#include <gptq/io/impl/tensor_parts.hpp>
 #include <gptq/io/json.hpp>
 #include <gptq/io/model_folder.hpp>
 #include <gptq/io/quantization_config.hpp>
 #include <gptq/io/quantized_tensors.hpp>
 #include <gptq/io/tensor_sink.hpp>
+#include <gptq/layouts/compressed_elements.hpp>
 #include <gptq/xtensor/adapt.hpp>
 #include <gptq/xtensor/pack.hpp>
 #include <gptq/xtensor/quantized.hpp>
@@ -32,55 +36,34 @@ namespace gptq::io {
 namespace detail {
 
 /// What the codes of a layer are called, by which a quantized layer is known.
-inline constexpr std::array<std::string_view, 2> code_suffixes{".qweight", ".weight_packed"};
+inline constexpr std::array<std::string_view, 3> code_suffixes{".qweight", ".weight_packed", ".weight"};
+
+/// A tensor called "weight" holds codes where they are bytes.
+inline bool holds_codes(const model_folder& folder, const std::string& name) {
+    const dtype type = folder.tensor(name).dtype;
+    return !name.ends_with(".weight") || type == dtype::i8 || type == dtype::f8_e4m3;
+}
 
 }  // namespace detail
 
 GPTQ_INLINE bool is_quantized(const model_folder& folder, std::string_view module) {
-    return std::any_of(detail::code_suffixes.begin(), detail::code_suffixes.end(), [&](std::string_view suffix) {
-        return folder.contains(std::string(module) + std::string(suffix));
-    });
+    const auto has = [&](std::string_view suffix) {
+        const std::string name = std::string(module) + std::string(suffix);
+        return folder.contains(name) && detail::holds_codes(folder, name);
+    };
+    return std::any_of(detail::code_suffixes.begin(), detail::code_suffixes.end(), has);
 }
 
 GPTQ_INLINE std::set<std::string> quantized_modules(const model_folder& folder) {
     std::set<std::string> modules;
     for (const std::string& name : folder.tensor_names())
         for (const std::string_view suffix : detail::code_suffixes)
-            if (name.ends_with(suffix)) modules.insert(name.substr(0, name.size() - suffix.size()));
+            if (name.ends_with(suffix) && detail::holds_codes(folder, name))
+                modules.insert(name.substr(0, name.size() - suffix.size()));
     return modules;
 }
 
 namespace detail {
-
-/// What the parts of a layer are called in files of one layout.
-struct part_names {
-    std::string codes, zeros, scales, g_idx;
-};
-
-template <PackLayout L>
-part_names names_of(std::string_view module) {
-    const std::string name(module);
-    if constexpr (L::scales_by_group) return {name + ".qweight", name + ".qzeros", name + ".scales", name + ".g_idx"};
-    return {name + ".weight_packed", name + ".weight_zero_point", name + ".weight_scale", name + ".weight_g_idx"};
-}
-
-/// Throws format_error unless the tensor has that type and that number of dimensions.
-inline const tensor_info& typed_tensor(const model_folder& folder, const std::string& name, dtype type,
-                                       std::size_t rank) {
-    const auto& info = folder.tensor(name);
-    if (info.dtype != type || info.shape.size() != rank)
-        throw format_error(folder.describe(name) + ": is " + std::string(dtype_name(info.dtype)) +
-                           shape_text(info.shape) + "; " + std::string(dtype_name(type)) + " with " +
-                           std::to_string(rank) + " dimensions is needed");
-    return info;
-}
-
-inline void check_extents(const model_folder& folder, const tensor_info& info, extent2 expected,
-                          const std::string& why) {
-    if (info.shape[0] == expected.rows && info.shape[1] == expected.cols) return;
-    throw shape_error(folder.describe(info.name) + ": has the shape " + shape_text(info.shape) + ", but " +
-                      shape_string(expected.rows, expected.cols) + " is needed for " + why);
-}
 
 inline tensor2<std::int32_t> read_words(const tensor_info& info) {
     auto words = make_tensor2<std::int32_t>(info.shape[0], info.shape[1]);
@@ -127,13 +110,8 @@ inline tensor2<float> read_scales(const model_folder& folder, const std::string&
 /// [out_features, in_features] of a layer.
 template <PackLayout L>
 extent2 layer_extents(const model_folder& folder, std::string_view module, const tensor_info& codes, int bits) {
-    if constexpr (L::scales_by_group) {
-        // Whole runs of 32 codes, which take `bits` words.
-        const auto words = static_cast<std::size_t>(bits);
-        if (codes.shape[0] % words != 0)
-            throw shape_error(folder.describe(codes.name) + ": has " + std::to_string(codes.shape[0]) +
-                              " rows, which is no multiple of its " + std::to_string(bits) + " bits");
-        return {codes.shape[1], codes.shape[0] / words * 32};
+    if constexpr (knows_shape<L>) {
+        return L::layer_of({codes.shape[0], codes.shape[1]}, bits);
     } else {
         const auto& info = typed_tensor(folder, std::string(module) + ".weight_shape", dtype::i64, 1);
         std::array<std::int64_t, 2> shape{};
@@ -185,7 +163,7 @@ quantized_layer read_quantized_as(const model_folder& folder, std::string_view m
 
     auto packed = read_packed_words<L>(folder, module, settings, why, layer, group_features);
     const auto scales = read_scales(folder, names.scales, gptq::detail::scales_shape<L>(layer.rows, groups), why);
-    packed.g_idx = read_g_idx(folder, names.g_idx, layer.cols, groups, settings.order);
+    if constexpr (has_g_idx<L>) packed.g_idx = read_g_idx(folder, names.g_idx, layer.cols, groups, settings.order);
     // unpack() takes halves; the file's scales, which may be floats, replace these below.
     packed.scales = make_tensor2<half>(scales.shape()[0], scales.shape()[1]);
     std::fill_n(packed.scales.data(), packed.scales.size(), to_half(1.0f));
@@ -195,35 +173,17 @@ quantized_layer read_quantized_as(const model_folder& folder, std::string_view m
     return result;
 }
 
-template <class T>
-void add_matrix(const tensor_sink& sink, const std::string& name, dtype type, const tensor2<T>& values) {
-    const std::array<std::size_t, 2> shape{values.shape()[0], values.shape()[1]};
-    sink(name, type, shape, std::as_bytes(std::span(values.data(), values.size())));
-}
-
-template <class T>
-void add_vector(const tensor_sink& sink, const std::string& name, dtype type, std::span<const T> values) {
-    const std::array<std::size_t, 1> shape{values.size()};
-    sink(name, type, shape, std::as_bytes(values));
-}
-
-/// Whether groups are runs of neighbouring input features.
-inline bool has_plain_groups(const quantized_layer& layer) {
-    for (std::size_t k = 0; k < layer.in_features(); ++k)
-        if (static_cast<std::size_t>(layer.g_idx(k)) != k / layer.group_features) return false;
-    return true;
-}
-
 template <PackLayout L>
 void write_quantized_as(const tensor_sink& sink, std::string_view module, const quantized_layer& layer) {
     const auto names = names_of<L>(module);
+    if (!has_g_idx<L> && !has_plain_groups(layer)) throw unsupported_error("module " + std::string(module) + no_g_idx);
     const auto packed = naming("module " + std::string(module), [&] { return pack<L>(layer); });
     add_matrix(sink, names.codes, dtype::i32, packed.qweight);
     if (gptq::detail::stores_zeros<L>(layer.sym)) add_matrix(sink, names.zeros, dtype::i32, packed.qzeros);
     add_matrix(sink, names.scales, dtype::f16, packed.scales);
-    if (L::scales_by_group || !has_plain_groups(layer))
+    if (has_g_idx<L> && (L::scales_by_group || !has_plain_groups(layer)))
         add_vector<std::int32_t>(sink, names.g_idx, dtype::i32, {packed.g_idx.data(), packed.g_idx.size()});
-    if constexpr (!L::scales_by_group) {
+    if constexpr (!knows_shape<L>) {
         const std::array<std::int64_t, 2> shape{static_cast<std::int64_t>(layer.out_features()),
                                                 static_cast<std::int64_t>(layer.in_features())};
         add_vector<std::int64_t>(sink, std::string(module) + ".weight_shape", dtype::i64, shape);
@@ -237,13 +197,22 @@ GPTQ_INLINE quantized_layer read_quantized(const model_folder& folder, const qua
     if (!settings)
         throw format_error(folder.describe(module) + ": the quantization config says that it is not quantized");
     detail::check_bits(config.format, settings->bits, folder.describe(module));
-    return visit_layout(config.format,
-                        [&]<class L>() { return detail::read_quantized_as<L>(folder, module, *settings); });
+    return visit_layout(config.format, [&]<class L>() {
+        if constexpr (layout::holds_elements<L>)
+            return detail::read_elements<L>(folder, module, *settings);
+        else
+            return detail::read_quantized_as<L>(folder, module, *settings);
+    });
 }
 
 GPTQ_INLINE void write_quantized(const tensor_sink& sink, checkpoint_format format, std::string_view module,
                                  const quantized_layer& layer) {
-    visit_layout(format, [&]<class L>() { detail::write_quantized_as<L>(sink, module, layer); });
+    visit_layout(format, [&]<class L>() {
+        if constexpr (layout::holds_elements<L>)
+            detail::write_elements<L>(sink, module, layer);
+        else
+            detail::write_quantized_as<L>(sink, module, layer);
+    });
 }
 
 GPTQ_INLINE std::string scales_name(checkpoint_format format, std::string_view module) {
@@ -253,9 +222,13 @@ GPTQ_INLINE std::string scales_name(checkpoint_format format, std::string_view m
 GPTQ_INLINE void write_scales(const tensor_sink& sink, checkpoint_format format, std::string_view module,
                               const quantized_layer& layer) {
     visit_layout(format, [&]<class L>() {
-        const auto scales = detail::naming("module " + std::string(module),
-                                           [&] { return gptq::detail::scales_to_file<L>(layer.scales); });
-        detail::add_matrix(sink, detail::names_of<L>(module).scales, dtype::f16, scales);
+        detail::naming("module " + std::string(module), [&] {
+            if constexpr (layout::holds_elements<L>)
+                detail::write_element_scales<L>(sink, module, layer.scales);
+            else
+                detail::add_matrix(sink, detail::names_of<L>(module).scales, dtype::f16,
+                                   gptq::detail::scales_to_file<L>(layer.scales));
+        });
     });
 }
 
@@ -268,7 +241,7 @@ GPTQ_INLINE void write_configs(folder_writer& writer, const model_folder& source
     model["quantization_config"] = description;
     if (own_head) model["tie_word_embeddings"] = false;
     writer.write_text("config.json", json_text(model, path.string()));
-    if (config.format == checkpoint_format::compressed_tensors) return;
+    if (is_compressed_tensors(config.format)) return;
     writer.write_text("quantize_config.json", json_text(description, "quantize_config.json"));
 }
 

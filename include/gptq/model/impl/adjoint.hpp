@@ -123,14 +123,15 @@ GPTQ_INLINE void normalize_adjoint(const norm_layer& norm, matrix_view<const flo
 
 // ---- rotation -------------------------------------------------------------------------------------------------------
 
-GPTQ_INLINE void rotate_adjoint(matrix_view<const float> cosines, matrix_view<const float> sines, std::size_t head_dim,
-                                matrix_view<float> dx) {
+GPTQ_INLINE void rotate_adjoint(matrix_view<const float> cosines, matrix_view<const float> sines,
+                                const rotary_heads& heads, matrix_view<float> dx) {
     const std::size_t half = cosines.cols;
     for (std::size_t r = 0; r < dx.rows; ++r) {
         const std::span<const float> c = cosines.row(r % cosines.rows), s = sines.row(r % cosines.rows);
-        for (std::size_t head = 0; head < dx.cols; head += head_dim)
+        for (std::size_t head = 0; head < dx.cols; head += heads.head_dim)
             for (std::size_t i = 0; i < half; ++i) {
-                float &first = dx(r, head + i), &second = dx(r, head + half + i);
+                const auto pair = heads.pair(i, half);
+                float &first = dx(r, head + pair.first), &second = dx(r, head + pair.second);
                 const float a = first, b = second;
                 first = a * c[i] + b * s[i];
                 second = b * c[i] - a * s[i];
@@ -143,13 +144,14 @@ GPTQ_INLINE void rotate_adjoint(matrix_view<const float> cosines, matrix_view<co
 namespace detail {
 
 /// The attention of one head and its gradients, queries in tiles. With P = softmax(scale q k'), dP = dout v' and
-/// dS = scale P (dP - rowsum(P dP)): dv = P' dout, dq = dS k, dk = dS' q.
+/// dS = scale P (dP - rowsum(P dP)): dv = P' dout, dq = dS k, dk = dS' q. Scores that are capped to c have dS (1 - (c / cap)²).
 struct attend_head_adjoint {
     static constexpr std::size_t tile = 64;
 
     const attention_shape& shape;
     matrix_view<const float> q, k, v, dout;  // [queries, head_dim], [keys, head_dim] twice, as q
     matrix_view<float> weights, slopes;      // [tile, keys], P and dP of some queries
+    matrix_view<float> capped;               // likewise, their capped scores, or empty
     matrix_view<float> dq, dk, dv;           // dk and dv get this head's share added
 
     void operator()() const {
@@ -165,6 +167,10 @@ struct attend_head_adjoint {
         blas::gemm_nt(rows_of(q), seen_of(k), P, shape.scale, 0.0f);
         const auto soften = [&](std::size_t i) {
             const auto [first, last] = shape.seen_by(r + i);
+            if (shape.cap != 0.0f) {
+                cap_row(shape.cap, P.row(i));
+                std::ranges::copy(P.row(i), capped.row(i).begin());
+            }
             softmax_within(P.row(i), first - begin, last - begin);
         };
         kernels::run_rows(best_isa(), soften, 0, count);
@@ -177,6 +183,7 @@ struct attend_head_adjoint {
             for (std::size_t j = 0; j < dp.size(); ++j) dp[j] = shape.scale * p[j] * (dp[j] - mean);
         };
         kernels::run_rows(best_isa(), pull_through_softmax, 0, count);
+        if (shape.cap != 0.0f) cap_adjoint(shape.cap, capped.block(0, count, 0, seen), dP);
         blas::gemm(dP, seen_of(k), rows_of(dq), 1.0f, 0.0f);
         blas::gemm_tn(dP, rows_of(q), seen_of(dk), 1.0f, 1.0f);
     }
@@ -188,16 +195,17 @@ GPTQ_INLINE void attend_adjoint(const attention_shape& shape, matrix_view<const 
                                 matrix_view<const float> v, matrix_view<const float> dout, scratch_matrix& memory,
                                 matrix_view<float> dq, matrix_view<float> dk, matrix_view<float> dv) {
     constexpr std::size_t tile = detail::attend_head_adjoint::tile;
-    const matrix_view<float> all = memory.shaped(2 * tile, k.rows);
+    const matrix_view<float> all = memory.shaped((shape.cap != 0.0f ? 3 : 2) * tile, k.rows);
     const auto weights = all.block(0, tile, 0, k.rows), slopes = all.block(tile, tile, 0, k.rows);
+    const auto capped = all.block(2 * tile, all.rows - 2 * tile, 0, k.rows);
     for (const auto& gradient : {dk, dv})
         for (std::size_t r = 0; r < gradient.rows; ++r) std::ranges::fill(gradient.row(r), 0.0f);
     for (std::size_t head = 0; head < shape.heads; ++head) {
         const std::size_t own = head * shape.head_dim, read = head / shape.group() * shape.head_dim;
         const auto of_head = [&](const auto& m) { return m.columns(own, own + shape.head_dim); };
         const auto of_keys = [&](const auto& m) { return m.columns(read, read + shape.head_dim); };
-        detail::attend_head_adjoint{shape,   of_head(q), of_keys(k),  of_keys(v),  of_head(dout),
-                                    weights, slopes,     of_head(dq), of_keys(dk), of_keys(dv)}();
+        detail::attend_head_adjoint{shape,  of_head(q), of_keys(k),  of_keys(v),  of_head(dout), weights,
+                                    slopes, capped,     of_head(dq), of_keys(dk), of_keys(dv)}();
     }
 }
 
@@ -220,6 +228,11 @@ void with_slope(mlp_activation f, const Use& use) {
             });
         case mlp_activation::relu:
             return use([](float x) { return value_and_slope{std::max(x, 0.0f), x > 0.0f ? 1.0f : 0.0f}; });
+        case mlp_activation::relu_squared:
+            return use([](float x) {
+                const float positive = std::max(x, 0.0f);
+                return value_and_slope{positive * positive, 2.0f * positive};
+            });
         case mlp_activation::gelu:
             return use([](float x) {
                 const float below = 0.5f * (1.0f + std::erf(x * 0.70710678f));
@@ -258,6 +271,17 @@ GPTQ_INLINE void gate_adjoint(mlp_activation f, matrix_view<const float> x, matr
                 of_factor[i] = gradient[i] * at.value;
             }
         });
+    });
+}
+
+GPTQ_INLINE void cap_adjoint(float cap, matrix_view<const float> y, matrix_view<float> dx) {
+    detail::for_each_row(y.rows, y.cols, [&](std::size_t r) {
+        const std::span<const float> capped = y.row(r);
+        const std::span<float> gradient = dx.row(r);
+        for (std::size_t i = 0; i < capped.size(); ++i) {
+            const float share = capped[i] / cap;
+            gradient[i] *= 1.0f - share * share;
+        }
     });
 }
 

@@ -87,6 +87,7 @@ struct attend_head {
         for (std::size_t i = 0; i < count; ++i) {
             const auto [first, last] = shape.seen_by(r + i);
             for (float& w : weights.row(i)) w *= shape.scale;
+            if (shape.cap != 0.0f) cap_row(shape.cap, weights.row(i));
             softmax_within(weights.row(i), first - begin, last - begin);
         }
         weigh_rows(kernel, weights, v.block(begin, seen, kv, dim), out.block(r, count, column, dim));

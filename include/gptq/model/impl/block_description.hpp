@@ -83,11 +83,12 @@ class block_writer {
     /// All parts in one layer, if it has a name; else a layer for each.
     void add_site(site_kind kind, std::optional<std::size_t> expert, std::vector<std::size_t> parts,
                   std::size_t in_features, bool bias, std::string_view fused, const std::vector<std::string>& single) {
-        block_site site{kind, expert, std::move(parts), {}};
+        block_site site{kind, expert, std::move(parts)};
         std::size_t first = 0;
         if (!fused.empty()) {
             const std::size_t all = std::accumulate(site.parts.begin(), site.parts.end(), std::size_t{0});
             site.modules.push_back({std::string(fused), all, in_features, bias, 0});
+            if (kind == site_kind::attention_in && c_.arch.qkv_by_heads) site.pieces = c_.kv_heads;
         } else {
             for (std::size_t i = 0; i < site.parts.size(); first += site.parts[i++])
                 site.modules.push_back({single[i], site.parts[i], in_features, bias, first});

@@ -43,14 +43,26 @@ auto block_reverse<B>::part_of(Room& room, std::size_t s, std::size_t i) {
     return all_parts_of(room, s).columns(first, first + first_site(s).parts[i]);
 }
 
+template <DifferentiableModelBackend B>
+template <class Matrix, class F>
+void block_reverse<B>::for_pieces(std::size_t s, Matrix all, const F& f) {
+    const block_site& site = first_site(s);
+    for (std::size_t p = 0, at = 0; p < site.pieces; ++p)
+        for (std::size_t i = 0; i < site.parts.size(); ++i) {
+            const std::size_t width = site.parts[i] / site.pieces;
+            f(all.columns(at, at + width), i, p * width, (p + 1) * width);
+            at += width;
+        }
+}
+
 // ---- forwards -------------------------------------------------------------------------------------------------------
 
 template <DifferentiableModelBackend B>
 void block_reverse<B>::recompute(matrix_view<float> states) {
     tokens_ = states.rows;
-    if (config_.arch.parallel) read_states(1, states);
+    if (config_.parallel) read_states(1, states);
     for (std::size_t s = 0; s < weights_.what.steps.size(); ++s) {
-        if (s == 0 || !config_.arch.parallel) read_states(s, states);
+        if (s == 0 || !config_.parallel) read_states(s, states);
         run_step(s, states);
     }
 }
@@ -70,12 +82,17 @@ template <DifferentiableModelBackend B>
 void block_reverse<B>::run_step(std::size_t s, matrix_view<float> states) {
     std::vector<output_of<B>> outputs;
     const std::size_t site = step(s).first_site;
-    const auto parts = all_parts_of(buffers_.steps[s].parts, s);
+    const bool in_pieces = first_site(s).pieces != 1;
+    const auto parts = all_parts_of(in_pieces ? buffers_.pieces : buffers_.steps[s].parts, s);
     for (std::size_t i = 0; i < weights_.layers[site].size(); ++i) {
         const block_module& m = first_site(s).modules[i];
         outputs.push_back({weights_.layers[site][i], parts.columns(m.first_output, m.first_output + m.out_features)});
     }
     backend_.multiply(inputs_view(inputs(s)), std::span<const output_of<B>>(outputs));
+    if (in_pieces)
+        for_pieces(s, parts, [&](auto piece, std::size_t i, std::size_t first, std::size_t last) {
+            backend_.convert(inputs_view(piece), part(s, i).columns(first, last));
+        });
     if (step(s).kind == step_kind::attention) {
         attend();
     } else {
@@ -90,7 +107,7 @@ void block_reverse<B>::run_step(std::size_t s, matrix_view<float> states) {
 
 template <DifferentiableModelBackend B>
 bool block_reverse<B>::needs_branch(std::size_t s) const {
-    const bool last = s + 1 == weights_.what.steps.size() || config_.arch.parallel;
+    const bool last = s + 1 == weights_.what.steps.size() || config_.parallel;
     return !last || !config_.norm_before || weights_.norm(step(s).after);
 }
 
@@ -107,14 +124,18 @@ template <DifferentiableModelBackend B>
 void block_reverse<B>::prepare_heads(std::size_t i, norm_place place, typename reverse_buffers<B>::numbers& raw,
                                      matrix_view<number> ready) {
     const std::optional<norm>& layer = weights_.norm(place);
-    if (layer) {
-        const auto before = raw.shaped(backend_, ready.rows, ready.cols);
-        backend_.convert(inputs_view(part(0, i)), before);
-        backend_.normalize(*layer, inputs_view(as_heads(before)), as_heads(ready));
-    } else {
+    const auto rotate = [&](matrix_view<number> heads) {
+        if (rotates_) backend_.rotate(rope_.cosines.view(), rope_.sines.view(), config_.rotary_shape(), heads);
+    };
+    if (!layer) {
         backend_.convert(inputs_view(part(0, i)), ready);
+        return rotate(ready);
     }
-    if (rotates_) backend_.rotate(rope_.cosines.view(), rope_.sines.view(), config_.head_dim, ready);
+    const auto before = raw.shaped(backend_, ready.rows, ready.cols);
+    backend_.convert(inputs_view(part(0, i)), before);
+    if (config_.arch.norms_rotated_heads) rotate(before);
+    backend_.normalize(*layer, inputs_view(as_heads(before)), as_heads(ready));
+    if (!config_.arch.norms_rotated_heads) rotate(ready);
 }
 
 template <DifferentiableModelBackend B>
@@ -140,7 +161,7 @@ void block_reverse<B>::add_branch(std::size_t s, matrix_view<float> states) {
 
 template <DifferentiableModelBackend B>
 void block_reverse<B>::backward(matrix_view<float> gradient, const gradient_takers<B>& takers) {
-    if (!config_.arch.parallel) {
+    if (!config_.parallel) {
         for (std::size_t s = weights_.what.steps.size(); s-- > 0;) reverse_step(s, gradient, gradient, takers);
         return;
     }
@@ -161,7 +182,13 @@ void block_reverse<B>::reverse_step(std::size_t s, gradient_view of_sum, matrix_
         reverse_mlp(s, d_inner);
 
     const std::size_t site = step(s).first_site;
-    const auto parts = all_parts_of(buffers_.parts, s);
+    auto parts = all_parts_of(buffers_.parts, s);
+    if (first_site(s).pieces != 1) {
+        parts = all_parts_of(buffers_.piece_gradients, s);
+        for_pieces(s, parts, [&](auto piece, std::size_t i, std::size_t first, std::size_t last) {
+            backend_.copy(gradient_view(part_gradient(s, i).columns(first, last)), piece);
+        });
+    }
     std::vector<gradient_of<B>> outputs;
     for (std::size_t i = 0; i < weights_.layers[site].size(); ++i) {
         const block_module& m = first_site(s).modules[i];
@@ -208,11 +235,16 @@ void block_reverse<B>::reverse_attention(gradient_view d_inner, const gradient_t
 template <DifferentiableModelBackend B>
 void block_reverse<B>::reverse_heads(std::size_t i, norm_place place, typename reverse_buffers<B>::numbers& raw,
                                      matrix_view<float> d_ready, const gradient_takers<B>& takers) {
-    if (rotates_) backend_.rotate_adjoint(rope_.cosines.view(), rope_.sines.view(), config_.head_dim, d_ready);
+    const auto turn_back = [&] {
+        if (rotates_)
+            backend_.rotate_adjoint(rope_.cosines.view(), rope_.sines.view(), config_.rotary_shape(), d_ready);
+    };
+    if (!config_.arch.norms_rotated_heads) turn_back();
     if (const std::optional<norm>& layer = weights_.norm(place)) {
         const auto before = raw.shaped(backend_, d_ready.rows, d_ready.cols);
         reverse_norm(*layer, inputs_view(as_heads(before)), as_heads(d_ready), takers);
     }
+    if (config_.arch.norms_rotated_heads) turn_back();
     backend_.copy(gradient_view(d_ready), part_gradient(0, i));
 }
 

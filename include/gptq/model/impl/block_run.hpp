@@ -25,9 +25,9 @@ void block_run<B>::resume(std::size_t site, matrix_view<float> hidden, matrix_vi
     leader_ = leader;
     site_ = site;
     step_ = 0;
-    if (config_.arch.parallel) enter_step();
+    if (config_.parallel) enter_step();
     while (site >= step().first_site + step().sites) ++step_;
-    if (!config_.arch.parallel || step_ != 0) enter_step();
+    if (!config_.parallel || step_ != 0) enter_step();
     hidden_ = hidden;
     enter_site();
 }
@@ -77,7 +77,7 @@ void block_run<B>::for_all_tokens(const std::function<void(inputs_view)>& look) 
 
 template <ModelBackend B>
 void block_run<B>::enter_step() {
-    if (config_.arch.parallel && step_ == 1) {
+    if (config_.parallel && step_ == 1) {
         inputs_ = branch_ = beside_;
         return;
     }
@@ -94,7 +94,7 @@ void block_run<B>::enter_step() {
         backend_.convert(hidden_, x);
     }
     inputs_ = branch_;
-    if (config_.arch.parallel) {
+    if (config_.parallel) {
         const auto beside = buffers_.beside.shaped(backend_, hidden_.rows, config_.hidden_size);
         backend_.normalize(*weights_.norm(weights_.what.steps[1].before), hidden_, beside);
         beside_ = beside;
@@ -163,11 +163,11 @@ void block_run<B>::attend_texts(inputs_view x, matrix_view<number> out) {
 template <ModelBackend B>
 void block_run<B>::project(inputs_view x, matrix_view<number> q, matrix_view<number> k, matrix_view<number> v) {
     multiply(site_, x, {q, k, v});
-    normalize_heads(norm_place::q, q);
-    normalize_heads(norm_place::k, k);
-    if (!rotates_) return;
-    backend_.rotate(rope_.cosines.view(), rope_.sines.view(), config_.head_dim, q);
-    backend_.rotate(rope_.cosines.view(), rope_.sines.view(), config_.head_dim, k);
+    for (const auto& [place, heads] : {std::pair(norm_place::q, q), std::pair(norm_place::k, k)}) {
+        if (!config_.arch.norms_rotated_heads) normalize_heads(place, heads);
+        if (rotates_) backend_.rotate(rope_.cosines.view(), rope_.sines.view(), config_.rotary_shape(), heads);
+        if (config_.arch.norms_rotated_heads) normalize_heads(place, heads);
+    }
 }
 
 template <ModelBackend B>
@@ -273,11 +273,14 @@ void block_run<B>::multiply(std::size_t site, inputs_view x, std::initializer_li
             {layers[i], fused ? scratch_.fused.shaped(backend_, x.rows, modules[i].out_features) : parts.begin()[i]});
     backend_.multiply(x, std::span<const output_of<B>>(outputs));
     if (!fused) return;
+    const auto pieces_of = [n = weights_.what.sites[site].pieces](matrix_view<number> m) {
+        return matrix_view<number>(m.data, m.rows * n, m.cols / n);
+    };
     std::size_t first = 0;
     for (const matrix_view<number> part : parts) {
-        const matrix_view<const number> from = outputs.front().y.columns(first, first + part.cols);
-        backend_.convert(from, part);
-        first += part.cols;
+        const matrix_view<number> to = pieces_of(part);
+        backend_.convert(inputs_view(pieces_of(outputs.front().y).columns(first, first + to.cols)), to);
+        first += to.cols;
     }
 }
 

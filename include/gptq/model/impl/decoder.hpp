@@ -102,20 +102,36 @@ void check_texts(std::span<const basic_continuation<B>> texts) {
 }  // namespace detail
 
 template <ModelBackend B>
-auto basic_decoder<B>::run(std::span<const basic_continuation<B>> texts, const run_observer* observer) const
-    -> room_of<B, number> {
+void basic_decoder<B>::reread(const basic_continuation<B>& text) const {
+    if (text.cache == nullptr || text.cache->length() == 0) return;
+    const std::size_t length = text.cache->length() + text.tokens.size();
+    const std::size_t before = text.cache->rotated_for();
+    if (config_.rope.is_long(before) == config_.rope.is_long(length)) return;
+    auto fresh = text.cache->emptied();
+    const basic_continuation<B> again{text.cache->tokens(), &fresh};
+    run({&again, 1}, nullptr, length);
+    *text.cache = std::move(fresh);
+}
+
+template <ModelBackend B>
+auto basic_decoder<B>::run(std::span<const basic_continuation<B>> texts, const run_observer* observer,
+                           std::size_t length) const -> room_of<B, number> {
     detail::check_texts(texts);
-    std::size_t tokens = 0;
-    std::vector<std::size_t> positions;
-    for (const basic_continuation<B>& text : texts) tokens += text.tokens.size();
+    std::size_t tokens = 0, row = 0;
+    std::vector<text_range> ranges;
+    for (const basic_continuation<B>& text : texts) {
+        reread(text);
+        tokens += text.tokens.size();
+    }
     auto hidden = backend_.template room<float>(tokens, config_.hidden_size);
     for (const basic_continuation<B>& text : texts) {
         const std::size_t count = text.tokens.size(), past = text.cache != nullptr ? text.cache->length() : 0;
         embedding_.look_up(backend_, config_, text.tokens, count, past,
-                           hidden.view().block(positions.size(), count, 0, config_.hidden_size));
-        for (std::size_t i = 0; i < count; ++i) positions.push_back(past + i);
+                           hidden.view().block(row, count, 0, config_.hidden_size));
+        ranges.push_back({past, count, length});
+        row += count;
     }
-    const rope_tables<B> ropes(backend_, config_, positions);
+    const rope_tables<B> ropes(backend_, config_, ranges);
     block_buffers<B> buffers;
     block_scratch<B> scratch;
     for (std::size_t i = 0; i < blocks_.size(); ++i) {
@@ -130,8 +146,8 @@ auto basic_decoder<B>::run(std::span<const basic_continuation<B>> texts, const r
         } while (block_pass.next());
         if (observer != nullptr) observer->after_block(i, std::as_const(hidden).view());
     }
-    for (const basic_continuation<B>& text : texts)
-        if (text.cache != nullptr) text.cache->advance(text.tokens.size());
+    for (std::size_t i = 0; i < texts.size(); ++i)
+        if (texts[i].cache != nullptr) texts[i].cache->advance(texts[i].tokens, ranges[i].seen());
     return compute_head_inputs(backend_, head_inputs_, config_, std::as_const(hidden).view());
 }
 

@@ -46,7 +46,7 @@ GPTQ_INLINE bool tensor_use::reads(std::string_view name) const {
     const std::string module(name.substr(0, dot));
     const std::string_view part = name.substr(dot + 1);
     if (modules_.contains(module)) return std::find(parts.begin(), parts.end(), part) != parts.end();
-    const bool of_norm = part == "weight" || (part == "bias" && config_->arch.norm == norm_kind::layer);
+    const bool of_norm = part == "weight" || (part == "bias" && config_->norm_bias());
     return of_norm && norms_.contains(module);
 }
 

@@ -73,21 +73,36 @@ inline const architecture& find_architecture(const config_values& values) {
 inline mlp_activation parse_activation(const config_values& values, const architecture& arch) {
     const std::string name = values.text(arch.activation_key, arch.default_activation);
     if (name == "silu" || name == "swish") return mlp_activation::silu;
-    if (name == "gelu") return mlp_activation::gelu;
-    if (name == "gelu_pytorch_tanh" || name == "gelu_new") return mlp_activation::gelu_tanh;
+    if (name == "gelu" && !arch.gelu_is_tanh) return mlp_activation::gelu;
+    if (name == "gelu" || name == "gelu_pytorch_tanh" || name == "gelu_new" || name == "gelu_fast")
+        return mlp_activation::gelu_tanh;
     if (name == "relu") return mlp_activation::relu;
+    if (name == "relu2") return mlp_activation::relu_squared;
     values.unsupported(arch.activation_key,
-                       "is " + in_quotes(name) + "; silu, gelu, gelu_pytorch_tanh and relu are supported");
+                       "is " + in_quotes(name) + "; silu, gelu, gelu_pytorch_tanh, relu and relu2 are supported");
 }
 
+/// What settings of rotation are read with: the file's other settings.
+struct rope_context {
+    const config_values& file;
+    const model_config& config;
+
+    /// Of the original context, in the file (Phi-3), in the settings, or what the model has now.
+    double original_positions(const config_values& settings) const {
+        constexpr std::string_view key = "original_max_position_embeddings";
+        const double otherwise = settings.positive(key, static_cast<double>(config.max_positions));
+        return file.positive(key, otherwise);
+    }
+};
+
 /// The rest of `rope`. (Peng et al. 2023)
-inline rope_settings parse_yarn(const config_values& values, rope_settings rope, std::size_t max_positions) {
+inline rope_settings parse_yarn(const config_values& values, rope_settings rope, const rope_context& context) {
     rope.scaling = rope_scaling::yarn;
     if (rope.theta <= 1.0) values.fail("rope_theta", "is not above 1, as yarn needs it");
     rope.low_freq_factor = values.positive("beta_slow", 1.0);
     rope.high_freq_factor = values.positive("beta_fast", 32.0);
     if (rope.high_freq_factor <= rope.low_freq_factor) values.fail("beta_fast", "is not above beta_slow");
-    rope.original_positions = values.positive("original_max_position_embeddings", static_cast<double>(max_positions));
+    rope.original_positions = context.original_positions(values);
     rope.whole_pairs = values.flag("truncate", true);
     const auto sharpening = [&](double scale) {
         return rope.factor <= 1.0 ? 1.0 : 0.1 * scale * std::log(rope.factor) + 1.0;
@@ -99,27 +114,70 @@ inline rope_settings parse_yarn(const config_values& values, rope_settings rope,
     return rope;
 }
 
-inline rope_settings parse_rope(const config_values& values, double theta, std::size_t max_positions) {
+inline std::vector<float> parse_factors(const config_values& values, const char* key, std::size_t pairs) {
+    const nlohmann::json* list = values.find(key);
+    if (list == nullptr || !list->is_array() || list->size() != pairs)
+        values.fail(key, "is not a list of " + std::to_string(pairs) + " numbers, one for each pair that rotates");
+    std::vector<float> factors;
+    for (const nlohmann::json& factor : *list) {
+        const float number = factor.is_number() ? factor.get<float>() : 0.0f;
+        if (!(number > 0.0f) || !std::isfinite(number)) values.fail(key, "has an entry that is not a number above 0");
+        factors.push_back(number);
+    }
+    return factors;
+}
+
+/// (Ding et al. 2024)
+inline rope_settings parse_longrope(const config_values& values, rope_settings rope, const rope_context& context) {
+    rope.scaling = rope_scaling::longrope;
+    rope.original_positions = context.original_positions(values);
+    rope.factor =
+        values.positive("factor", static_cast<double>(context.config.max_positions) / rope.original_positions);
+    const double growth = std::log(rope.factor) / std::log(rope.original_positions);
+    const double usual = rope.factor <= 1.0 || rope.original_positions <= 1.0 ? 1.0 : std::sqrt(1.0 + growth);
+    rope.attention_factor = values.positive("attention_factor", usual);
+    rope.short_factors = parse_factors(values, "short_factor", context.config.rotary_features / 2);
+    rope.long_factors = parse_factors(values, "long_factor", context.config.rotary_features / 2);
+    return rope;
+}
+
+inline rope_settings parse_dynamic(const config_values& values, rope_settings rope, const rope_context& context) {
+    const auto features = static_cast<double>(context.config.rotary_features);
+    if (features <= 2.0) values.unsupported("rope_type", "is dynamic, which takes more than 2 features that rotate");
+    if (context.config.arch.alpha_scales_theta && values.find("alpha") != nullptr) {
+        rope.theta *= std::pow(values.positive("alpha"), features / (features - 2.0));
+        return rope;
+    }
+    rope.scaling = rope_scaling::dynamic;
+    rope.factor = values.positive("factor");
+    rope.original_positions = static_cast<double>(context.config.max_positions);
+    return rope;
+}
+
+inline rope_settings parse_rope(const config_values& values, double theta, const rope_context& context) {
     rope_settings rope{.theta = values.positive("rope_theta", theta)};
     const std::string type = values.text("rope_type", values.text("type", "default"));
     if (type == "default") return rope;
+    if (type == "longrope" || type == "su") return parse_longrope(values, rope, context);
+    if (type == "dynamic") return parse_dynamic(values, rope, context);
     if (type != "linear" && type != "llama3" && type != "yarn")
-        values.unsupported("rope_type", "is " + in_quotes(type) + "; default, linear, llama3 and yarn are supported");
+        values.unsupported("rope_type", "is " + in_quotes(type) +
+                                            "; default, linear, dynamic, llama3, yarn and longrope are supported");
     rope.factor = values.positive("factor");
-    if (type == "yarn") return parse_yarn(values, rope, max_positions);
+    if (type == "yarn") return parse_yarn(values, rope, context);
     rope.scaling = type == "linear" ? rope_scaling::linear : rope_scaling::llama3;
     if (rope.scaling == rope_scaling::linear) return rope;
     rope.low_freq_factor = values.positive("low_freq_factor");
     rope.high_freq_factor = values.positive("high_freq_factor");
     if (rope.high_freq_factor <= rope.low_freq_factor) values.fail("high_freq_factor", "is not above low_freq_factor");
-    rope.original_positions = values.positive("original_max_position_embeddings", static_cast<double>(max_positions));
+    rope.original_positions = context.original_positions(values);
     return rope;
 }
 
 /// How many features of a head rotate. "partial_rotary_factor" is in config.json, or among the settings of rotation.
 inline std::size_t parse_rotary_features(const config_values& values, const model_config& c) {
     const double usual = c.arch.default_rotary_share != 0.0 ? c.arch.default_rotary_share : 1.0;
-    double share = values.positive("partial_rotary_factor", usual);
+    double share = values.positive("partial_rotary_factor", values.positive(c.arch.rotary_share_key, usual));
     for (const char* key : {"rope_scaling", "rope_parameters"})
         if (const nlohmann::json* settings = values.find(key); settings != nullptr && settings->is_object())
             share = values.object(key).positive("partial_rotary_factor", share);
@@ -136,9 +194,10 @@ inline std::size_t parse_rotary_features(const config_values& values, const mode
 /// Fills in rope and window_rope. Older files have "rope_theta" and "rope_scaling" (and Gemma "rope_local_base_freq"),
 /// newer ones "rope_parameters", which holds one object for each type of block where the two differ.
 inline void parse_ropes(const config_values& values, model_config& c) {
-    const double theta = values.positive("rope_theta", c.arch.default_theta);
+    const double theta = values.positive("rope_theta", values.positive(c.arch.theta_key, c.arch.default_theta));
     const bool differ = c.arch.default_window_theta != 0.0;
     const double window_theta = differ ? values.positive("rope_local_base_freq", c.arch.default_window_theta) : theta;
+    const rope_context context{values, c};
     c.rope = {.theta = theta};
     c.window_rope = {.theta = window_theta};
 
@@ -148,14 +207,14 @@ inline void parse_ropes(const config_values& values, model_config& c) {
     const config_values settings = values.object(key);
     const bool by_type = settings.find("full_attention") != nullptr || settings.find("sliding_attention") != nullptr;
     if (!by_type) {
-        c.rope = parse_rope(settings, theta, c.max_positions);
-        if (!differ) c.window_rope = c.rope;
+        c.rope = parse_rope(settings, theta, context);
+        if (c.arch.scales_windows) c.window_rope = c.rope;
         return;
     }
     if (settings.find("full_attention") != nullptr)
-        c.rope = parse_rope(settings.object("full_attention"), theta, c.max_positions);
+        c.rope = parse_rope(settings.object("full_attention"), theta, context);
     if (settings.find("sliding_attention") != nullptr)
-        c.window_rope = parse_rope(settings.object("sliding_attention"), window_theta, c.max_positions);
+        c.window_rope = parse_rope(settings.object("sliding_attention"), window_theta, context);
 }
 
 /// The window that blocks with a window have, or 0 where none has one.
@@ -196,17 +255,24 @@ inline std::vector<std::size_t> parse_windows(const config_values& values, const
     if (window == 0) return windows;
     const std::size_t first =
         rule == window_rule::after_max_window_layers ? values.count("max_window_layers", largest_position, 28) : 0;
-    const std::size_t nth =
-        rule == window_rule::all_but_every_nth ? values.size("sliding_window_pattern", largest_count, 6) : 0;
+    const std::size_t nth = rule == window_rule::all_but_every_nth && c.arch.default_window_nth != 0
+                                ? values.size("sliding_window_pattern", largest_count, c.arch.default_window_nth)
+                                : 0;
     for (std::size_t i = first; i < c.blocks; ++i)
         if (nth == 0 || (i + 1) % nth != 0) windows[i] = window;
     return windows;
 }
 
 /// Things that some files of the supported architectures ask for and that would change the results silently.
-inline void refuse_unsupported(const config_values& values) {
+inline void refuse_unsupported(const config_values& values, const architecture& arch) {
     for (const char* key : {"final_logit_softcapping", "attn_logit_softcapping"})
-        if (values.find(key) != nullptr) values.unsupported(key, "is set; capped logits are not supported");
+        if (!arch.reads_caps && values.find(key) != nullptr)
+            values.unsupported(key, "is set; caps are not supported for this architecture");
+    if (arch.parallel.key.empty() && values.flag("use_parallel_residual", false))
+        values.unsupported("use_parallel_residual",
+                           "is true; branches side by side are not supported for this architecture");
+    if (values.flag("use_qk_norm", false))
+        values.unsupported("use_qk_norm", "is true; norms with weights of their own for each head are not supported");
     if (values.flag("qk_layernorm", false))
         values.unsupported("qk_layernorm", "is true; norms of this kind are not supported");
     if (values.find("clip_qkv") != nullptr)
@@ -238,7 +304,22 @@ inline void parse_experts(const config_values& values, model_config& c) {
     }
 }
 
+/// A cap on scores or logits, 0 for none.
+inline float parse_cap(const config_values& values, std::string_view key, double otherwise) {
+    if (values.has_key(key) && values.find(key) == nullptr) return 0.0f;
+    if (values.find(key) == nullptr) return static_cast<float>(otherwise);
+    const double cap = values.positive(key);
+    if (cap < 1e-3 || cap > 1e6) values.fail(key, "is not between 0.001 and 1000000");
+    return static_cast<float>(cap);
+}
+
 inline void parse_multipliers(const config_values& values, model_config& c) {
+    if (c.arch.reads_caps) {
+        c.score_cap = parse_cap(values, "attn_logit_softcapping", c.arch.default_score_cap);
+        c.logit_cap = parse_cap(values, "final_logit_softcapping", c.arch.default_logit_cap);
+    }
+    if (c.arch.default_logit_scale != 0.0)
+        c.logit_scale = static_cast<float>(values.positive("logit_scale", c.arch.default_logit_scale));
     if (!c.arch.has_multipliers) return;
     c.embedding_scale = static_cast<float>(values.positive("embedding_multiplier", 1.0));
     c.attention_scale = static_cast<float>(values.positive("attention_multiplier", 1.0));
@@ -246,10 +327,16 @@ inline void parse_multipliers(const config_values& values, model_config& c) {
     c.logit_scale = static_cast<float>(1.0 / values.positive("logits_scaling", 1.0));
 }
 
-/// Which blocks do without rotation.
+/// Which blocks do without rotation, once windows are known.
 inline std::vector<bool> parse_unrotated(const config_values& values, const model_config& c) {
     std::vector<bool> unrotated;
-    if (!c.arch.skips_rotation) return unrotated;
+    const rotation_rule rule = c.arch.rotation;
+    const bool windows = std::ranges::any_of(c.windows, [](std::size_t window) { return window != 0; });
+    if (rule == rotation_rule::every_block || (rule == rotation_rule::windowed_if_any && !windows)) return unrotated;
+    if (rule != rotation_rule::listed) {
+        for (const std::size_t window : c.windows) unrotated.push_back(window == 0);
+        return unrotated;
+    }
     const std::size_t every = values.size("no_rope_layer_interval", largest_count, 4);
     for (std::size_t i = 0; i < c.blocks; ++i) unrotated.push_back((i + 1) % every == 0);
     const nlohmann::json* list = values.find("no_rope_layers");
@@ -297,7 +384,7 @@ GPTQ_INLINE model_config parse_model_config(const nlohmann::json& json, const st
     const auto flag = [&](const config_flag& f) {
         return f.key.empty() ? f.otherwise : values.flag(f.key, f.otherwise);
     };
-    detail::refuse_unsupported(values);
+    detail::refuse_unsupported(values, c.arch);
     detail::parse_sizes(values, c);
 
     detail::parse_experts(values, c);
@@ -312,7 +399,6 @@ GPTQ_INLINE model_config parse_model_config(const nlohmann::json& json, const st
     c.attention_scale = static_cast<float>(1.0 / std::sqrt(query_scalar));
     if (c.arch.scales_embedding) c.embedding_scale = std::sqrt(static_cast<float>(c.hidden_size));
     detail::parse_multipliers(values, c);
-    c.unrotated = detail::parse_unrotated(values, c);
     c.tied_embeddings = values.flag("tie_word_embeddings", c.arch.tied_by_default);
     c.qkv_bias = flag(c.arch.qkv_bias);
     c.o_bias = flag(c.arch.o_bias);
@@ -320,7 +406,9 @@ GPTQ_INLINE model_config parse_model_config(const nlohmann::json& json, const st
     c.norm_before = flag(c.arch.norm_before);
     c.norm_parameters = flag(c.arch.norm_parameters);
     c.final_norm = c.norm_before && !flag(c.arch.removes_final_norm);
+    c.parallel = flag(c.arch.parallel);
     c.windows = detail::parse_windows(values, c);
+    c.unrotated = detail::parse_unrotated(values, c);
     if (c.rotary()) detail::parse_ropes(values, c);
     return c;
 }

@@ -224,7 +224,7 @@ GPTQ_INLINE memory_estimate estimate_memory(const model_config& c, const quantiz
         if (stage.settings) widest = std::max(widest, number(stage.modules.front().in_features));
     }
     const double copies = beside_float_model ? 2.0 : 1.0;
-    const bool reads_old_states = c.experts != 0 || c.arch.parallel;
+    const bool reads_old_states = c.experts != 0 || c.parallel;
     memory_estimate estimate;
     // An expert may be the one that most tokens go to: then it reads a copy of their inputs.
     const std::size_t inside = std::max({c.intermediate_size, c.expert_size, c.shared_expert_size});

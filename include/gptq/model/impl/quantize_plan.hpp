@@ -14,8 +14,10 @@
 #include <gptq/compiled.hpp>
 #include <gptq/error.hpp>
 #include <gptq/groups.hpp>
+#include <gptq/io/checkpoint_format.hpp>
 #include <gptq/io/model_folder.hpp>
 #include <gptq/io/quantization_config.hpp>
+#include <gptq/layouts/compressed_elements.hpp>
 #include <gptq/model/block_description.hpp>
 #include <gptq/model/folder_warnings.hpp>
 #include <gptq/model/model_config.hpp>
@@ -134,39 +136,62 @@ class module_list {
     std::vector<std::string> entries_;
 };
 
-/// The gptq layouts pack 32 codes at a time, in both directions.
+/// What a layout cannot pack, such as features that are no multiple of what a word holds.
 inline void check_packable(io::checkpoint_format format, const std::vector<stage_plan>& stages) {
-    if (format == io::checkpoint_format::compressed_tensors) return;
     module_list unfit;
+    const auto packs = [format](const module_plan& m) {
+        try {
+            io::visit_layout(format, [&]<class L>() { L::check_shape(m.out_features, m.in_features); });
+            return true;
+        } catch (const shape_error&) {
+            return false;
+        }
+    };
     for (const stage_plan& stage : stages)
         for (const module_plan& m : stage.modules)
-            if (stage.settings && (m.out_features % 32 != 0 || m.in_features % 32 != 0))
+            if (stage.settings && !packs(m))
                 unfit.add(m.name_in_layer + " " + shape_string(m.out_features, m.in_features));
     if (unfit.empty()) return;
-    throw shape_error("format gptq holds layers whose [out_features, in_features] are multiples of 32 only, not " +
-                      unfit.text() + "; choose compressed-tensors, or leave these alone by a dynamic rule \"-:...\"");
+    const bool gptq = format == io::checkpoint_format::gptq || format == io::checkpoint_format::gptq_v2;
+    const char* which = format == io::checkpoint_format::awq ? "awq holds layers whose out_features are multiples of 8"
+                        : gptq ? "gptq holds layers whose [out_features, in_features] are multiples of 32"
+                               : "of FP4 holds layers whose in_features are even";
+    throw shape_error("format " + std::string(which) + " only, not " + unfit.text() +
+                      "; choose compressed-tensors, or leave these alone by a dynamic rule \"-:...\"");
 }
-
-/// The sizes that GPTQModel's kernels know; compressed-tensors has no such list.
-inline constexpr std::array<int, 7> gptq_group_sizes{16, 32, 64, 128, 256, 512, 1024};
 
 GPTQ_INLINE bool group_size_fits(io::checkpoint_format format, int size, std::size_t in_features) {
-    if (size == per_channel) return true;
-    if (size <= 0 || in_features % static_cast<std::size_t>(size) != 0) return false;
-    return format == io::checkpoint_format::compressed_tensors ||
-           std::find(gptq_group_sizes.begin(), gptq_group_sizes.end(), size) != gptq_group_sizes.end();
+    if (size != per_channel && (size <= 0 || in_features % static_cast<std::size_t>(size) != 0)) return false;
+    return io::visit_layout(format, [size]<class L>() { return L::reads_groups_of(size); });
 }
 
-/// The sizes in gptq_group_sizes that fit every quantized module.
-inline std::string fitting_group_sizes(const std::vector<stage_plan>& stages) {
-    std::string sizes = "-1 (one group per row)";
-    for (const int size : gptq_group_sizes) {
-        const bool fits = std::all_of(stages.begin(), stages.end(), [size](const stage_plan& stage) {
-            return !stage.settings || stage.modules.front().in_features % static_cast<std::size_t>(size) == 0;
+/// Of the sizes that are usual, those that fit every quantized module.
+inline std::string fitting_group_sizes(io::checkpoint_format format, const std::vector<stage_plan>& stages) {
+    std::string sizes;
+    for (const int size : {per_channel, 16, 32, 64, 128, 256, 512, 1024}) {
+        const bool fits = std::all_of(stages.begin(), stages.end(), [&](const stage_plan& stage) {
+            return !stage.settings || group_size_fits(format, size, stage.modules.front().in_features);
         });
-        if (fits) sizes += ", " + std::to_string(size);
+        const std::string name = size == per_channel ? "-1 (one group per row)" : std::to_string(size);
+        if (fits) sizes += (sizes.empty() ? "" : ", ") + name;
     }
-    return sizes;
+    return sizes.empty() ? "none" : sizes;
+}
+
+/// Formats of numbers that have a sign hold no zero points.
+inline void check_zeros(io::checkpoint_format format, const stage_plan& stage) {
+    if (stage.settings->sym || io::visit_layout(format, []<class L>() { return !layout::holds_elements<L>; })) return;
+    throw unsupported_error(stage.modules.front().name + ": the format " + io::format_name(format) +
+                            " holds no zero points; leave out --asym");
+}
+
+/// Groups that follow the order of activations need a tensor that says where each input feature is.
+inline void check_order(io::checkpoint_format format, const stage_plan& stage) {
+    const bool scattered = stage.settings->order == order_kind::act && stage.settings->group_size != per_channel;
+    if (!scattered || io::visit_layout(format, []<class L>() { return !L::parts.g_idx.empty(); })) return;
+    throw unsupported_error(
+        stage.modules.front().name + ": the format " + io::format_name(format) +
+        " holds groups of neighbouring input features only; choose --order gar in the place of act");
 }
 
 inline void check_groups(io::checkpoint_format format, const std::vector<stage_plan>& stages) {
@@ -178,12 +203,16 @@ inline void check_groups(io::checkpoint_format format, const std::vector<stage_p
                           std::to_string(m.in_features) + " inputs)");
     if (unfit.empty()) return;
     throw shape_error("the group size must divide the input features, and be one that readers of the format accept: " +
-                      unfit.text() + "; sizes that fit all modules: " + fitting_group_sizes(stages));
+                      unfit.text() + "; sizes that fit all modules: " + fitting_group_sizes(format, stages));
 }
 
 GPTQ_INLINE void check_stages(io::checkpoint_format format, const std::vector<stage_plan>& stages) {
-    for (const stage_plan& stage : stages)
-        if (stage.settings) check_bits(format, stage);
+    for (const stage_plan& stage : stages) {
+        if (!stage.settings) continue;
+        check_bits(format, stage);
+        check_order(format, stage);
+        check_zeros(format, stage);
+    }
     check_packable(format, stages);
     check_groups(format, stages);
     for (const stage_plan& stage : stages)
@@ -209,20 +238,48 @@ inline void warn_about_rules(const io::dynamic_rules& rules, const std::vector<s
     }
 }
 
+/// What current readers refuse or get wrong (docs/readers.md), and what to take in its place.
+inline void warn_about_readers(const io::quantization_config& config, const std::vector<stage_plan>& stages,
+                               std::vector<std::string>& warnings) {
+    const auto some = [&](const auto& holds) {
+        return std::any_of(stages.begin(), stages.end(),
+                           [&](const stage_plan& stage) { return stage.settings && holds(*stage.settings); });
+    };
+    const bool asymmetric = some([](const quantize_settings& s) { return !s.sym; });
+    const bool scattered =
+        some([](const quantize_settings& s) { return s.order == order_kind::act && s.group_size != per_channel; });
+    if (config.format == io::checkpoint_format::compressed_tensors) {
+        if (scattered)
+            warnings.push_back(
+                "no current program reads groups in the order of activations from compressed-tensors; take --order "
+                "gar");
+        if (asymmetric)
+            warnings.push_back(
+                "transformers 5.24 with compressed-tensors 0.20 fails on asymmetric layers; gptq_v2 and awq are read");
+    }
+    if (io::is_compressed_tensors(config.format) || config.format == io::checkpoint_format::awq) return;
+    if (config.format == io::checkpoint_format::gptq && asymmetric)
+        warnings.push_back(
+            "GPTQModel refuses asymmetric checkpoints in format gptq that it has not written itself; "
+            "it reads gptq_v2, and so does transformers");
+    if (config.lm_head)
+        warnings.push_back(
+            "transformers takes the output layer of a checkpoint in format gptq for a new one, and computes nonsense; "
+            "compressed-tensors is read");
+    if (!config.dynamic.empty())
+        warnings.push_back(
+            "transformers fails on rules in format gptq, which GPTQModel reads; compressed-tensors is read by both "
+            "transformers and vLLM");
+}
+
 inline std::vector<std::string> plan_warnings(const io::quantization_config& config,
                                               const std::vector<stage_plan>& stages) {
     std::vector<std::string> warnings;
     warn_about_rules(config.dynamic, stages, warnings);
     const auto quantized = [](const stage_plan& stage) { return stage.settings.has_value(); };
-    const auto asymmetric = [&](const stage_plan& stage) {
-        return config.format == io::checkpoint_format::gptq && stage.settings && !stage.settings->sym;
-    };
     if (std::none_of(stages.begin(), stages.end(), quantized))
         warnings.push_back("the dynamic rules leave every module alone: nothing is quantized");
-    if (std::any_of(stages.begin(), stages.end(), asymmetric))
-        warnings.push_back(
-            "GPTQModel refuses asymmetric checkpoints in format gptq that it has not written itself; "
-            "gptq_v2 is read everywhere");
+    warn_about_readers(config, stages, warnings);
     return warnings;
 }
 
@@ -232,6 +289,7 @@ GPTQ_INLINE quantization_plan plan_quantization(const model_config& config, cons
     if (io::holds_quantized_tensors(folder))
         throw unsupported_error(folder.path().string() + ": is quantized already; start from the float model");
     if (wanted.lm_head) detail::check_lm_head(config, folder);
+    wanted.to_json();  // what the description cannot say is refused before the work
     quantization_plan plan{detail::model_stages(config, wanted.lm_head), {}};
     for (stage_plan& stage : plan.stages) {
         detail::settle_stage(wanted, stage);

@@ -25,6 +25,8 @@ namespace gptq::model::detail {
 GPTQ_INLINE std::optional<std::string> solver_warning(const std::string& module, const solve_report& report) {
     if (report.rounded_to_nearest && report.dead_inputs > 0)
         return module + ": rounded to nearest, no calibration token reached it";
+    if (report.rounded_to_nearest && report.failed_factorizations == 0)
+        return module + ": rounded to nearest, which loses less than what the solver found";
     if (report.rounded_to_nearest)
         return module + ": rounded to nearest, no damping made its Hessian positive definite";
     if (report.failed_factorizations == 0) return std::nullopt;

@@ -29,8 +29,7 @@ template <DifferentiableModelBackend B>
 void reverse_pass<B>::forward(std::span<const std::int32_t> text, const std::function<void()>& before_block) {
     tokens_ = text.size();
     model_.tables().look_up(backend_, config(), text, tokens_, 0, states(0));
-    const std::vector<std::size_t> positions = positions_from(0, tokens_);
-    ropes_.emplace(backend_, config(), std::span<const std::size_t>(positions));
+    ropes_.emplace(backend_, config(), text_range{0, tokens_});
     for (std::size_t i = 0; i < config().blocks; ++i) {
         if (before_block) before_block();
         backend_.copy(states(i), states(i + 1));
@@ -56,8 +55,16 @@ void reverse_pass<B>::head_backward(std::size_t first, matrix_view<const float> 
                                     const gradient_takers<B>& takers) {
     const auto dx = head_gradient().block(first, dlogits.rows, 0, config().embedding_size);
     const auto& head = model_.head_layer();
-    if (!head) return backend_.multiply_adjoint(dlogits, model_.tables().tokens(), dx);
     const auto x = std::as_const(head_states_).view().block(first, dlogits.rows, 0, dx.cols);
+    if (const float cap = config().logit_cap; cap != 0.0f) {
+        const auto capped = capped_.shaped(backend_, dlogits.rows, dlogits.cols);
+        const auto before = uncapped_.shaped(backend_, dlogits.rows, dlogits.cols);
+        model_.head(x, capped);
+        backend_.copy(dlogits, before);
+        backend_.cap_adjoint(cap, matrix_view<const float>(capped), before);
+        dlogits = before;
+    }
+    if (!head) return backend_.multiply_adjoint(dlogits, model_.tables().tokens(), dx);
     if (takers.layer) takers.layer(*head, x, dlogits);
     const gradient_of<B> only{*head, dlogits};
     backend_.multiply_adjoint(std::span<const gradient_of<B>>(&only, 1), dx);

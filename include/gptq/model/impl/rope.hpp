@@ -36,14 +36,25 @@ inline double kept_by_yarn(const rope_settings& rope, std::size_t i, std::size_t
     return 1.0 - std::clamp((static_cast<double>(i) - first) / (last - first), 0.0, 1.0);
 }
 
+/// Dynamic scaling slows pairs down by a larger base, the more so the longer a text is beyond the original context.
+inline double theta_for(const rope_settings& rope, std::size_t features, std::size_t length) {
+    if (rope.scaling != rope_scaling::dynamic) return rope.theta;
+    const double share = std::max(static_cast<double>(length), rope.original_positions) / rope.original_positions;
+    const auto dim = static_cast<double>(features);
+    return rope.theta * std::pow(rope.factor * share - (rope.factor - 1.0), dim / (dim - 2.0));
+}
+
 }  // namespace detail
 
-GPTQ_INLINE std::vector<float> rope_frequencies(const rope_settings& rope, std::size_t features) {
+GPTQ_INLINE std::vector<float> rope_frequencies(const rope_settings& rope, std::size_t features, std::size_t length) {
     std::vector<float> frequencies(features / 2);
+    const std::vector<float>& factors = rope.is_long(length) ? rope.long_factors : rope.short_factors;
+    const double theta = detail::theta_for(rope, features, length);
     for (std::size_t i = 0; i < frequencies.size(); ++i) {
         const double exponent = 2.0 * static_cast<double>(i) / static_cast<double>(features);
-        double frequency = 1.0 / std::pow(rope.theta, exponent);
+        double frequency = 1.0 / std::pow(theta, exponent);
         if (rope.scaling == rope_scaling::linear) frequency /= rope.factor;
+        if (rope.scaling == rope_scaling::longrope) frequency /= double{factors.at(i)};
         if (rope.scaling == rope_scaling::llama3) {
             // How often this pair turns within the original context decides: seldom, and it is slowed down by
             // `factor`; often, and it is left alone; between the two limits it is something between.
@@ -62,38 +73,47 @@ GPTQ_INLINE std::vector<float> rope_frequencies(const rope_settings& rope, std::
 }
 
 GPTQ_INLINE rope_table::rope_table(const rope_settings& rope, std::size_t features,
-                                   std::span<const std::size_t> positions)
-    : cosines(positions.size(), features / 2), sines(positions.size(), features / 2) {
-    const std::vector<float> frequencies = rope_frequencies(rope, features);
+                                   std::span<const text_range> ranges) {
+    std::size_t rows = 0, row = 0;
+    for (const text_range& range : ranges) rows += range.count;
+    cosines = matrix<float>(rows, features / 2);
+    sines = matrix<float>(rows, features / 2);
     const auto factor = static_cast<float>(rope.attention_factor);
-    for (std::size_t p = 0; p < positions.size(); ++p)
-        for (std::size_t i = 0; i < frequencies.size(); ++i) {
-            const float angle = static_cast<float>(positions[p]) * frequencies[i];
-            cosines(p, i) = factor * std::cos(angle);
-            sines(p, i) = factor * std::sin(angle);
-        }
+    for (const text_range& range : ranges) {
+        const std::vector<float> frequencies = rope_frequencies(rope, features, range.seen());
+        for (std::size_t p = range.first; p < range.first + range.count; ++p, ++row)
+            for (std::size_t i = 0; i < frequencies.size(); ++i) {
+                const float angle = static_cast<float>(p) * frequencies[i];
+                cosines(row, i) = factor * std::cos(angle);
+                sines(row, i) = factor * std::sin(angle);
+            }
+    }
 }
 
 namespace detail {
 
-inline void rotate_head(float* head, std::span<const float> cosines, std::span<const float> sines) {
+/// The pairs of one head; Neighbours as in rotary_heads, so that loops over either kind of pair become vectors.
+template <bool Neighbours>
+void rotate_head(float* head, std::span<const float> cosines, std::span<const float> sines) {
     const std::size_t half = cosines.size();
     for (std::size_t i = 0; i < half; ++i) {
-        const float a = head[i];
-        const float b = head[i + half];
-        head[i] = a * cosines[i] - b * sines[i];
-        head[i + half] = b * cosines[i] + a * sines[i];
+        const auto [first, second] = rotary_heads{0, Neighbours}.pair(i, half);
+        const float a = head[first];
+        const float b = head[second];
+        head[first] = a * cosines[i] - b * sines[i];
+        head[second] = b * cosines[i] + a * sines[i];
     }
 }
 
 }  // namespace detail
 
-GPTQ_INLINE void rotate(matrix_view<const float> cosines, matrix_view<const float> sines, std::size_t head_dim,
+GPTQ_INLINE void rotate(matrix_view<const float> cosines, matrix_view<const float> sines, const rotary_heads& heads,
                         matrix_view<float> x) {
     for (std::size_t r = 0; r < x.rows; ++r) {
         const std::size_t position = r % cosines.rows;
-        for (std::size_t head = 0; head < x.cols; head += head_dim)
-            detail::rotate_head(&x(r, head), cosines.row(position), sines.row(position));
+        for (std::size_t head = 0; head < x.cols; head += heads.head_dim)
+            heads.neighbours ? detail::rotate_head<true>(&x(r, head), cosines.row(position), sines.row(position))
+                             : detail::rotate_head<false>(&x(r, head), cosines.row(position), sines.row(position));
     }
 }
 

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -79,25 +80,31 @@ GPTQ_INLINE nlohmann::ordered_json run_description(const io::quantization_config
             {"arithmetic", arithmetic}};
 }
 
-GPTQ_INLINE run_record::run_record(io::run_folder& folder, nlohmann::ordered_json description, bool restart)
-    : folder_(folder), description_(std::move(description)) {
-    if (restart) folder_.clear();
+GPTQ_INLINE void take_up_run(const io::run_folder& folder, const nlohmann::ordered_json& description, bool restart,
+                             const std::function<void(const nlohmann::ordered_json&)>& take_up) {
+    if (restart) folder.clear();
     try {
-        if (const auto state = folder_.state())
-            take_up(*state);
-        else
-            folder_.clear();
+        const auto state = folder.state();
+        if (!state) return folder.clear();
+        const std::string where = folder.path().string();
+        if (!state->is_object() || !state->contains("run")) throw format_error(where + ": run.json tells of no run");
+        const nlohmann::ordered_json& there = (*state)["run"];
+        if (there != description)
+            throw error(where + ": is what another run left: " + difference_between(there, description) +
+                        detail::way_out);
+        take_up(*state);
     } catch (const format_error& problem) {
         throw format_error(std::string(problem.what()) + ": the unfinished run is damaged" + detail::way_out);
     }
 }
 
+GPTQ_INLINE run_record::run_record(io::run_folder& folder, nlohmann::ordered_json description, bool restart)
+    : folder_(folder), description_(std::move(description)) {
+    take_up_run(folder_, description_, restart, [this](const nlohmann::ordered_json& state) { take_up(state); });
+}
+
 GPTQ_INLINE void run_record::take_up(const nlohmann::ordered_json& state) {
     const std::string where = folder_.path().string();
-    if (!state.is_object() || !state.contains("run")) throw format_error(where + ": run.json tells of no run");
-    if (state["run"] != description_)
-        throw error(where + ": is what another run left: " + difference_between(state["run"], description_) +
-                    detail::way_out);
     const auto count = [&](const char* key) {
         return static_cast<std::size_t>(std::max(0, io::setting<int>(state, key, where).value_or(0)));
     };

@@ -15,6 +15,8 @@
 #include <utility>
 #include <vector>
 
+#include <nlohmann/json.hpp>
+
 #include <gptq/backends/cpu/model_backend.hpp>
 #include <gptq/compiled.hpp>
 #include <gptq/error.hpp>
@@ -22,6 +24,8 @@
 #include <gptq/io/model_folder.hpp>
 #include <gptq/io/quantization_config.hpp>
 #include <gptq/io/quantized_tensors.hpp>
+#include <gptq/io/run_folder.hpp>
+#include <gptq/io/safetensors.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/model/buffers.hpp>
 #include <gptq/model/decoder.hpp>
@@ -29,6 +33,7 @@
 #include <gptq/model/perplexity.hpp>
 #include <gptq/model/quantize_checks.hpp>
 #include <gptq/model/reverse_pass.hpp>
+#include <gptq/model/run_record.hpp>
 #include <gptq/model/stopwatch.hpp>
 #include <gptq/model/tune_model.hpp>
 #include <gptq/model/tuned_parts.hpp>
@@ -91,13 +96,21 @@ class tuned_model {
     }
 
     void keep() {
-        for (tuned_layer& layer : layers_) layer.scales().keep();
-        for (tuned_norm& norm : norms_) norm.numbers().keep();
+        for_each([](const std::string&, tuned_numbers& numbers) { numbers.keep(); });
     }
 
     void restore() {
-        for (tuned_layer& layer : layers_) layer.scales().restore();
-        for (tuned_norm& norm : norms_) norm.numbers().restore();
+        for_each([](const std::string&, tuned_numbers& numbers) { numbers.restore(); });
+        show();
+    }
+
+    void save(const io::tensor_sink& sink) {
+        for_each([&](const std::string& name, const tuned_numbers& numbers) { numbers.save(sink, name); });
+    }
+
+    void load(const std::filesystem::path& piece, std::size_t steps) {
+        const io::safetensors_file file(piece);
+        for_each([&](const std::string& name, tuned_numbers& numbers) { numbers.load(file, name, steps); });
         show();
     }
 
@@ -117,6 +130,12 @@ class tuned_model {
     }
 
  private:
+    template <class F>
+    void for_each(const F& f) {
+        for (tuned_layer& layer : layers_) f(layer.module(), layer.scales());
+        for (tuned_norm& norm : norms_) f(norm.tensor(), norm.numbers());
+    }
+
     void add_layer(const std::string& module, linear& held) {
         if (!io::is_quantized(folder_, module)) return;
         layers_.emplace_back(module, io::read_quantized(folder_, config_, module), held);
@@ -124,7 +143,7 @@ class tuned_model {
     }
 
     void add_norm(const std::string& name, norm_layer& held, float factor) {
-        const float offset = held.kind == norm_kind::rms_one_plus_weight ? 1.0f : 0.0f;
+        const float offset = model_.config().arch.norm_adds_one ? 1.0f : 0.0f;
         auto& [weight, bias] = norm_of_[&held];
         if (held.weight.size() != 0) weight = &norm_tensor(name + ".weight", held.weight, factor, offset);
         if (held.bias.size() != 0) bias = &norm_tensor(name + ".bias", held.bias, 1.0f, 0.0f);
@@ -180,15 +199,29 @@ struct divided_windows {
     std::mt19937_64 random_;
 };
 
+/// What decides the bytes of a result: equal for two runs that may go on with each other's steps.
+inline nlohmann::ordered_json tuning_description(const io::model_folder& folder, const io::model_folder& reference,
+                                                 const token_windows& windows, const tune_options& options) {
+    return {{"steps", options.steps},
+            {"rate", options.rate.value_or(0.0)},
+            {"norms", options.norms},
+            {"seqlen", windows.length},
+            {"tokens", fingerprint_of(windows.tokens)},
+            {"model", fingerprint_of(folder)},
+            {"float", fingerprint_of(reference)}};
+}
+
 /// One run of tune_model.
 class model_tuner {
  public:
     model_tuner(decoder& model, const decoder& reference, tuned_model& tuned, const tune_options& options,
-                const tune_observer& observer)
+                const tune_observer& observer, const io::run_folder& folder, const nlohmann::ordered_json& description)
         : model_(model),
           tuned_(tuned),
           options_(options),
           observer_(observer),
+          folder_(folder),
+          description_(description),
           pass_(model),
           reference_(reference),
           takers_(tuned.takers()) {}
@@ -196,10 +229,14 @@ class model_tuner {
     /// Leaves the model with the scales that did best.
     tune_result run(divided_windows windows) {
         tune_result result{.layers = tuned_.layers(), .norms = tuned_.norms()};
-        result.before = result.after = held_out_divergence(windows);
-        tell({.step = 0, .held_out = result.before});
+        const std::size_t first = take_up(result);
+        for (std::size_t step = 0; step < first; ++step) windows.of_step(step);
+        if (first == 0) {
+            result.before = result.after = held_out_divergence(windows);
+            tell({.step = 0, .held_out = result.before});
+        }
         const std::size_t between = std::max<std::size_t>(1, options_.steps / 10);
-        for (std::size_t step = 0; step < options_.steps; ++step) {
+        for (std::size_t step = first; step < options_.steps; ++step) {
             tune_progress done{.step = step + 1, .divergence = divergence(windows.of_step(step), true)};
             const double turn = std::numbers::pi * static_cast<double>(step) / static_cast<double>(options_.steps);
             tuned_.step(options_.rate, 0.5 * (1.0 + std::cos(turn)));
@@ -210,16 +247,54 @@ class model_tuner {
                     result.kept_step = done.step;
                     tuned_.keep();
                 }
+                save(done.step, result);
             }
             tell(done);
         }
         tuned_.restore();
-        result.forward_seconds = forward_seconds_ / static_cast<double>(options_.steps);
-        result.reverse_seconds = reverse_seconds_ / static_cast<double>(options_.steps);
+        const auto steps = static_cast<double>(std::max<std::size_t>(1, options_.steps - first));
+        result.forward_seconds = forward_seconds_ / steps;
+        result.reverse_seconds = reverse_seconds_ / steps;
         return result;
     }
 
  private:
+    /// How many steps an unfinished run has done. `result` and the numbers become its.
+    std::size_t take_up(tune_result& result) {
+        std::size_t done = 0;
+        take_up_run(folder_, description_, options_.restart, [&](const nlohmann::ordered_json& state) {
+            const std::string where = folder_.path().string();
+            const auto number = [&](const char* key) {
+                const auto found = io::setting<double>(state, key, where);
+                if (!found || !(*found >= 0.0)) throw format_error(where + ": run.json has no number " + key);
+                return *found;
+            };
+            const auto step = [&](const char* key) {
+                return static_cast<std::size_t>(std::min(number(key), static_cast<double>(options_.steps)));
+            };
+            done = step("step");
+            result.kept_step = step("kept_step");
+            result.before = number("before");
+            result.after = number("after");
+            piece_ = step("piece") % 2;
+            tuned_.load(folder_.piece(piece_), done);
+        });
+        if (done != 0 && observer_.on_resumed) observer_.on_resumed(done);
+        return done;
+    }
+
+    /// Two pieces take turns, so that run.json always tells of a whole one.
+    void save(std::size_t step, const tune_result& result) {
+        piece_ = 1 - piece_;
+        folder_.write_piece(piece_, [this](const io::tensor_sink& sink) { tuned_.save(sink); });
+        folder_.save({{"run", description_},
+                      {"step", step},
+                      {"piece", piece_},
+                      {"kept_step", result.kept_step},
+                      {"before", result.before},
+                      {"after", result.after}});
+    }
+
     void tell(const tune_progress& progress) const {
         if (observer_.on_step) observer_.on_step(progress);
     }
@@ -266,9 +341,12 @@ class model_tuner {
     tuned_model& tuned_;
     const tune_options& options_;
     const tune_observer& observer_;
+    const io::run_folder& folder_;
+    const nlohmann::ordered_json& description_;
     reverse_pass<cpu_model_backend> pass_;
     token_logits<cpu_model_backend> reference_;
     gradient_takers<cpu_model_backend> takers_;
+    std::size_t piece_ = 0;  // that run.json tells of
     double forward_seconds_ = 0.0, reverse_seconds_ = 0.0;
 };
 
@@ -296,15 +374,20 @@ GPTQ_INLINE tune_result tune_model(const io::model_folder& folder, const io::mod
     auto quantization = io::quantization_config::parse(folder);
     if (!quantization)
         throw format_error(folder.path().string() + ": is not quantized; give the folder that quantize wrote");
+    if (io::visit_layout(quantization->format, []<class L>() { return layout::has_grid<L>; }))
+        throw unsupported_error(folder.path().string() + ": scales of the format " +
+                                io::format_name(quantization->format) + " are not tuned; affine formats' are");
     detail::check_tuning(read_model_config(folder), read_model_config(reference), windows, options);
-    io::folder_writer writer(out);
+    const io::run_folder run(out);
     const cpu_model_backend backend(quantized_form::dense);
     decoder model = decoder::load(folder, backend), goal = decoder::load(reference, backend);
     goal.before_each_block(observer.before_block);
     detail::tuned_model tuned(folder, *quantization, model, options.norms);
-    tune_result result =
-        detail::model_tuner(model, goal, tuned, options, observer).run(detail::divided_windows(windows));
+    const nlohmann::ordered_json description = detail::tuning_description(folder, reference, windows, options);
+    tune_result result = detail::model_tuner(model, goal, tuned, options, observer, run, description)
+                             .run(detail::divided_windows(windows));
 
+    io::folder_writer writer(run.out(), run.result());
     tuned.write(writer);
     result.bytes = writer.tensor_bytes();
     io::quantization_config described = *quantization;
@@ -318,6 +401,7 @@ GPTQ_INLINE tune_result tune_model(const io::model_folder& folder, const io::mod
     if (const std::string left = left_files_warning(folder); !left.empty()) result.warnings.push_back(left);
     for (const std::filesystem::path& file : folder.companion_files()) writer.copy_file(file);
     writer.finish();
+    run.clear();
     result.seconds = watch.seconds();
     return result;
 }

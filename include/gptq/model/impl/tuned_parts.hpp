@@ -11,10 +11,12 @@
 #include <vector>
 
 #include <gptq/compiled.hpp>
+#include <gptq/error.hpp>
 #include <gptq/fold.hpp>
 #include <gptq/grids/half_scale.hpp>
 #include <gptq/io/folder_writer.hpp>
 #include <gptq/io/model_folder.hpp>
+#include <gptq/io/safetensors.hpp>
 #include <gptq/io/stored_numbers.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/model/elementwise.hpp>
@@ -51,6 +53,26 @@ GPTQ_INLINE void tuned_numbers::step(double rate) {
         change_[i] -= mean_share * mean_[i] / (std::sqrt(square_[i] * square_share) + tiny);
         gradient_[i] = 0.0f;
     }
+}
+
+GPTQ_INLINE void tuned_numbers::save(const io::tensor_sink& sink, const std::string& name) const {
+    std::vector<float> all;
+    for (const std::vector<float>* part : {&change_, &kept_, &mean_, &square_})
+        all.insert(all.end(), part->begin(), part->end());
+    sink(name, io::dtype::f32, std::array<std::size_t, 2>{4, size()}, std::as_bytes(std::span(all)));
+}
+
+GPTQ_INLINE void tuned_numbers::load(const io::safetensors_file& file, const std::string& name, std::size_t steps) {
+    const std::string where = file.path().string() + ": tensor " + name;
+    const io::tensor_info* const tensor = file.find(name);
+    if (tensor == nullptr || tensor->dtype != io::dtype::f32 || tensor->shape != std::vector<std::size_t>{4, size()})
+        throw format_error(where + ": is missing, or is no F32 [4, " + std::to_string(size()) + "]");
+    std::vector<float> all(4 * size());
+    io::detail::read_floats(*tensor, all, where);
+    auto next = all.begin();
+    for (std::vector<float>* part : {&change_, &kept_, &mean_, &square_})
+        for (float& x : *part) x = *next++;
+    steps_ = steps;
 }
 
 // ---- scales ---------------------------------------------------------------------------------------------------------

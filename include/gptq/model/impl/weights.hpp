@@ -79,8 +79,8 @@ GPTQ_INLINE norm_layer weight_reader::read_norm(const model_config& config, cons
     norm_layer layer{.kind = config.arch.norm, .eps = config.norm_eps};
     if (!config.norm_parameters) return layer;
     layer.weight = vector(name + ".weight", features);
-    if (layer.kind == norm_kind::layer) layer.bias = vector(name + ".bias", features);
-    if (layer.kind == norm_kind::rms_one_plus_weight)
+    if (config.norm_bias()) layer.bias = vector(name + ".bias", features);
+    if (config.arch.norm_adds_one)
         for (std::size_t i = 0; i < features; ++i) layer.weight(i) += 1.0f;
     return layer;
 }

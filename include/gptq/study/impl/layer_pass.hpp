@@ -100,7 +100,7 @@ class probed_model {
     probed_model(const study_backend& backend, const study_input& input, const sensitivity_probe& probe)
         : model_(model::decoder::load(input.folder, backend)) {
         const model::token_windows some = windows_of(input.calibration, probe);
-        ropes_.emplace(backend, config(), model::positions_from(0, some.length));
+        ropes_.emplace(backend, config(), model::text_range{0, some.length});
         length_ = some.length;
         hidden_ = matrix<float>(some.tokens.size(), config().hidden_size);
         model_.tables().look_up(backend, config(), some.tokens, length_, 0, hidden_.view());
@@ -259,7 +259,7 @@ class layer_pass {
         const study_method& method = find_method(cell.method);
         layer_factor* factor = cell.settings.method == quantize_method::gptq ? &factors.get(cell.settings) : nullptr;
         try {
-            return method.solve({W, H, factor, cell.settings, model::detail::zeros_of(cell.format)});
+            return method.solve({W, H, factor, cell.settings, cell.format});
         } catch (const non_finite_error& problem) {
             throw non_finite_error(module + ": " + problem.what());
         }

@@ -31,9 +31,6 @@
 namespace gptq::study {
 namespace detail {
 
-inline constexpr std::array<io::checkpoint_format, 3> all_formats{
-    io::checkpoint_format::gptq, io::checkpoint_format::gptq_v2, io::checkpoint_format::compressed_tensors};
-
 /// The formats that the axes may use.
 inline std::vector<io::checkpoint_format> formats_of(const study_axes& axes) {
     if (axes.format) return {*axes.format};

@@ -92,9 +92,9 @@ class cpu_model_backend {
         model::normalize(layer, x, y);
     }
     void convert(matrix_view<const float> x, matrix_view<float> y) const { solver_.download(x, y); }
-    void rotate(matrix_view<const float> cosines, matrix_view<const float> sines, std::size_t head_dim,
+    void rotate(matrix_view<const float> cosines, matrix_view<const float> sines, const rotary_heads& heads,
                 matrix_view<float> x) const {
-        model::rotate(cosines, sines, head_dim, x);
+        model::rotate(cosines, sines, heads, x);
     }
     void attend(const attention_shape& shape, matrix_view<const float> q, matrix_view<const float> k,
                 matrix_view<const float> v, scratch& memory, matrix_view<float> out) const {
@@ -108,6 +108,7 @@ class cpu_model_backend {
         model::activate(f, x);
         model::multiply(x, y);
     }
+    void cap(float c, matrix_view<float> x) const { model::cap(c, x); }
 
     void look_up(const model::table& tokens, std::span<const std::int32_t> ids, float factor,
                  matrix_view<float> states) const {
@@ -159,9 +160,9 @@ class cpu_model_backend {
                            matrix_view<float> dx, matrix_view<float> sums) const {
         model::normalize_adjoint(layer, x, dy, dx, sums);
     }
-    void rotate_adjoint(matrix_view<const float> cosines, matrix_view<const float> sines, std::size_t head_dim,
+    void rotate_adjoint(matrix_view<const float> cosines, matrix_view<const float> sines, const rotary_heads& heads,
                         matrix_view<float> dx) const {
-        model::rotate_adjoint(cosines, sines, head_dim, dx);
+        model::rotate_adjoint(cosines, sines, heads, dx);
     }
     void attend_adjoint(const attention_shape& shape, matrix_view<const float> q, matrix_view<const float> k,
                         matrix_view<const float> v, matrix_view<const float> dout, scratch& memory,
@@ -180,6 +181,7 @@ class cpu_model_backend {
                       matrix_view<const float> dz, matrix_view<float> dx, matrix_view<float> dy) const {
         model::gate_adjoint(f, x, y, dz, dx, dy);
     }
+    void cap_adjoint(float c, matrix_view<const float> y, matrix_view<float> dx) const { model::cap_adjoint(c, y, dx); }
     void scale(float factor, matrix_view<float> x) const {
         for (std::size_t r = 0; r < x.rows; ++r)
             for (float& value : x.row(r)) value *= factor;

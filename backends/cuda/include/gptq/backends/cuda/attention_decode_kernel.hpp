@@ -363,12 +363,12 @@ extent2 extent_of(matrix_view<T> m) {
 
 }  // namespace detail
 
-/// True if tensor cores can take these matrices: 16 bytes at a time.
+/// True if the kernels for tensor cores can take this: matrices 16 bytes at a time, scores as they are.
 template <class T>
 bool attends_by_tensor_cores(const attention_shape& shape, matrix_view<const T> q, matrix_view<const T> k,
                              matrix_view<const T> v, matrix_view<T> out) {
-    return tensor_element<T> && shape.head_dim % 8 == 0 && detail::has_aligned_rows(q) && detail::has_aligned_rows(k) &&
-           detail::has_aligned_rows(v) && detail::has_aligned_rows(out);
+    return tensor_element<T> && shape.cap == 0.0f && shape.head_dim % 8 == 0 && detail::has_aligned_rows(q) &&
+           detail::has_aligned_rows(k) && detail::has_aligned_rows(v) && detail::has_aligned_rows(out);
 }
 
 /// So many queries of a window at most are few.
@@ -405,7 +405,7 @@ void attend_decode(const Launcher& launch, const attention_shape& shape, const s
     launch(kernel.launch(), kernel);
 }
 
-/// out = softmax(scale q k', causal) v for every head of every window, on a ProductMachine; returns before it is done
+/// out = softmax(cap(scale q k'), causal) v for every head of every window, on a ProductMachine; returns before it is done
 /// on a device. Throws shape_error where shapes do not fit together.
 ///                            q, out [windows queries, heads head_dim]  k, v [windows keys, kv_heads head_dim]
 template <class T, class M>

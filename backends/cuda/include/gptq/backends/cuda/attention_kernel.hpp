@@ -357,7 +357,7 @@ class attend_kernel {
 };
 
 /// Any shape and number, a warp for each query of each head: 32 keys at a time, a lane each, and then 32 elements of the
-/// values. For what tensor cores do not take.
+/// values. For what tensor cores do not take, and for capped scores.
 template <class T>
 class attend_plain_kernel {
  public:
@@ -434,7 +434,8 @@ class attend_plain_kernel {
     constexpr float dot(Context& ctx, const Shared& memory, matrix_view<const T> keys, std::size_t key) const {
         float sum = 0.0f;
         for (std::size_t i = 0; i < shape.head_dim; ++i) sum += memory[i] * detail::widened(ctx, keys(key, i));
-        return sum * detail::score_scale(shape);
+        if (shape.cap == 0.0f) return sum * detail::score_scale(shape);
+        return shape.cap * std::numbers::log2e_v<float> * std::tanh(sum * shape.scale / shape.cap);
     }
 
     template <class Context, class Shared>

@@ -1,5 +1,5 @@
 // THE page of the kernels: what the body of a kernel may use. A body is written once, as a function template over a
-// context; host_context.hpp runs it on threads of the host, device_context.hpp on a GPU.
+// context; host_context.hpp runs it on the host, device_context.hpp on a GPU.
 //
 //     struct scale {
 //         static constexpr std::size_t block_threads = 128;

@@ -1,32 +1,31 @@
-// Kernels on the host: one std::thread for each CUDA thread of a block, one block after the other. For tests, not for
-// speed.
+// Kernels on the host: the CUDA threads of a block take turns, one block after the other. For tests, not for speed.
 //
 // It is stricter than a device, so that mistakes show: shared memory begins as NaNs and is bounds-checked, asynchronous
-// copies spoil their destination and land no earlier than the wait that covers them, and every access is an ordinary
-// one that ThreadSanitizer sees. A shuffle, a load_matrix or an mma does order the lanes of its warp here, which the
+// copies spoil their destination and land no earlier than the wait that covers them, every access is an ordinary one
+// that ThreadSanitizer sees, and threads that wait for each other in vain are an error. A shuffle, a load_matrix or an mma does order the lanes of its warp here, which the
 // devices do not promise: a warp_barrier that is missing between two of them goes unnoticed.
 #pragma once
 
 #include <array>
-#include <barrier>
+#include <atomic>
 #include <bit>
 #include <cmath>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <deque>
 #include <exception>
 #include <functional>
 #include <limits>
 #include <memory>
-#include <mutex>
 #include <string>
-#include <thread>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
 #include <gptq/backends/cuda/context.hpp>
+#include <gptq/backends/cuda/fibers.hpp>
 #include <gptq/error.hpp>
 #include <gptq/half.hpp>
 
@@ -78,17 +77,17 @@ struct lane_message {
 
 /// What the threads of a warp share. Messages of neighbouring calls lie apart, so that one barrier a call is enough.
 struct host_warp {
-    std::barrier<> barrier{static_cast<std::ptrdiff_t>(warp_size)};
+    explicit host_warp(fiber_team& team) : barrier(team, warp_size) {}
+
+    fiber_barrier barrier;
     std::array<std::array<lane_message, warp_size>, 2> messages{};
 };
 
 /// What the threads of a block share.
 struct host_block {
-    host_block(const launch_shape& shape, std::size_t block_index)
-        : index(block_index),
-          barrier(static_cast<std::ptrdiff_t>(shape.threads)),
-          warps(std::make_unique<host_warp[]>(shape.threads / warp_size)),
-          shared(shape.shared_bytes / sizeof(line) + 1) {
+    host_block(const launch_shape& shape, std::size_t block_index, fiber_team& team)
+        : index(block_index), barrier(team, shape.threads), shared(shape.shared_bytes / sizeof(line) + 1) {
+        for (std::size_t w = 0; w < shape.threads / warp_size; ++w) warps.emplace_back(team);
         std::memset(static_cast<void*>(shared.data()), poison, shared.size() * sizeof(line));
     }
 
@@ -96,8 +95,8 @@ struct host_block {
         std::array<std::byte, 128> bytes;
     };
     std::size_t index;
-    std::barrier<> barrier;
-    std::unique_ptr<host_warp[]> warps;
+    fiber_barrier barrier;
+    std::deque<host_warp> warps;
     std::vector<line> shared;  // at least shared_bytes
 };
 
@@ -297,54 +296,29 @@ static_assert(kernel_context<host_context>);
 
 namespace detail {
 
-/// The threads of a launch: they run one block, meet, and go on to the next.
-template <std::derived_from<host_context> Context>
-class host_grid {
- public:
-    host_grid(const launch_shape& shape, std::function<void(Context&)> body)
-        : shape_(shape), body_(std::move(body)), block_(std::make_unique<host_block>(shape, 0)) {}
+/// An error of a thread with its block and thread in front.
+[[gnu::noinline]] inline std::exception_ptr failure_of(std::size_t block, std::size_t thread, const std::string& what) {
+    return std::make_exception_ptr(
+        error("block " + std::to_string(block) + ", thread " + std::to_string(thread) + ": " + what));
+}
 
-    /// Throws what the first thread to fail threw, with its block and thread in front.
-    void run() {
-        std::barrier between_blocks(static_cast<std::ptrdiff_t>(shape_.threads), [this]() noexcept { next_block(); });
-        {
-            std::vector<std::jthread> threads;
-            for (std::size_t i = 0; i < shape_.threads; ++i)
-                threads.emplace_back([&, i] {
-                    while (block_ != nullptr) {
-                        run_thread(i);
-                        between_blocks.arrive_and_wait();
-                    }
-                });
-        }
-        if (failure_ != nullptr) std::rethrow_exception(failure_);
-    }
-
- private:
-    void run_thread(std::size_t thread) {
+/// Runs every thread of a block. Throws what the first thread to fail threw, with its block and thread in front.
+template <std::derived_from<host_context> Context, class Body>
+void run_block(fiber_team& team, const launch_shape& shape, std::size_t index, const Body& body) {
+    host_block block(shape, index, team);
+    std::exception_ptr failure;
+    std::atomic<bool> failed = false;
+    team.run([&](std::size_t thread) {
         try {
-            Context context(shape_, *block_, thread);
-            body_(context);
+            Context context(shape, block, thread);
+            body(context);
             context.expect_no_copies();
         } catch (const std::exception& e) {
-            const std::lock_guard lock(mutex_);
-            if (failure_ == nullptr)
-                failure_ = std::make_exception_ptr(error("block " + std::to_string(block_->index) + ", thread " +
-                                                         std::to_string(thread) + ": " + e.what()));
+            if (!failed.exchange(true)) failure = failure_of(index, thread, e.what());
         }
-    }
-
-    void next_block() noexcept {
-        const std::size_t next = block_->index + 1;
-        block_ = failure_ == nullptr && next < shape_.blocks ? std::make_unique<host_block>(shape_, next) : nullptr;
-    }
-
-    launch_shape shape_;
-    std::function<void(Context&)> body_;
-    std::unique_ptr<host_block> block_;  // changes only while all threads wait between blocks
-    std::mutex mutex_;
-    std::exception_ptr failure_;
-};
+    });
+    if (failure != nullptr) std::rethrow_exception(failure);
+}
 
 }  // namespace detail
 
@@ -355,7 +329,8 @@ class host_grid {
 template <class Context = host_context, class Body>
 void host_launch(const launch_shape& shape, const Body& body) {
     check_launch(shape);
-    detail::host_grid<Context>(shape, [&body](Context& context) { body(context); }).run();
+    detail::fiber_team team(shape.threads);
+    for (std::size_t index = 0; index < shape.blocks; ++index) detail::run_block<Context>(team, shape, index, body);
 }
 
 /// Launches kernels on the host: what functions that launch kernels take in place of a device's stream.

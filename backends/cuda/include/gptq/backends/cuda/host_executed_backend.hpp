@@ -1,4 +1,4 @@
-// The CUDA backend on a machine without a GPU: its kernels run on threads of the host, BLAS stands in for cuBLAS and
+// The CUDA backend on a machine without a GPU: its kernels run on the host, BLAS stands in for cuBLAS and
 // cuSOLVER. It is there to test the kernels, and hundreds of times slower than cpu_backend.
 #pragma once
 

@@ -171,9 +171,9 @@ class basic_model_backend {
     void convert(matrix_view<From> x, matrix_view<T> y) const {
         each(x.rows, x.cols, convert_element<std::remove_const_t<From>, T>{x, y});
     }
-    void rotate(matrix_view<const float> cosines, matrix_view<const float> sines, std::size_t head_dim,
+    void rotate(matrix_view<const float> cosines, matrix_view<const float> sines, const model::rotary_heads& heads,
                 matrix_view<T> x) const {
-        each(x.rows, x.cols / head_dim * cosines.cols, rotate_pair<T>{x, cosines, sines, head_dim});
+        each(x.rows, x.cols / heads.head_dim * cosines.cols, rotate_pair<T>{x, cosines, sines, heads});
     }
     void attend(const model::attention_shape& shape, matrix_view<const T> q, matrix_view<const T> k,
                 matrix_view<const T> v, scratch&, matrix_view<T> out) const {
@@ -183,6 +183,7 @@ class basic_model_backend {
     void gate(model::mlp_activation f, matrix_view<T> x, matrix_view<const T> y) const {
         each(x.rows, x.cols, gate_element<T>{x, y, f});
     }
+    void cap(float c, matrix_view<float> x) const { each(x.rows, x.cols, cap_element{x, c}); }
 
     void look_up(const table& tokens, std::span<const std::int32_t> ids, float factor,
                  matrix_view<float> states) const {

@@ -16,6 +16,7 @@
 #include <gptq/half.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/model/architecture.hpp>
+#include <gptq/model/attention_shape.hpp>
 
 namespace gptq::cuda {
 
@@ -121,6 +122,7 @@ constexpr float activated(model::mlp_activation f, float x) {
     switch (f) {
         case mlp_activation::silu: return x / (1.0f + std::exp(-x));
         case mlp_activation::relu: return x > 0.0f ? x : 0.0f;
+        case mlp_activation::relu_squared: return x > 0.0f ? x * x : 0.0f;
         case mlp_activation::gelu: return 0.5f * x * (1.0f + std::erf(x * 0.70710678f));
         case mlp_activation::gelu_tanh: {
             const float u = 1.59576912f * (x + 0.044715f * x * x * x);  // (1 + tanh(u / 2)) / 2 is the sigmoid of u
@@ -255,6 +257,16 @@ struct gate_element {
     }
 };
 
+/// x = cap tanh(x / cap)
+struct cap_element {
+    matrix_view<float> x;
+    float cap;
+    template <class Context>
+    constexpr void operator()(Context&, std::size_t r, std::size_t c) const {
+        x(r, c) = cap * std::tanh(x(r, c) / cap);
+    }
+};
+
 /// to = from
 template <class From, class To>
 struct convert_element {
@@ -304,21 +316,22 @@ struct scatter_add_element {
     }
 };
 
-/// Turns pair i of each head of x, the features i and i + n, by the angles of row r % cosines.rows; an element is a pair.
+/// Turns the pairs of each head of x by the angles of row r % cosines.rows; an element is a pair.
 ///                                                            x [tokens, heads head_dim]  cosines, sines [positions, n]
 template <class T>
 struct rotate_pair {
     matrix_view<T> x;
     matrix_view<const float> cosines, sines;
-    std::size_t head_dim;
+    model::rotary_heads heads;
     template <class Context>
     constexpr void operator()(Context& ctx, std::size_t r, std::size_t c) const {
-        const std::size_t half = cosines.cols, i = c % half, first = c / half * head_dim + i,
-                          position = r % cosines.rows;
-        const float a = detail::widened(ctx, x(r, first)), b = detail::widened(ctx, x(r, first + half));
+        const std::size_t n = cosines.cols, i = c % n, head = c / n * heads.head_dim, position = r % cosines.rows;
+        const auto pair = heads.pair(i, n);
+        T &first = x(r, head + pair.first), &second = x(r, head + pair.second);
+        const float a = detail::widened(ctx, first), b = detail::widened(ctx, second);
         const float cosine = cosines(position, i), sine = sines(position, i);
-        x(r, first) = detail::narrowed<T>(ctx, a * cosine - b * sine);
-        x(r, first + half) = detail::narrowed<T>(ctx, b * cosine + a * sine);
+        first = detail::narrowed<T>(ctx, a * cosine - b * sine);
+        second = detail::narrowed<T>(ctx, b * cosine + a * sine);
     }
 };
 
