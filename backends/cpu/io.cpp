@@ -9,6 +9,7 @@
 #include <gptq/io/impl/foreign_files.hpp>
 #include <gptq/io/impl/gguf.hpp>
 #include <gptq/io/impl/gguf_export.hpp>
+#include <gptq/io/impl/gguf_model.hpp>
 #include <gptq/io/impl/json.hpp>
 #include <gptq/io/impl/model_folder.hpp>
 #include <gptq/io/impl/quantization_config.hpp>

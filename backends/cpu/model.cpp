@@ -26,6 +26,7 @@
 #include <gptq/model/impl/prune_model.hpp>
 #include <gptq/model/impl/quantize_checks.hpp>
 #include <gptq/model/impl/quantize_from_hessians.hpp>
+#include <gptq/model/impl/quantize_gguf.hpp>
 #include <gptq/model/impl/quantize_in_memory.hpp>
 #include <gptq/model/impl/quantize_log.hpp>
 #include <gptq/model/impl/quantize_model.hpp>

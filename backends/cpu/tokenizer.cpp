@@ -8,6 +8,7 @@
 #include <gptq/model/impl/tokenizer_bpe.hpp>
 #include <gptq/model/impl/tokenizer_character_map.hpp>
 #include <gptq/model/impl/tokenizer_decoders.hpp>
+#include <gptq/model/impl/tokenizer_gguf.hpp>
 #include <gptq/model/impl/tokenizer_json.hpp>
 #include <gptq/model/impl/tokenizer_model.hpp>
 #include <gptq/model/impl/tokenizer_normalizers.hpp>

@@ -19,7 +19,7 @@ namespace program {
 struct common_arguments {
     static constexpr bool computes = false;  ///< multiplies large matrices
 
-    std::string model;        ///< a Hugging Face folder
+    std::string model;        ///< a Hugging Face folder, or a GGUF file
     bool json = false;        ///< one JSON object on standard output, nothing else there
     std::size_t threads = 0;  ///< 0 leaves the choice to the BLAS library
 };
@@ -53,6 +53,9 @@ struct quantize_arguments : compute_arguments, calibration_arguments {
     std::string dynamic_rules;  ///< path of a JSON file, or empty
     std::string hessians;       ///< folder of them, in place of a text; or empty
     std::uint64_t memory = 0;   ///< bytes that the work may take; 0: what the system has free
+    std::string type;           ///< of the blocks of a GGUF file; empty: OUT is a folder
+    std::string base;           ///< with type: the float GGUF file; empty: the model is one
+    std::string rest = "keep";  ///< with type, as in convert_arguments
 };
 void quantize(const quantize_arguments& arguments);
 

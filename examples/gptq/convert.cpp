@@ -13,19 +13,12 @@
 
 #include "commands.hpp"
 #include "output.hpp"
+#include "written_layers.hpp"
 
 namespace program {
 namespace {
 
 namespace io = gptq::io;
-
-void print_result(const convert_arguments& arguments, const std::string& format_name, std::size_t layers,
-                  std::size_t bytes) {
-    if (arguments.json)
-        return print_json({{"out", arguments.out}, {"format", format_name}, {"layers", layers}, {"bytes", bytes}});
-    print(format("%s: %zu layers as %s, %s of tensors\n", arguments.out.c_str(), layers, format_name.c_str(),
-                 bytes_string(bytes).c_str()));
-}
 
 void convert_to_gguf(const convert_arguments& arguments, const io::model_folder& folder) {
     if (arguments.base.empty())
@@ -34,9 +27,7 @@ void convert_to_gguf(const convert_arguments& arguments, const io::model_folder&
             "from which tokenizer and metadata are taken");
     const auto rest = arguments.rest == "q8_0" ? io::gguf_rest::q8_0 : io::gguf_rest::keep;
     const io::gguf_result result = io::export_gguf(folder, arguments.base, arguments.out, rest);
-    std::string types;
-    for (const std::string& type : result.types) types += (types.empty() ? "" : ", ") + type;
-    print_result(arguments, types, result.layers, result.bytes);
+    print_gguf_result(arguments.out, result, arguments.json);
 }
 
 /// Whether a tensor is a part of one of these layers. Biases are not: they are the same in all formats.
@@ -61,7 +52,7 @@ void convert_folder(const convert_arguments& arguments, const io::model_folder& 
     if (const std::string left = gptq::model::left_files_warning(folder); !left.empty()) warn(left);
     for (const auto& file : folder.companion_files()) writer.copy_file(file);
     writer.finish();
-    print_result(arguments, arguments.format, modules.size(), bytes);
+    print_written(arguments.out, arguments.format, modules.size(), bytes, arguments.json);
 }
 
 }  // namespace

@@ -18,6 +18,7 @@
 
 #include <gptq/error.hpp>
 #include <gptq/io/checkpoint_format.hpp>
+#include <gptq/layouts/ggml_blocks.hpp>
 #include <gptq/options.hpp>
 #include <gptq/quote.hpp>
 #include <gptq/settings.hpp>
@@ -157,11 +158,31 @@ void take_format(const CLI::App& command, const std::string& name, gptq::quantiz
     });
 }
 
+/// OUT as a GGUF file, which decides what other options would.
+void add_gguf_type(CLI::App& command, quantize_arguments& a) {
+    std::vector<std::string> names;
+    for (const gptq::layout::ggml_type& type : gptq::layout::ggml_types) names.emplace_back(type.name);
+    CLI::Option* type =
+        command
+            .add_option("--type", a.type, "OUT becomes a GGUF file for llama.cpp whose layers have blocks of this type")
+            ->check(CLI::IsMember(names));
+    for (const char* other : {"--bits", "--group-size", "--asym", "--order", "--desc-act", "--search", "--candidates",
+                              "--refine", "--correct-drift", "--best", "--tuned", "--method", "--format", "--dynamic",
+                              "--lm-head", "--memory", "--restart", "--device", "--hessians"})
+        type->excludes(command.get_option(other));
+    command.add_option("--base", a.base, "with --type: the float GGUF file of MODEL; default: MODEL, if it is one")
+        ->needs(type);
+    command.add_option("--rest", a.rest, "with --type: what becomes of matrices outside of blocks")
+        ->check(CLI::IsMember({"keep", "q8_0"}))
+        ->needs(type)
+        ->capture_default_str();
+}
+
 void add_quantize(CLI::App& app, quantize_arguments& a, std::function<void()>& chosen) {
     CLI::App* command = add_command(app, "quantize", "write a quantized copy of MODEL", a, quantize, chosen);
     add_device_options(*command, a);
     add_reproducible(*command, a);
-    command->add_option("OUT", a.out, "folder to write; must not exist yet")->required();
+    command->add_option("OUT", a.out, "folder, or GGUF file, to write; must not exist yet")->required();
     add_settings(*command, a.settings);
     command->add_flag("--best", a.best,
                       "what does best in the format: --correct-drift, and up to 3 bits --refine 1 --candidates 8");
@@ -211,6 +232,7 @@ void add_quantize(CLI::App& app, quantize_arguments& a, std::function<void()>& c
     for (const char* other :
          {"--calib", "--correct-drift", "--lm-head", "--device", "--memory", "--nsamples", "--seqlen"})
         hessians->excludes(other);
+    add_gguf_type(*command, a);
 }
 
 void add_prune(CLI::App& app, prune_arguments& a, std::function<void()>& chosen) {

@@ -1,6 +1,8 @@
 // Writes the first inputs of every fuzz target, from the files that other tests have.
 //
 //     make_corpus GOLDEN OUT
+#include <unistd.h>
+
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
@@ -9,7 +11,10 @@
 
 #include <nlohmann/json.hpp>
 
+#include <gptq/io/model_folder.hpp>
 #include <gptq/model/tokenizer_character_map.hpp>
+
+#include "support/gguf_base.hpp"
 
 namespace {
 
@@ -46,6 +51,18 @@ void add_models(corpus& out, const fs::path& golden) {
         out.add("index", config + zero + R"({"metadata":{},"weight_map":{"t":"a.safetensors"}})");
     }
     out.add("index", "{}" + zero + R"({"weight_map":{"t":"../a.safetensors","u":"/etc/passwd"}})");
+}
+
+void add_gguf(corpus& out, const fs::path& golden) {
+    const fs::path file = fs::temp_directory_path() / ("gptq-corpus-" + std::to_string(::getpid()) + ".gguf");
+    const gptq::io::model_folder folder(golden / "models" / "llama");
+    const auto number = [&](const char* key) { return folder.config()[key].get<std::uint32_t>(); };
+    for (const fs::path& tokenizer : {fs::path(), golden / "tokenizers" / "gpt2"}) {
+        gptq_test::write_gguf_base(file, folder, number("num_hidden_layers"), number("num_attention_heads"),
+                                   number("num_key_value_heads"), tokenizer);
+        out.add("gguf", read(file));
+    }
+    fs::remove(file);
 }
 
 void add_quantizations(corpus& out) {
@@ -126,6 +143,7 @@ int main(int argc, char** argv) {
     if (argc != 3) return 2;
     corpus out(argv[2]);
     add_models(out, argv[1]);
+    add_gguf(out, argv[1]);
     add_quantizations(out);
     add_tokenizers(out, argv[1]);
     add_texts(out);

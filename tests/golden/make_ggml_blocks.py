@@ -10,20 +10,22 @@ import pathlib
 import gguf
 import numpy as np
 
-TYPES = {"q4_0": gguf.GGMLQuantizationType.Q4_0, "q4_1": gguf.GGMLQuantizationType.Q4_1,
-         "q5_0": gguf.GGMLQuantizationType.Q5_0, "q8_0": gguf.GGMLQuantizationType.Q8_0}
+TYPES = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
+HALVES = {"Q4_1": (0, 2), "Q5_1": (0, 2), "Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2),
+          "Q6_K": (208,)}  # where d and m are; in others d is the first
 
 
 def main():
     random = np.random.default_rng(20260101)
     blocks = {}
-    for name, kind in TYPES.items():
-        size = gguf.GGML_QUANT_SIZES[kind][1]
-        rows = random.integers(0, 256, (3, size), dtype=np.uint8)
+    for name in TYPES:
+        kind = gguf.GGMLQuantizationType[name]
+        rows = random.integers(0, 256, (3, gguf.GGML_QUANT_SIZES[kind][1]), dtype=np.uint8)
         for row in rows:
-            row[:4 if name == "q4_1" else 2] = random.normal(0, 0.1, 2 if name == "q4_1" else 1).astype("<f2").view("u1")
+            for at in HALVES.get(name, (0,)):
+                row[at:at + 2] = random.normal(0, 0.1, 1).astype("<f2").view("u1")
         values = gguf.quants.dequantize(rows, kind).astype(np.float64)
-        blocks[name] = [{"bytes": row.tolist(), "values": v.tolist()} for row, v in zip(rows, values)]
+        blocks[name.lower()] = [{"bytes": row.tolist(), "values": v.tolist()} for row, v in zip(rows, values)]
     path = pathlib.Path(__file__).parent / "ggml_blocks.json"
     path.write_text(json.dumps(blocks, indent=0).replace(",\n", ",") + "\n")
 

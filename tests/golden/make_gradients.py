@@ -41,7 +41,7 @@ def gradients(folder):
     torch.nn.functional.cross_entropy(logits[:-1], ids[1:], reduction="sum").backward()
     result = {"states": summary(states[0].grad)}
     for name, p in model.named_parameters():
-        if "layers." in name and p.dim() <= 2 or "norm" in name or name in ("lm_head.weight", "embed_out.weight"):
+        if "layers." in name and p.dim() <= 2 or "norm" in name or "lm_head" in name:
             result[name] = summary(p.grad)
     return result
 

@@ -1,4 +1,5 @@
 // gptq convert: the same values in every format.
+#include <cmath>
 #include <cstddef>
 #include <cstring>
 #include <filesystem>
@@ -9,7 +10,7 @@
 #include <gptq/io/model_folder.hpp>
 #include <gptq/io/quantization_config.hpp>
 #include <gptq/io/quantized_tensors.hpp>
-#include <gptq/layouts/ggml_blocks.hpp>
+#include <gptq/xtensor/surface.hpp>
 
 #include "program/run_program.hpp"
 #include "program/tiny_model.hpp"
@@ -34,7 +35,7 @@ struct scene {
     scene() {
         gptq_test::write_tiny_model(model);
         gptq_test::write_file(text, gptq_test::some_text(600));
-        gptq_test::write_gguf_base(base, io::model_folder(model), 2, 4, 2);
+        gptq_test::write_gguf_base(base, io::model_folder(model), 2, 4, 2, model);
     }
 
     /// A quantized copy.
@@ -64,30 +65,17 @@ struct scene {
     }
 };
 
-/// Tensors of `file` whose values differ from those of the codes in `folder`, by a look at each.
-template <class T>
+/// Weights that are others in `file` than those of the codes in `folder`, in a layer with rows in another order and in one
+/// without.
 std::size_t differing(const fs::path& file, const fs::path& folder) {
-    const io::gguf_file gguf(file);
-    const io::model_folder codes(folder);
+    const io::model_folder gguf(file), codes(folder);
     const auto config = io::quantization_config::parse(codes).value();
     std::size_t different = 0;
-    for (const io::gguf_tensor& tensor : gguf.tensors()) {
-        if (tensor.name != "blk.1.attn_q.weight" && tensor.name != "blk.0.ffn_down.weight") continue;
-        const bool query = tensor.name.find("attn_q") != std::string::npos;
-        const auto q = io::read_quantized(codes, config,
-                                          query ? "model.layers.1.self_attn.q_proj" : "model.layers.0.mlp.down_proj");
-        for (std::size_t r = 0; r < tensor.shape[0]; ++r)
-            for (std::size_t b = 0; b < tensor.shape[1] / 32; ++b) {
-                const auto block =
-                    T::decode(tensor.bytes.subspan((r * tensor.shape[1] / 32 + b) * T::bytes, T::bytes).read());
-                // Heads of 16 rows: row 2 i + j of the file is row i + 8 j of the layer.
-                const std::size_t n = query ? r / 16 * 16 + r % 16 / 2 + 8 * (r % 2) : r;
-                for (std::size_t i = 0; i < 32; ++i) {
-                    const auto g = static_cast<std::size_t>(q.g_idx(32 * b + i));
-                    const float value = q.scales(n, g) * static_cast<float>(q.codes(n, 32 * b + i) - q.zeros(n, g));
-                    different += gptq::to_float(block.d) * static_cast<float>(block.levels[i]) != value;
-                }
-            }
+    for (const std::string module : {"model.layers.1.self_attn.q_proj", "model.layers.0.mlp.down_proj"}) {
+        const auto expected = gptq::dequantize(io::read_quantized(codes, config, module));
+        const auto values = gguf.read_matrix(module + ".weight");
+        REQUIRE(values.shape() == expected.shape());
+        for (std::size_t i = 0; i < values.size(); ++i) different += values.data()[i] != expected.data()[i];
     }
     return different;
 }
@@ -122,13 +110,13 @@ TEST_CASE("GGUF files hold the codes' values") {
         return std::pair(folder, out);
     };
     const auto [sym, q4_0] = to_gguf("sym", {"--bits", "4", "--order", "gar"});
-    CHECK(differing<gptq::layout::q4_0>(q4_0, sym) == 0);
+    CHECK(differing(q4_0, sym) == 0);
     const auto [three, also_q4_0] = to_gguf("three", {"--bits", "3"});
-    CHECK(differing<gptq::layout::q4_0>(also_q4_0, three) == 0);
+    CHECK(differing(also_q4_0, three) == 0);
     const auto [asym, q5_0] = to_gguf("asym", {"--bits", "4", "--asym"});
-    CHECK(differing<gptq::layout::q5_0>(q5_0, asym) == 0);
+    CHECK(differing(q5_0, asym) == 0);
     const auto [wide, q8_0] = to_gguf("wide", {"--bits", "8"});
-    CHECK(differing<gptq::layout::q8_0>(q8_0, wide) == 0);
+    CHECK(differing(q8_0, wide) == 0);
 
     const auto embedding = io::gguf_file(q4_0).tensors()[0].bytes, stored = io::gguf_file(s.base).tensors()[0].bytes;
     CHECK(embedding.size() == stored.size());
@@ -137,6 +125,42 @@ TEST_CASE("GGUF files hold the codes' values") {
         s.convert(sym, s.dir.path() / "smaller.gguf", "gguf", {"--base", s.base, "--rest", "q8_0"});
     CHECK(smaller.status == 0);
     CHECK(io::gguf_file(s.dir.path() / "smaller.gguf").tensors()[0].type == io::gguf_type::q8_0);
+}
+
+TEST_CASE("a GGUF file is read as the model that it was made of") {
+    if (skipped()) return;
+    const scene s;
+    CHECK(s.perplexity(s.base) == s.perplexity(s.model));
+    const run_result r = run_program({"inspect", s.base});
+    INFO(r.err);
+    CHECK(mentions(r.out, "2 blocks, hidden size 64, 4 heads of 16 (2 for keys and values)", "F32"));
+    CHECK(run_program({"generate", s.base, "--prompt", "some", "--tokens", "5"}).out ==
+          run_program({"generate", s.model, "--prompt", "some", "--tokens", "5"}).out);
+    const run_result folder = run_program({"quantize", s.base, s.dir.path() / "out", "--calib", s.text});
+    CHECK(folder.status == 1);
+    CHECK(mentions(folder.err, "--type"));
+}
+
+TEST_CASE("a model is quantized into a GGUF file") {
+    if (skipped()) return;
+    const scene s;
+    const auto quantized = [&](const fs::path& model, const std::string& name, const std::vector<std::string>& more) {
+        std::vector<std::string> arguments = {"quantize", model, s.dir.path() / name, "--calib", s.text,
+                                              "--seqlen", "32",  "--nsamples",        "4",       "--type",
+                                              "q4_0"};
+        arguments.insert(arguments.end(), more.begin(), more.end());
+        return run_program(arguments);
+    };
+    const run_result r = quantized(s.base, "q4_0.gguf", {});
+    INFO(r.err);
+    REQUIRE(r.status == 0);
+    CHECK(mentions(r.out, "14 layers", "q4_0"));
+    REQUIRE(quantized(s.model, "again.gguf", {"--base", s.base}).status == 0);
+    CHECK(gptq_test::read_file(s.dir.path() / "again.gguf") == gptq_test::read_file(s.dir.path() / "q4_0.gguf"));
+    const double perplexity = std::stod(s.perplexity(s.dir.path() / "q4_0.gguf"));
+    CHECK(std::abs(perplexity / std::stod(s.perplexity(s.base)) - 1.0) < 0.05);
+    CHECK(mentions(quantized(s.model, "no.gguf", {}).err, "--base"));
+    CHECK(mentions(quantized(s.dir.path() / "q4_0.gguf", "no.gguf", {}).err, "is quantized"));
 }
 
 TEST_CASE("what GGUF cannot hold is refused, and nothing is left") {

@@ -247,7 +247,9 @@ void check_grid() {
         };
         CHECK(q.report.loss == Approx(loss(q)).epsilon(2e-3));
         CHECK(loss(q) <= loss(before) * (1.0 + 1e-4));
-        if (scales && gptq::RefittableGrid<Grid, Bits>) CHECK(loss(q) < loss(before));
+        // Where scales are powers of two, a better one is rarely near.
+        if constexpr (gptq::RefittableGrid<Grid, Bits>)
+            if (scales && Grid::storable(1.1f) != 1.0f) CHECK(loss(q) < loss(before));
         // The same in the backend's memory, where the layer knows its levels, too.
         auto codes = solve_held<S>(options);
         gptq::matrix<float> W(N, K);

@@ -151,7 +151,7 @@ named_gradients gradients_of(model::decoder& decoder, const std::vector<std::int
                 names[&block.layers[s][m]] = block.what.full_name(block.what.sites[s].modules[m]);
         for (const auto& norm : block.what.norms) names[&*block.norm(norm.place)] = block.what.prefix + norm.name;
     }
-    if (decoder.head_layer()) names[&*decoder.head_layer()] = config.arch.names.head;
+    if (decoder.head_layer()) names[&*decoder.head_layer()] = "lm_head";
     if (decoder.head_inputs().norm) names[&*decoder.head_inputs().norm] = config.arch.names.final_norm;
 
     named_gradients found;

@@ -22,7 +22,8 @@ struct fp8_e4m3_magnitudes {
     }
     /// The bits of the number nearest to `magnitude`, ties to even; those of the largest one for all above it.
     static constexpr std::uint32_t encode(float magnitude) {
-        const float x = magnitude < largest ? magnitude : largest;
+        constexpr float most = largest;  // a variable of its own, which CUDA's compiler has an address for
+        const float x = magnitude < most ? magnitude : most;
         const auto bits = std::bit_cast<std::uint32_t>(x);
         const std::uint32_t normal = ((bits + 0x7ffffu + (bits >> 20 & 1u)) >> 20) - exponents;
         // The sum's mantissa counts steps of 2^-9, rounded by the addition.

@@ -50,11 +50,23 @@ class descriptor {
 
 }  // namespace detail
 
+/// What bytes can be read from, by any number of threads: a file, or numbers that are made when they are asked for.
+class byte_source {
+ public:
+    byte_source() = default;
+    byte_source(const byte_source&) = delete;
+    byte_source& operator=(const byte_source&) = delete;
+    virtual ~byte_source() = default;
+
+    /// Fills `out` with the bytes from `offset` on, all of which the source has.
+    virtual void read_at(std::size_t offset, std::span<std::byte> out) const = 0;
+};
+
 /// A regular file that is open for reading. A link that leads out of its folder is not followed: the author of a
 /// model's folder must not choose which other files of this machine are read, or copied beside a model that is
 /// published later. The file is read piece by piece and never mapped, because a mapped file that becomes shorter ends
 /// the program by a signal. Any number of threads may read from it.
-class input_file {
+class input_file : public byte_source {
  public:
     /// Throws io_error, with the path and the system's reason, if the file cannot be opened, is not a regular file, or
     /// is a link out of its folder. A pipe does not make it wait.
@@ -67,7 +79,7 @@ class input_file {
 
     /// Fills `out` with the bytes from `offset` on, which end at size() or before. Throws io_error if they cannot be
     /// read, or if the file was written to or cut since it was opened: what was read may then be of both versions.
-    void read_at(std::size_t offset, std::span<std::byte> out) const;
+    void read_at(std::size_t offset, std::span<std::byte> out) const override;
 
  private:
     std::filesystem::path path_;
@@ -76,14 +88,14 @@ class input_file {
     timespec modified_{};
 };
 
-/// A part of a file that is read when somebody asks for it. Keeps the file open.
+/// A part of a file, or of another source, that is read when somebody asks for it. Keeps the file open.
 class file_bytes {
  public:
     file_bytes() = default;
 
     /// `size` bytes from `begin` on, all of which the file has.
-    file_bytes(std::shared_ptr<const input_file> file, std::size_t begin, std::size_t size)
-        : file_(std::move(file)), begin_(begin), size_(size) {}
+    file_bytes(std::shared_ptr<const byte_source> source, std::size_t begin, std::size_t size)
+        : source_(std::move(source)), begin_(begin), size_(size) {}
 
     /// Where in the file it begins.
     std::size_t begin() const { return begin_; }
@@ -91,21 +103,7 @@ class file_bytes {
     bool empty() const { return size_ == 0; }
 
     /// `size` bytes of it from `offset` on, which it has.
-    file_bytes subspan(std::size_t offset, std::size_t size) const {
-        file_bytes part = *this;
-        (columns_.stride == 0 ? part.begin_ : part.columns_.first) += offset;
-        part.size_ = size;
-        return part;
-    }
-
-    /// A matrix [rows, cols] of numbers of `element` bytes, row by row, whose columns lie in this part one after the
-    /// other, each `stride` bytes after the one before. Parts of it begin and end between numbers. Every piece of a
-    /// column is a read of its own.
-    file_bytes by_columns(std::size_t rows, std::size_t cols, std::size_t element, std::size_t stride) const {
-        file_bytes matrix(file_, begin_, rows * cols * element);
-        matrix.columns_ = {cols, element, stride, 0};
-        return matrix;
-    }
+    file_bytes subspan(std::size_t offset, std::size_t size) const { return {source_, begin_ + offset, size}; }
 
     /// Fills `out`, of size() bytes. Throws as input_file::read_at.
     void read(std::span<std::byte> out) const;
@@ -114,18 +112,9 @@ class file_bytes {
     std::vector<std::byte> read() const;
 
  private:
-    void read_columns(std::span<std::byte> out) const;
-
-    /// How a matrix lies that is stored column by column; a stride of 0: the bytes lie as they are read.
-    struct column_order {
-        std::size_t cols = 0, element = 0, stride = 0;
-        std::size_t first = 0;  ///< bytes of the matrix before this part
-    };
-
-    std::shared_ptr<const input_file> file_;
+    std::shared_ptr<const byte_source> source_;
     std::size_t begin_ = 0;
     std::size_t size_ = 0;
-    column_order columns_;
 };
 
 /// The content of a regular file of at most `max_bytes`. Throws as input_file, and format_error if it is larger.

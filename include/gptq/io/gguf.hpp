@@ -9,6 +9,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <filesystem>
 #include <optional>
 #include <span>
@@ -21,8 +22,8 @@
 
 namespace gptq::io {
 
-/// The types of tensors that have a name here. Files may have others, which are carried along.
-enum class gguf_type : std::uint32_t { f32 = 0, f16 = 1, q4_0 = 2, q4_1 = 3, q5_0 = 6, q8_0 = 8, bf16 = 30 };
+/// The number of a tensor's type: a float type, or one of layout::ggml_types.
+enum class gguf_type : std::uint32_t { f32 = 0, f16 = 1, q4_0 = 2, q5_0 = 6, q8_0 = 8, bf16 = 30 };
 
 /// An entry of the metadata; `type` and `value` as they lie in the file.
 struct gguf_entry {
@@ -39,7 +40,7 @@ struct gguf_tensor {
     file_bytes bytes;
 };
 
-/// Bytes of a tensor, or nothing for a type that has no name here, for rows that are no whole number of blocks, and for
+/// Bytes of a tensor, or nothing for a type that is none of those, for rows that are no whole number of blocks, and for
 /// numbers that do not fit in std::size_t.
 std::optional<std::size_t> gguf_bytes(gguf_type type, std::span<const std::size_t> shape);
 
@@ -60,13 +61,36 @@ class gguf_file {
     /// The whole number under a key, of whatever integer type; nothing if there is none.
     std::optional<std::uint64_t> number(std::string_view key) const;
 
+    /// The number or boolean under a key; nothing if there is none. Throws format_error where it is neither.
+    std::optional<double> real(std::string_view key) const;
+
+    /// The list under a key: of texts, or of numbers of the size of T as they lie in the file. Throws format_error naming
+    /// the key if there is none, or one of other elements.
+    std::vector<std::string> texts(std::string_view key) const;
+    template <class T>
+    std::vector<T> numbers(std::string_view key) const;
+
+    bool contains(std::string_view key) const { return find(key) != nullptr; }
+
  private:
     const gguf_entry* find(std::string_view key) const;
+
+    /// The elements of a list, behind their type and number, which are checked.
+    std::span<const std::byte> elements(std::string_view key, std::size_t size, std::uint64_t& count) const;
 
     std::filesystem::path path_;
     std::vector<gguf_entry> metadata_;
     std::vector<gguf_tensor> tensors_;
 };
+
+template <class T>
+std::vector<T> gguf_file::numbers(std::string_view key) const {
+    std::uint64_t count = 0;
+    const auto bytes = elements(key, sizeof(T), count);
+    std::vector<T> out(static_cast<std::size_t>(count));
+    if (!out.empty()) std::memcpy(out.data(), bytes.data(), out.size() * sizeof(T));
+    return out;
+}
 
 /// A tensor that is to be written: its bytes come when they are needed, one tensor at a time.
 struct gguf_output {

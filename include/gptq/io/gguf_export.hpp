@@ -3,23 +3,52 @@
 
 #include <cstddef>
 #include <filesystem>
+#include <functional>
+#include <set>
+#include <span>
 #include <string>
 #include <vector>
 
 #include <gptq/io/gguf.hpp>
+#include <gptq/io/gguf_model.hpp>
 #include <gptq/io/model_folder.hpp>
 
 namespace gptq::io {
 
-/// What became of the checkpoint.
+/// What was written.
 struct gguf_result {
-    std::size_t layers = 0;          ///< written from codes
+    std::size_t layers = 0;          ///< written as codes
     std::size_t bytes = 0;           ///< of all tensors
     std::vector<std::string> types;  ///< of the layers, each once, e.g. "q4_0"
 };
 
 /// What happens to the matrices that are not quantized: embeddings, and a head in floats.
 enum class gguf_rest { keep, q8_0 };
+
+/// A file in the making, from a float file `base` whose layers get other types: what it will hold is checked and known
+/// before anything is computed.
+class gguf_export {
+ public:
+    /// The type of a layer, given its module ("model.layers.0.mlp.up_proj") and its tensor in the base.
+    using type_of_layer = std::function<gguf_type(const std::string& module, const gguf_tensor& tensor)>;
+
+    /// Fills in the bytes of a layer, whose row r lies at place(r).
+    using fill_layer = std::function<void(const std::string& module, const gguf_tensor& tensor, const row_order& place,
+                                          std::span<std::byte> bytes)>;
+
+    /// Throws format_error where the base, which outlives this, has no tensor for one of the modules, and what type_of
+    /// throws.
+    gguf_export(const gguf_file& base, const std::set<std::string>& modules, gguf_rest rest,
+                const type_of_layer& type_of);
+
+    /// Throws what write_gguf and `fill` throw.
+    gguf_result write(const std::filesystem::path& out, const fill_layer& fill) const;
+
+ private:
+    const gguf_file& base_;
+    std::vector<gguf_output> outputs_;
+    std::vector<std::string> modules_;  // of each output; empty for what comes from the base
+};
 
 /// Writes `out` from the quantized checkpoint `folder` and from `base`, the float GGUF file that llama.cpp's converter
 /// made of the model it was quantized from: metadata, tokenizer and everything that is not quantized come from there.

@@ -28,11 +28,13 @@ void read_floats(const tensor_info& tensor, std::span<float> out, const std::str
 /// A folder with config.json and weights. No weight is read before it is asked for. The files are
 /// model.safetensors, or the shards of model.safetensors.index.json, or the only index or the only *.safetensors file
 /// of the folder under another name (AutoGPTQ writes gptq_model-4bit-128g.safetensors). Experts that are stored
-/// together are shown one by one (<gptq/io/stacked_experts.hpp>).
+/// together are shown one by one (<gptq/io/stacked_experts.hpp>). A GGUF file counts as a folder of its own, whose
+/// config is made of its metadata (<gptq/io/gguf_model.hpp>) and which has no other files.
 class model_folder {
  public:
     /// Throws io_error if a file cannot be read, format_error if one is not what it should be: a missing shard, a
-    /// tensor that is not in the shard the index names, a shard outside the folder.
+    /// tensor that is not in the shard the index names, a shard outside the folder; what gguf_file, gguf_tensors and
+    /// gguf_config throw.
     explicit model_folder(const std::filesystem::path& path);
 
     /// The tensors of one safetensors file, as if it were a folder without a config. Throws as safetensors_file.
@@ -116,6 +118,8 @@ class model_folder {
 
     void open_single(const std::filesystem::path& file);
 
+    void open_gguf();
+
     void open_shards(const std::filesystem::path& index_path);
 
     /// Opens every shard once; returns the place in files_ by the shard's name.
@@ -134,7 +138,8 @@ class model_folder {
     std::vector<std::string> warnings_;
     std::vector<safetensors_file> files_;
     std::deque<tensor_info> shown_;                                     // in the place of what the files have
-    std::unordered_map<std::string_view, const tensor_info*> tensors_;  // into files_ and shown_
+    std::vector<tensor_info> made_;                                     // of a GGUF file
+    std::unordered_map<std::string_view, const tensor_info*> tensors_;  // into files_, shown_ and made_
 };
 
 }  // namespace gptq::io

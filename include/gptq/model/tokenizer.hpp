@@ -18,9 +18,12 @@
 #include <nlohmann/json.hpp>
 
 #include <gptq/io/file.hpp>
+#include <gptq/io/gguf.hpp>
+#include <gptq/io/gguf_model.hpp>
 #include <gptq/io/json.hpp>
 #include <gptq/model/tokenizer_added_tokens.hpp>
 #include <gptq/model/tokenizer_decoders.hpp>
+#include <gptq/model/tokenizer_gguf.hpp>
 #include <gptq/model/tokenizer_json.hpp>
 #include <gptq/model/tokenizer_model.hpp>
 #include <gptq/model/tokenizer_normalizers.hpp>
@@ -40,7 +43,7 @@ namespace gptq::model {
 class tokenizer {
  public:
     /// Reads tokenizer.json and, where present, tokenizer_config.json and special_tokens_map.json of a model's folder;
-    /// tokenizer.model, SentencePiece's file, where there is no tokenizer.json.
+    /// tokenizer.model, SentencePiece's file, where there is no tokenizer.json. A GGUF file has its own in its metadata.
     /// Throws io_error if tokenizer.json cannot be read, format_error if a file is not what it claims to be, and
     /// unsupported_error if it asks for something that is not implemented; the message names the file and the place.
     static tokenizer load(const std::filesystem::path& folder);
@@ -102,6 +105,9 @@ class tokenizer {
     };
 
     explicit tokenizer(std::shared_ptr<const contents> data) : data_(std::move(data)) {}
+
+    /// `file` is tokenizer.json. Names of tokens are in the first of `configs` that has them, tokenizer_config.json first.
+    static tokenizer from(const detail::json_node& file, std::span<const detail::json_node> configs);
 
     static std::optional<std::int32_t> leading_special(const detail::json_node& post_processor, int depth = 0);
     static std::optional<std::int32_t> configured_token(const contents& data,
@@ -206,7 +212,24 @@ inline nlohmann::json tokenizer::read_sentencepiece(const std::filesystem::path&
     return detail::sentencepiece_document(parsed, config, more, with_bos);
 }
 
+inline tokenizer tokenizer::from(const detail::json_node& file, std::span<const detail::json_node> configs) {
+    auto data = std::make_shared<contents>(file);
+    const auto leading = leading_special(file["post_processor"]);
+    data->bos = configured_token(*data, configs, "bos_token");
+    if (!data->bos) data->bos = leading;
+    data->eos = configured_token(*data, configs, "eos_token");
+    data->adds_bos = leading && leading == data->bos;
+    const auto flag = configs.front()["add_bos_token"];
+    if (data->bos && !flag.is_null() && template_from_config(configs.front())) data->adds_bos = flag.flag(false);
+    return tokenizer(std::move(data));
+}
+
 inline tokenizer tokenizer::load(const std::filesystem::path& folder) {
+    if (io::is_gguf(folder)) {
+        const auto document = detail::gguf_tokenizer(io::gguf_file(folder));
+        const detail::json_node file(document, folder.string());
+        return from(file, {&file, 1});
+    }
     const auto config_document = read_if_present(folder / "tokenizer_config.json");
     const auto map_document = read_if_present(folder / "special_tokens_map.json");
     const detail::json_node config(config_document, (folder / "tokenizer_config.json").string());
@@ -220,16 +243,7 @@ inline tokenizer tokenizer::load(const std::filesystem::path& folder) {
     std::vector<detail::json_node> configs{
         config, detail::json_node(map_document, (folder / "special_tokens_map.json").string())};
     if (sentencepiece) configs.push_back(file);  // it names its own tokens
-
-    auto data = std::make_shared<contents>(file);
-    const auto leading = leading_special(file["post_processor"]);
-    data->bos = configured_token(*data, configs, "bos_token");
-    if (!data->bos) data->bos = leading;
-    data->eos = configured_token(*data, configs, "eos_token");
-    data->adds_bos = leading && leading == data->bos;
-    const auto flag = config["add_bos_token"];
-    if (data->bos && !flag.is_null() && template_from_config(config)) data->adds_bos = flag.flag(false);
-    return tokenizer(std::move(data));
+    return from(file, configs);
 }
 
 }  // namespace gptq::model

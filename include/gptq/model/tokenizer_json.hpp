@@ -55,7 +55,9 @@ class json_node {
  private:
     std::string place(const char* key) const { return where_ + (is_file() ? ": " : ".") + key; }
 
-    bool is_file() const { return where_.ends_with(".json") || where_.ends_with("tokenizer.model"); }
+    bool is_file() const {
+        return where_.ends_with(".json") || where_.ends_with("tokenizer.model") || where_.ends_with(".gguf");
+    }
 
     std::string excerpt() const;
 

@@ -47,6 +47,10 @@ sentencepiece_file parse_sentencepiece(std::string_view bytes, const std::string
 nlohmann::json sentencepiece_document(const sentencepiece_file& file, const json_node& config,
                                       const json_node& more_tokens, bool begins_with_bos);
 
+/// An entry of "added_tokens", and a "post_processor" that begins a text with a token.
+nlohmann::json added_token_entry(std::uint32_t id, const std::string& text, bool special);
+nlohmann::json template_of(const std::string& bos, std::uint32_t id);
+
 }  // namespace gptq::model::detail
 
 #ifndef GPTQ_COMPILED

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstddef>
-#include <cstring>
 #include <filesystem>
 #include <span>
 #include <string>
@@ -107,24 +106,7 @@ GPTQ_INLINE void input_file::read_at(std::size_t offset, std::span<std::byte> ou
 }
 
 GPTQ_INLINE void file_bytes::read(std::span<std::byte> out) const {
-    if (size_ == 0) return;
-    if (columns_.stride != 0) return read_columns(out);
-    file_->read_at(begin_, out.first(size_));
-}
-
-GPTQ_INLINE void file_bytes::read_columns(std::span<std::byte> out) const {
-    const auto [cols, element, stride, first_byte] = columns_;
-    const std::size_t first = first_byte / element, last = first + size_ / element;  // numbers of the matrix
-    const std::size_t top = first / cols, rows = (last - 1) / cols + 1 - top;
-    std::vector<std::byte> column(rows * element);
-    for (std::size_t c = 0; c < cols; ++c) {
-        file_->read_at(begin_ + c * stride + top * element, column);
-        for (std::size_t r = 0; r < rows; ++r) {
-            const std::size_t number = (top + r) * cols + c;
-            if (number >= first && number < last)
-                std::memcpy(out.data() + (number - first) * element, column.data() + r * element, element);
-        }
-    }
+    if (size_ != 0) source_->read_at(begin_, out.first(size_));
 }
 
 GPTQ_INLINE std::vector<std::byte> file_bytes::read() const {

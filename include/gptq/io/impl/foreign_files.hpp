@@ -130,7 +130,7 @@ struct weight_kind {
 };
 
 inline constexpr std::array<weight_kind, 9> weight_kinds = {{
-    {".gguf", "a GGUF file; take the folder of safetensors files from which it was made"},
+    {".gguf", "a GGUF file; give the file itself, or the folder of safetensors files from which it was made"},
     {".ggml", "a GGML file; take the folder of safetensors files from which it was made"},
     {".part", "a download that is not complete; finish it first"},
     {".incomplete", "a download that is not complete; finish it first"},

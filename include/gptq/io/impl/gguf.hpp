@@ -229,16 +229,10 @@ GPTQ_INLINE void unfinished_file::finish() {
 
 GPTQ_INLINE std::optional<std::size_t> gguf_bytes(gguf_type type, std::span<const std::size_t> shape) {
     const auto blocks = [&]() -> std::pair<std::size_t, std::size_t> {  // weights and bytes of one
-        switch (type) {
-            case gguf_type::f32: return {1, 4};
-            case gguf_type::f16:
-            case gguf_type::bf16: return {1, 2};
-            case gguf_type::q4_0: return {layout::ggml_block, layout::q4_0::bytes};
-            case gguf_type::q4_1: return {layout::ggml_block, layout::q4_1::bytes};
-            case gguf_type::q5_0: return {layout::ggml_block, layout::q5_0::bytes};
-            case gguf_type::q8_0: return {layout::ggml_block, layout::q8_0::bytes};
-        }
-        return {0, 0};
+        if (type == gguf_type::f32) return {1, 4};
+        if (type == gguf_type::f16 || type == gguf_type::bf16) return {1, 2};
+        const layout::ggml_type* found = layout::find_ggml_type(static_cast<std::uint32_t>(type));
+        return found == nullptr ? std::pair<std::size_t, std::size_t>{0, 0} : std::pair{found->weights, found->bytes};
     }();
     if (blocks.first == 0 || shape.empty() || shape.back() % blocks.first != 0) return std::nullopt;
     std::size_t bytes = blocks.second;
@@ -281,6 +275,7 @@ GPTQ_INLINE gguf_file::gguf_file(const std::filesystem::path& path) : path_(path
     if (alignment < 8 || alignment > 65536 || alignment % 8 != 0) in.fail("an alignment that none is");
     const std::size_t begin = detail::aligned(in.position(), static_cast<std::size_t>(alignment));
     const std::size_t size = file->size();
+    std::size_t covered = begin;
     for (detail::gguf_place& place : places) {
         const auto bytes = gguf_bytes(place.tensor.type, place.tensor.shape);
         const std::string where = path.string() + ": tensor " + in_quotes(place.tensor.name);
@@ -290,6 +285,8 @@ GPTQ_INLINE gguf_file::gguf_file(const std::filesystem::path& path) : path_(path
                                     ", which is not read, or a shape that its type does not have");
         if (begin > size || place.offset > size - begin || *bytes > size - begin - place.offset)
             throw format_error(where + ": reaches beyond the end of the file");
+        if (*bytes > size - covered) throw format_error(where + ": overlaps with another one");
+        covered += *bytes;
         place.tensor.bytes = {file, begin + static_cast<std::size_t>(place.offset), *bytes};
         tensors_.push_back(std::move(place.tensor));
     }
@@ -320,6 +317,47 @@ GPTQ_INLINE std::optional<std::uint64_t> gguf_file::number(std::string_view key)
     std::uint64_t value = 0;
     std::memcpy(&value, entry->value.data(), entry->value.size());
     return value;
+}
+
+GPTQ_INLINE std::optional<double> gguf_file::real(std::string_view key) const {
+    using detail::gguf_kind;
+    const gguf_entry* entry = find(key);
+    if (entry == nullptr) return std::nullopt;
+    const auto kind = static_cast<gguf_kind>(entry->type);
+    const auto as = [&]<class T>(T value) {
+        std::memcpy(&value, entry->value.data(), sizeof value);
+        return static_cast<double>(value);
+    };
+    if (kind == gguf_kind::f32) return as(float{});
+    if (kind == gguf_kind::f64) return as(double{});
+    if (kind == gguf_kind::boolean) return as(std::uint8_t{});
+    return static_cast<double>(number(key).value());
+}
+
+GPTQ_INLINE std::span<const std::byte> gguf_file::elements(std::string_view key, std::size_t size,
+                                                           std::uint64_t& count) const {
+    const gguf_entry* entry = find(key);
+    std::uint32_t kind = 0;
+    const bool list = entry != nullptr && entry->type == static_cast<std::uint32_t>(detail::gguf_kind::array);
+    if (list) std::memcpy(&kind, entry->value.data(), sizeof kind);
+    const bool right =
+        size != 0 ? detail::gguf_size(kind) == size : kind == static_cast<std::uint32_t>(detail::gguf_kind::text);
+    if (!list || !right) throw format_error(path_.string() + ": has no list " + in_quotes(key) + " of the kind needed");
+    std::memcpy(&count, entry->value.data() + sizeof kind, sizeof count);
+    return std::span(entry->value).subspan(sizeof kind + sizeof count);
+}
+
+GPTQ_INLINE std::vector<std::string> gguf_file::texts(std::string_view key) const {
+    std::uint64_t count = 0;
+    auto rest = elements(key, 0, count);
+    std::vector<std::string> out;
+    for (std::uint64_t i = 0, length = 0; i < count; ++i) {  // as the constructor has walked through them
+        std::memcpy(&length, rest.data(), sizeof length);
+        const auto text = rest.subspan(sizeof length, static_cast<std::size_t>(length));
+        out.emplace_back(reinterpret_cast<const char*>(text.data()), text.size());
+        rest = rest.subspan(sizeof length + text.size());
+    }
+    return out;
 }
 
 }  // namespace gptq::io

@@ -21,6 +21,8 @@
 #include <gptq/half.hpp>
 #include <gptq/io/file.hpp>
 #include <gptq/io/foreign_files.hpp>
+#include <gptq/io/gguf.hpp>
+#include <gptq/io/gguf_model.hpp>
 #include <gptq/io/json.hpp>
 #include <gptq/io/model_folder.hpp>
 #include <gptq/io/safetensors.hpp>
@@ -129,6 +131,10 @@ GPTQ_INLINE model_folder model_folder::of_file(const std::filesystem::path& file
 }
 
 GPTQ_INLINE model_folder::model_folder(const std::filesystem::path& path) : path_(path) {
+    if (is_gguf(path_)) {
+        open_gguf();
+        return;
+    }
     std::error_code code;
     if (!std::filesystem::is_directory(path_, code))
         throw io_error(path_.string() + ": not a folder" +
@@ -199,6 +205,7 @@ GPTQ_INLINE void model_folder::require_finite(std::string_view name) const {
 }
 
 GPTQ_INLINE std::vector<std::filesystem::path> model_folder::companion_files() const {
+    if (!made_.empty()) return {};
     auto files = detail::files_in(path_);
     std::erase_if(files, [](const std::filesystem::path& file) {
         return !detail::is_companion(file.filename().string()) || !detail::target_outside(file).empty();
@@ -207,6 +214,7 @@ GPTQ_INLINE std::vector<std::filesystem::path> model_folder::companion_files() c
 }
 
 GPTQ_INLINE std::vector<std::string> model_folder::left_files() const {
+    if (!made_.empty()) return {};
     std::vector<std::string> names;
     for (const auto& file : detail::files_in(path_)) {
         const std::string name = file.filename().string();
@@ -355,6 +363,14 @@ GPTQ_INLINE std::filesystem::path model_folder::only_file(const std::vector<std:
 GPTQ_INLINE void model_folder::open_single(const std::filesystem::path& file) {
     files_.emplace_back(file);
     for (const auto& tensor : files_.back().tensors()) tensors_.emplace(tensor.name, &tensor);
+}
+
+GPTQ_INLINE void model_folder::open_gguf() {
+    const gguf_file file(path_);
+    config_ = gguf_config(file);
+    made_ = gguf_tensors(file);
+    if (made_.empty()) throw format_error(path_.string() + ": has no tensors");
+    for (const tensor_info& tensor : made_) tensors_.emplace(tensor.name, &tensor);
 }
 
 GPTQ_INLINE void model_folder::open_shards(const std::filesystem::path& index_path) {

@@ -21,6 +21,7 @@
 #include <gptq/error.hpp>
 #include <gptq/io/dynamic_rules.hpp>
 #include <gptq/io/foreign_files.hpp>
+#include <gptq/io/gguf_model.hpp>
 #include <gptq/io/json.hpp>
 #include <gptq/io/model_folder.hpp>
 #include <gptq/io/quantization_config.hpp>
@@ -270,6 +271,7 @@ GPTQ_INLINE std::vector<description> read_descriptions(const std::filesystem::pa
             all.push_back({read_json<nlohmann::ordered_json>(path), path.string()});
     }
     const auto path = folder / "config.json";
+    if (is_gguf(folder)) return all;  // it has none
     const auto config = read_model_json<nlohmann::ordered_json>(path);
     if (!config.is_object()) throw format_error(path.string() + ": not a JSON object");
     for (const char* key : {"quantization_config", "compression_config"})

@@ -4,8 +4,12 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <cstring>
+#include <memory>
+#include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <nlohmann/json.hpp>
@@ -49,13 +53,42 @@ inline expert_sizes sizes_of(const tensor_info& gate_up, const tensor_info& down
                       "with the last two dimensions exchanged");
 }
 
+/// A matrix [rows, cols], row by row, whose columns lie in `stored` one after the other, each `stride` bytes after the
+/// one before. Every piece of a column is a read of its own.
+class columns_as_rows : public byte_source {
+ public:
+    columns_as_rows(file_bytes stored, std::size_t cols, std::size_t element, std::size_t stride)
+        : stored_(std::move(stored)), cols_(cols), element_(element), stride_(stride) {}
+
+    /// Parts begin and end between numbers.
+    void read_at(std::size_t offset, std::span<std::byte> out) const override {
+        if (out.empty()) return;
+        const std::size_t first = offset / element_, last = first + out.size() / element_;  // numbers of the matrix
+        const std::size_t top = first / cols_, rows = (last - 1) / cols_ + 1 - top;
+        std::vector<std::byte> column(rows * element_);
+        for (std::size_t c = 0; c < cols_; ++c) {
+            stored_.subspan(c * stride_ + top * element_, column.size()).read(column);
+            for (std::size_t r = 0; r < rows; ++r) {
+                const std::size_t number = (top + r) * cols_ + c;
+                if (number >= first && number < last)
+                    std::memcpy(out.data() + (number - first) * element_, column.data() + r * element_, element_);
+            }
+        }
+    }
+
+ private:
+    file_bytes stored_;
+    std::size_t cols_, element_, stride_;
+};
+
 /// Rows [rows, cols] of a stored matrix; of one that is stored as [cols, all columns] those columns.
 inline file_bytes matrix_within(const tensor_info& stored, std::size_t begin, std::size_t rows, std::size_t cols,
                                 bool exchanged) {
     const std::size_t element = dtype_size(stored.dtype);
     const auto part = stored.bytes.subspan(begin * element, stored.bytes.size() - begin * element);
-    return exchanged ? part.by_columns(rows, cols, element, stored.shape[2] * element)
-                     : part.subspan(0, rows * cols * element);
+    const std::size_t bytes = rows * cols * element;
+    if (!exchanged) return part.subspan(0, bytes);
+    return {std::make_shared<columns_as_rows>(part, cols, element, stored.shape[2] * element), 0, bytes};
 }
 
 }  // namespace detail

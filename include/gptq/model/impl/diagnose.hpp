@@ -147,7 +147,7 @@ inline matrix<float> rounded_like(const quantized_layer& like, matrix_view<const
     quantize_settings settings = settings::nearest(like.bits);
     settings.sym = like.sym;
     held_layer<cpu_backend> codes(backend, W.rows, W.cols, like.groups());
-    visit_storable_scheme(settings, zero_points::from_zero, [&]<class S>() {
+    visit_affine_scheme(settings, zero_points::from_zero, [&]<class S>() {
         round_to_nearest_into<S::bits>(in_backend, backend, W, like.group_features, codes, typename S::grid{});
     });
     matrix<float> values(W.rows, W.cols);
@@ -179,7 +179,7 @@ class diagnosis_run {
     }
 
     diagnosis run(const std::function<void(std::size_t)>& before_block) {
-        const auto positions = positions_from(0, window_length_);
+        const text_range positions{0, window_length_};
         const rope_tables<backend_type> ropes(backend_, config_, positions);
         const rope_tables<backend_type> float_ropes(backend_, float_config_, positions);
         for (std::size_t i = 0; i < config_.blocks; ++i) {

@@ -272,7 +272,7 @@ GPTQ_INLINE quantize_result quantize_from_hessians(const io::model_folder& folde
     if (restored != 0) observer.on_resumed(restored, plan.pieces());
     detail::check_space(folder, plan, run, 0);
     const cpu_model_backend cpu(quantized_form::dense);
-    stage_solver<cpu_model_backend> solver(cpu, detail::zeros_of(described.format), observer);
+    stage_solver<cpu_model_backend> solver(cpu, described.format, observer);
     std::vector<named_layer> layers;
     run_notes notes;
     for (std::size_t i = 0; i < plan.stages.size(); ++i) {

@@ -214,7 +214,7 @@ inline nlohmann::json decoder_of(const sentencepiece_file& file) {
     return {{"type", "Sequence"}, {"decoders", std::move(steps)}};
 }
 
-inline nlohmann::json added_token_entry(std::uint32_t id, const std::string& text, bool special) {
+GPTQ_INLINE nlohmann::json added_token_entry(std::uint32_t id, const std::string& text, bool special) {
     return {{"id", id}, {"content", text}, {"special", special}, {"normalized", false}};
 }
 
@@ -249,7 +249,7 @@ inline nlohmann::json added_tokens_of(const sentencepiece_file& file, const json
     return out;
 }
 
-inline nlohmann::json template_of(const std::string& bos, std::uint32_t id) {
+GPTQ_INLINE nlohmann::json template_of(const std::string& bos, std::uint32_t id) {
     nlohmann::json out{{"type", "TemplateProcessing"}};
     out["single"][0]["SpecialToken"]["id"] = bos;
     out["special_tokens"][bos]["ids"][0] = id;
