@@ -45,7 +45,8 @@ struct calibration_arguments {
 struct quantize_arguments : compute_arguments, calibration_arguments {
     std::string out;
     gptq::quantize_settings settings;
-    bool best = false;  ///< settings::best() for those that are not given
+    bool best = false;      ///< settings::best() for those that are not given
+    std::size_t tuned = 0;  ///< steps of tuning after what best does; 0: neither
     bool lm_head = false;
     bool restart = false;       ///< discard what an unfinished run has left
     std::string format;         ///< empty: gptq for symmetric grids, gptq_v2 for asymmetric ones
@@ -88,6 +89,7 @@ struct tune_arguments : common_arguments, calibration_arguments {
     std::size_t steps = 300;
     std::optional<double> rate;  ///< nothing: by the bits of each layer
     bool norms = false;
+    bool restart = false;  ///< discard what an unfinished run has left
 };
 void tune(const tune_arguments& arguments);
 

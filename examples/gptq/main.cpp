@@ -167,8 +167,8 @@ void add_gguf_type(CLI::App& command, quantize_arguments& a) {
             .add_option("--type", a.type, "OUT becomes a GGUF file for llama.cpp whose layers have blocks of this type")
             ->check(CLI::IsMember(names));
     for (const char* other : {"--bits", "--group-size", "--asym", "--order", "--desc-act", "--search", "--candidates",
-                              "--refine", "--correct-drift", "--best", "--method", "--format", "--dynamic", "--lm-head",
-                              "--memory", "--restart", "--device", "--hessians"})
+                              "--refine", "--correct-drift", "--best", "--tuned", "--method", "--format", "--dynamic",
+                              "--lm-head", "--memory", "--restart", "--device", "--hessians"})
         type->excludes(command.get_option(other));
     command.add_option("--base", a.base, "with --type: the float GGUF file of MODEL; default: MODEL, if it is one")
         ->needs(type);
@@ -186,6 +186,11 @@ void add_quantize(CLI::App& app, quantize_arguments& a, std::function<void()>& c
     add_settings(*command, a.settings);
     command->add_flag("--best", a.best,
                       "what does best in the format: --correct-drift, and up to 3 bits --refine 1 --candidates 8");
+    CLI::Option* tuned =
+        command
+            ->add_flag("--tuned{300}", a.tuned,
+                       "--best, and scales tuned after it in 300 steps, or --tuned=N in N ones, as by gptq tune")
+            ->check(at_least_one());
     const auto take_method = [&a](const std::string& name) {
         a.settings.method = name == "rtn" ? gptq::quantize_method::round_to_nearest : gptq::quantize_method::gptq;
     };
@@ -195,14 +200,16 @@ void add_quantize(CLI::App& app, quantize_arguments& a, std::function<void()>& c
     command->add_option("--calib", a.calib, "text file to calibrate with; -: standard input; rtn needs none");
     CLI::Option* hessians = command->add_option(
         "--hessians", a.hessians, "folder of Hessians that another program stored, in place of a text: for any model");
-    command->parse_complete_callback([&a, command] {
+    command->parse_complete_callback([&a, command, tuned] {
         const bool rounds = a.settings.method == gptq::quantize_method::round_to_nearest;
         if (a.calib.empty() && a.hessians.empty() && !rounds) throw CLI::RequiredError("--calib or --hessians");
+        if (a.tuned != 0 && (a.calib.empty() || a.calib == "-"))
+            throw CLI::ValidationError(tuned->get_name(), "reads --calib twice, so it needs a file");
         take_format(*command, a.format, a.settings);
         if (rounds) take_preset(*command, gptq::settings::nearest(), a.settings);
         gptq::quantize_settings best = gptq::settings::best(a.settings.bits);
         best.correct_drift = best.correct_drift && a.hessians.empty();
-        if (a.best) take_preset(*command, best, a.settings);
+        if (a.best || a.tuned != 0) take_preset(*command, best, a.settings);
     });
     command
         ->add_option("--sampling", a.sampling,
@@ -255,6 +262,7 @@ void add_tune(CLI::App& app, tune_arguments& a, std::function<void()>& chosen) {
                      "relative change of a scale in a step at first; default: 0.005, 0.002 or 0.001, by the bits")
         ->check(CLI::Range(0.0, 1.0));
     command->add_flag("--norms", a.norms, "tune the weights of norms too");
+    command->add_flag("--restart", a.restart, "begin anew where an unfinished run has left its steps");
     command->add_option("--nsamples", a.nsamples, "windows of text, of which one in eight, at most eight, is held out")
         ->check(CLI::Range(2, 1 << 20))
         ->capture_default_str();

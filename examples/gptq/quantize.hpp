@@ -155,7 +155,7 @@ void run_and_report(const Run& run, const quantize_arguments& arguments, const s
         result.warnings.push_back(std::move(warning));
     observer.finish();
     for (const std::string& warning : result.warnings) observer.on_warning(warning);
-    print_result(arguments, result);
+    if (arguments.tuned == 0) print_result(arguments, result);
 }
 
 /// run(folder, windows, options, observer) is quantize_model on some backend.

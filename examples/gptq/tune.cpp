@@ -22,7 +22,11 @@ class tuning_watcher {
     explicit tuning_watcher(std::size_t steps) : steps_(steps) {}
 
     model::tune_observer observer() {
-        return {throw_if_interrupted, [this](const model::tune_progress& p) { show(p); }};
+        return {throw_if_interrupted, [this](const model::tune_progress& p) { show(p); },
+                [this](std::size_t step) {
+                    bar_.note(format("%zu of %zu steps are done by an earlier run; this one goes on from there", step,
+                                     steps_));
+                }};
     }
 
  private:
@@ -62,9 +66,11 @@ void print_tuned(const tune_arguments& arguments, const model::tune_result& r) {
 model::tune_result run(const tune_arguments& arguments) {
     const io::model_folder folder(arguments.model), reference(arguments.reference);
     const model::token_windows windows = quantizing::read_windows(folder, arguments);
-    const model::tune_options options{arguments.steps, arguments.rate, arguments.norms};
+    const model::tune_options options{arguments.steps, arguments.rate, arguments.norms, arguments.restart};
     tuning_watcher watcher(arguments.steps);
-    return model::tune_model(folder, reference, arguments.out, windows, options, watcher.observer());
+    return telling_of_blocks(arguments.out, [&] {
+        return model::tune_model(folder, reference, arguments.out, windows, options, watcher.observer());
+    });
 }
 
 }  // namespace

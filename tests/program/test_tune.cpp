@@ -9,6 +9,7 @@
 #include "program/run_program.hpp"
 #include "program/tiny_model.hpp"
 #include "support/catch.hpp"
+#include "support/files.hpp"
 #include "support/message.hpp"
 #include "support/temp_dir.hpp"
 
@@ -97,6 +98,32 @@ TEST_CASE("tune refuses what it cannot do") {
     CHECK(refused.status == 1);
     CHECK(mentions(refused.err, "experts"));
     CHECK(!fs::exists(s.out));
+}
+
+TEST_CASE("quantize --tuned is quantize --best, and tune after it") {
+    if (skipped()) return;
+    const scene s;
+    const auto quantize = [&](const fs::path& out, const std::string& how, const gptq_test::run_limits& limits = {}) {
+        return run_program({"quantize", s.model, out, "--bits", "2", "--group-size", "32", how, "--calib", s.text,
+                            "--nsamples", "8", "--seqlen", "32", "--json"},
+                           limits);
+    };
+    const fs::path best = s.dir.path() / "best", apart = s.dir.path() / "apart";
+    REQUIRE(quantize(best, "--best").status == 0);
+    REQUIRE(run_program(
+                {"tune", best, s.model, apart, "--calib", s.text, "--nsamples", "8", "--seqlen", "32", "--steps", "10"})
+                .status == 0);
+    const auto before = gptq_test::names_in(s.dir.path());
+    // The first run ends before it has tuned anything, and the second one takes up what it has quantized.
+    CHECK(quantize(s.out, "--tuned=1000000", {.signal_after = {{"step 0", SIGINT}}}).status == 1);
+    CHECK(fs::exists(s.out.string() + ".untuned"));
+    const run_result r = quantize(s.out, "--tuned=10");
+    INFO(r.err);
+    REQUIRE(r.status == 0);
+    CHECK(nlohmann::json::parse(r.out)["steps"] == 10);
+    CHECK(gptq_test::read_file(s.out / "model.safetensors") == gptq_test::read_file(apart / "model.safetensors"));
+    fs::remove_all(s.out);
+    CHECK(gptq_test::names_in(s.dir.path()) == before);
 }
 
 TEST_CASE("an interrupted tune leaves nothing") {
