@@ -57,6 +57,8 @@ inline const layout::ggml_type& blocks_of(gguf_type type) {
 
 /// The smallest type that holds every level code - zero of the layer, each block in one group.
 inline gguf_type gguf_type_of(const quantized_layer& q, const std::string& where) {
+    if (!q.levels.empty())
+        throw unsupported_error(where + ": is of a grid whose values are not evenly spaced, which GGUF's blocks are");
     if (q.in_features() % small_block != 0)
         throw unsupported_error(where + ": has " + std::to_string(q.in_features()) +
                                 " inputs, and rows of GGUF's blocks are multiples of 32");
