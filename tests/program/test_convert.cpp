@@ -59,8 +59,8 @@ struct scene {
         return run_program(arguments);
     }
 
-    double perplexity(const fs::path& model) const {
-        const run_result r = run_program({"eval", model, "--text", text, "--seqlen", "64", "--json"});
+    double perplexity(const fs::path& of) const {
+        const run_result r = run_program({"eval", of, "--text", text, "--seqlen", "64", "--json"});
         INFO(r.err);
         REQUIRE(r.status == 0);
         return nlohmann::json::parse(r.out)["perplexity"].get<double>();
