@@ -64,9 +64,9 @@ void visit_storable_scheme(const quantize_settings& settings, io::checkpoint_for
     });
 }
 
-/// What the codes of a format stand for; none where they are affine.
+/// What the codes of a format stand for; none where they are affine. CUDA's compiler wants a lambda that captures.
 inline std::vector<float> levels_in(io::checkpoint_format format) {
-    return io::visit_layout(format, []<class L>() { return layout::levels_in_files<L>(); });
+    return io::visit_layout(format, [&]<class L>() { return layout::levels_in_files<L>(); });
 }
 
 /// Factors a Hessian for an order known at run time.

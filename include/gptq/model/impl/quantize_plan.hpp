@@ -180,7 +180,7 @@ inline std::string fitting_group_sizes(io::checkpoint_format format, const std::
 
 /// Formats of numbers that have a sign hold no zero points.
 inline void check_zeros(io::checkpoint_format format, const stage_plan& stage) {
-    if (stage.settings->sym || io::visit_layout(format, []<class L>() { return !layout::holds_elements<L>; })) return;
+    if (stage.settings->sym || io::visit_layout(format, [&]<class L>() { return !layout::holds_elements<L>; })) return;
     throw unsupported_error(stage.modules.front().name + ": the format " + io::format_name(format) +
                             " holds no zero points; leave out --asym");
 }
@@ -188,7 +188,7 @@ inline void check_zeros(io::checkpoint_format format, const stage_plan& stage) {
 /// Groups that follow the order of activations need a tensor that says where each input feature is.
 inline void check_order(io::checkpoint_format format, const stage_plan& stage) {
     const bool scattered = stage.settings->order == order_kind::act && stage.settings->group_size != per_channel;
-    if (!scattered || io::visit_layout(format, []<class L>() { return !L::parts.g_idx.empty(); })) return;
+    if (!scattered || io::visit_layout(format, [&]<class L>() { return !L::parts.g_idx.empty(); })) return;
     throw unsupported_error(
         stage.modules.front().name + ": the format " + io::format_name(format) +
         " holds groups of neighbouring input features only; choose --order gar in the place of act");

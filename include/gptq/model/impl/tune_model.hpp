@@ -374,7 +374,7 @@ GPTQ_INLINE tune_result tune_model(const io::model_folder& folder, const io::mod
     auto quantization = io::quantization_config::parse(folder);
     if (!quantization)
         throw format_error(folder.path().string() + ": is not quantized; give the folder that quantize wrote");
-    if (io::visit_layout(quantization->format, []<class L>() { return layout::has_grid<L>; }))
+    if (io::visit_layout(quantization->format, [&]<class L>() { return layout::has_grid<L>; }))
         throw unsupported_error(folder.path().string() + ": scales of the format " +
                                 io::format_name(quantization->format) + " are not tuned; affine formats' are");
     detail::check_tuning(read_model_config(folder), read_model_config(reference), windows, options);
