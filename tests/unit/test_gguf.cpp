@@ -217,7 +217,7 @@ TEST_CASE("a file is read", "[gguf]") {
 TEST_CASE("files that end early or lie are refused", "[gguf]") {
     const scene s;
     const std::size_t header = s.content.find("blk.0.ffn_down") + 60;
-    for (std::size_t length = 0; length < header; ++length)
+    for (std::size_t length = 0; length < header; length += 3)
         CHECK_FALSE(s.refusal([&](std::string& bytes) { bytes.resize(length); }).empty());
     CHECK(mentions(s.refusal([](std::string& bytes) { bytes.pop_back(); }), "ffn_down", "end of the file"));
     CHECK(mentions(s.refusal([](std::string& bytes) { bytes[0] = 'X'; }), "no GGUF file"));
