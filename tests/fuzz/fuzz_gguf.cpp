@@ -9,8 +9,9 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     static const gptq_fuzz::scratch_folder folder;
     const auto path = folder.write("x.gguf", gptq_fuzz::text_of(data, size));
     gptq_fuzz::survives([&] {
+        const gptq::io::gguf_file file(path);
         std::size_t covered = 0;
-        for (const auto& tensor : gptq::io::gguf_file(path).tensors()) covered += tensor.bytes.read().size();
+        for (const auto& tensor : file.tensors()) covered += tensor.bytes.read().size();
         gptq_fuzz::require(covered < size, "tensors are larger than the file");
     });
     gptq_fuzz::survives([&] {
