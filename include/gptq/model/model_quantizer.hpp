@@ -216,7 +216,7 @@ template <ModelBackend B>
 std::string arithmetic_of() {
     using number = typename B::activation;
     const char* name = std::is_same_v<number, float> ? "float" : std::is_same_v<number, half> ? "half" : "bfloat16";
-    return std::string(name) + (B::beside_host ? " on a device" : " on the host");
+    return std::string(name).append(B::beside_host ? " on a device" : " on the host");
 }
 
 /// Bytes that a run may take of the memory that B computes in.
