@@ -138,8 +138,7 @@ class model_folder {
     std::vector<std::string> warnings_;
     std::vector<safetensors_file> files_;
     std::deque<tensor_info> shown_;                                     // in the place of what the files have
-    std::vector<tensor_info> made_;                                     // of a GGUF file
-    std::unordered_map<std::string_view, const tensor_info*> tensors_;  // into files_, shown_ and made_
+    std::unordered_map<std::string_view, const tensor_info*> tensors_;  // into files_ and shown_
 };
 
 }  // namespace gptq::io

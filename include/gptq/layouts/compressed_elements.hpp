@@ -69,15 +69,20 @@ struct element_layout {
     }
 };
 
-/// compressed-tensors "int-quantized": signed bytes, for products of integers (W8A8).
-struct int_quantized : element_layout<8, -1> {
+/// Numbers that are bytes, with a scale for each row.
+struct whole_bytes : element_layout<8, -1> {
     static constexpr layer_parts parts{".weight", "", ".weight_scale", ""};
-    static constexpr io::dtype code_type = io::dtype::i8;
     static constexpr std::size_t in_byte = 1;
     static constexpr scale_form scales = scale_form::floats;
-    static constexpr std::string_view numbers = "int", strategy = "channel", scale_type = "";
-    static constexpr std::array<std::string_view, 2> read_strategies{"channel", "tensor"};
+    static constexpr std::string_view strategy = "channel", scale_type = "";
     static constexpr bool rounds_inputs = true;
+};
+
+/// compressed-tensors "int-quantized": signed bytes, for products of integers (W8A8).
+struct int_quantized : whole_bytes {
+    static constexpr io::dtype code_type = io::dtype::i8;
+    static constexpr std::string_view numbers = "int";
+    static constexpr std::array<std::string_view, 2> read_strategies{"channel", "tensor"};
     static constexpr std::optional<std::uint8_t> code_of(unsigned stored) {
         return static_cast<std::uint8_t>(stored ^ 0x80u);
     }
@@ -85,39 +90,37 @@ struct int_quantized : element_layout<8, -1> {
 };
 
 /// compressed-tensors "float-quantized": FP8, E4M3.
-struct float_quantized : element_layout<8, -1>, sign_and_magnitude<8, fp8_e4m3_magnitudes::largest_bits> {
+struct float_quantized : whole_bytes, sign_and_magnitude<8, fp8_e4m3_magnitudes::largest_bits> {
     using grid = fp8_e4m3;
-    static constexpr layer_parts parts{".weight", "", ".weight_scale", ""};
     static constexpr io::dtype code_type = io::dtype::f8_e4m3;
-    static constexpr std::size_t in_byte = 1;
-    static constexpr scale_form scales = scale_form::floats;
-    static constexpr std::string_view numbers = "float", strategy = "channel", scale_type = "";
+    static constexpr std::string_view numbers = "float";
     static constexpr std::array<std::string_view, 3> read_strategies{"channel", "tensor", "block"};
-    static constexpr bool rounds_inputs = true;
+};
+
+/// Numbers of FP4, two in a byte, with a scale for each group.
+template <int GroupSize>
+struct fp4_pairs : element_layout<4, GroupSize>, sign_and_magnitude<4, 7> {
+    static constexpr layer_parts parts{".weight_packed", "", ".weight_scale", ""};
+    static constexpr io::dtype code_type = io::dtype::u8;
+    static constexpr std::size_t in_byte = 2;
+    static constexpr std::string_view numbers = "float";
+    static constexpr bool rounds_inputs = false;
 };
 
 /// compressed-tensors "mxfp4-pack-quantized".
-struct mxfp4_packed : element_layout<4, 32>, sign_and_magnitude<4, 7> {
+struct mxfp4_packed : fp4_pairs<32> {
     using grid = mxfp4;
-    static constexpr layer_parts parts{".weight_packed", "", ".weight_scale", ""};
-    static constexpr io::dtype code_type = io::dtype::u8;
-    static constexpr std::size_t in_byte = 2;
     static constexpr scale_form scales = scale_form::exponents;
-    static constexpr std::string_view numbers = "float", strategy = "group", scale_type = "torch.uint8";
+    static constexpr std::string_view strategy = "group", scale_type = "torch.uint8";
     static constexpr std::array<std::string_view, 1> read_strategies{strategy};
-    static constexpr bool rounds_inputs = false;
 };
 
 /// compressed-tensors "nvfp4-pack-quantized".
-struct nvfp4_packed : element_layout<4, 16>, sign_and_magnitude<4, 7> {
+struct nvfp4_packed : fp4_pairs<16> {
     using grid = nvfp4;
-    static constexpr layer_parts parts{".weight_packed", "", ".weight_scale", ""};
-    static constexpr io::dtype code_type = io::dtype::u8;
-    static constexpr std::size_t in_byte = 2;
     static constexpr scale_form scales = scale_form::fp8_of_tensor;
-    static constexpr std::string_view numbers = "float", strategy = "tensor_group", scale_type = "torch.float8_e4m3fn";
+    static constexpr std::string_view strategy = "tensor_group", scale_type = "torch.float8_e4m3fn";
     static constexpr std::array<std::string_view, 1> read_strategies{strategy};
-    static constexpr bool rounds_inputs = false;
 };
 
 /// Whether L is one of these.

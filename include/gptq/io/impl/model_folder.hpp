@@ -205,7 +205,7 @@ GPTQ_INLINE void model_folder::require_finite(std::string_view name) const {
 }
 
 GPTQ_INLINE std::vector<std::filesystem::path> model_folder::companion_files() const {
-    if (!made_.empty()) return {};
+    if (is_gguf(path_)) return {};
     auto files = detail::files_in(path_);
     std::erase_if(files, [](const std::filesystem::path& file) {
         return !detail::is_companion(file.filename().string()) || !detail::target_outside(file).empty();
@@ -214,7 +214,7 @@ GPTQ_INLINE std::vector<std::filesystem::path> model_folder::companion_files() c
 }
 
 GPTQ_INLINE std::vector<std::string> model_folder::left_files() const {
-    if (!made_.empty()) return {};
+    if (is_gguf(path_)) return {};
     std::vector<std::string> names;
     for (const auto& file : detail::files_in(path_)) {
         const std::string name = file.filename().string();
@@ -368,9 +368,8 @@ GPTQ_INLINE void model_folder::open_single(const std::filesystem::path& file) {
 GPTQ_INLINE void model_folder::open_gguf() {
     const gguf_file file(path_);
     config_ = gguf_config(file);
-    made_ = gguf_tensors(file);
-    if (made_.empty()) throw format_error(path_.string() + ": has no tensors");
-    for (const tensor_info& tensor : made_) tensors_.emplace(tensor.name, &tensor);
+    for (tensor_info& tensor : gguf_tensors(file)) show(std::move(tensor));
+    if (shown_.empty()) throw format_error(path_.string() + ": has no tensors");
 }
 
 GPTQ_INLINE void model_folder::open_shards(const std::filesystem::path& index_path) {

@@ -16,18 +16,22 @@
 
 #include <gptq/error.hpp>
 
-#if defined(__has_feature)
+// g++ says which sanitizers watch by macros, clang by features.
+#if defined(__SANITIZE_ADDRESS__)
+#define GPTQ_FIBERS_ADDRESS
+#elif defined(__SANITIZE_THREAD__)
+#define GPTQ_FIBERS_THREAD
+#elif defined(__has_feature)
 #if __has_feature(address_sanitizer)
 #define GPTQ_FIBERS_ADDRESS
-#endif
-#if __has_feature(thread_sanitizer)
+#elif __has_feature(thread_sanitizer)
 #define GPTQ_FIBERS_THREAD
 #endif
 #endif
-#if defined(__SANITIZE_ADDRESS__) || defined(GPTQ_FIBERS_ADDRESS)
+#ifdef GPTQ_FIBERS_ADDRESS
 #include <sanitizer/asan_interface.h>
 #endif
-#if defined(__SANITIZE_THREAD__) || defined(GPTQ_FIBERS_THREAD)
+#ifdef GPTQ_FIBERS_THREAD
 #include <sanitizer/tsan_interface.h>
 #endif
 
@@ -40,57 +44,57 @@ class watched_stack {
     watched_stack() = default;
     /// A stack of `bytes` bytes from `bottom` on.
     watched_stack([[maybe_unused]] const void* bottom, [[maybe_unused]] std::size_t bytes) {
-#if defined(__SANITIZE_ADDRESS__) || defined(GPTQ_FIBERS_ADDRESS)
+#ifdef GPTQ_FIBERS_ADDRESS
         bottom_ = bottom;
         bytes_ = bytes;
 #endif
-#if defined(__SANITIZE_THREAD__) || defined(GPTQ_FIBERS_THREAD)
+#ifdef GPTQ_FIBERS_THREAD
         thread_ = __tsan_create_fiber(0);
 #endif
     }
     /// Forgets a stack of a fiber.
     void forget() {
-#if defined(__SANITIZE_THREAD__) || defined(GPTQ_FIBERS_THREAD)
+#ifdef GPTQ_FIBERS_THREAD
         __tsan_destroy_fiber(thread_);
 #endif
     }
     /// Called once on the caller's own stack, before anything else is.
     void is_current() {
-#if defined(__SANITIZE_THREAD__) || defined(GPTQ_FIBERS_THREAD)
+#ifdef GPTQ_FIBERS_THREAD
         thread_ = __tsan_get_current_fiber();
 #endif
     }
     /// The frames that were on this stack are no more.
     void begin_anew() {
-#if defined(__SANITIZE_ADDRESS__) || defined(GPTQ_FIBERS_ADDRESS)
+#ifdef GPTQ_FIBERS_ADDRESS
         __asan_unpoison_memory_region(bottom_, bytes_);
 #endif
     }
     /// Called on this stack, right before it gives way to `next`; `ends`: for the last time. Inlined, because
     /// ThreadSanitizer must see the caller return from nothing in between.
     [[gnu::always_inline]] void leave_to([[maybe_unused]] watched_stack& next, [[maybe_unused]] bool ends) {
-#if defined(__SANITIZE_ADDRESS__) || defined(GPTQ_FIBERS_ADDRESS)
+#ifdef GPTQ_FIBERS_ADDRESS
         __sanitizer_start_switch_fiber(ends ? nullptr : &kept_, next.bottom_, next.bytes_);
 #endif
-#if defined(__SANITIZE_THREAD__) || defined(GPTQ_FIBERS_THREAD)
+#ifdef GPTQ_FIBERS_THREAD
         __tsan_switch_to_fiber(next.thread_, 1);  // 1: the change orders nothing
 #endif
     }
     /// Called on this stack, right after it came to its turn from `previous`.
     [[gnu::always_inline]] void enter_from([[maybe_unused]] watched_stack& previous) {
-#if defined(__SANITIZE_ADDRESS__) || defined(GPTQ_FIBERS_ADDRESS)
+#ifdef GPTQ_FIBERS_ADDRESS
         __sanitizer_finish_switch_fiber(kept_, &previous.bottom_, &previous.bytes_);
         kept_ = nullptr;
 #endif
     }
 
  private:
-#if defined(__SANITIZE_ADDRESS__) || defined(GPTQ_FIBERS_ADDRESS)
+#ifdef GPTQ_FIBERS_ADDRESS
     void* kept_ = nullptr;
     const void* bottom_ = nullptr;
     std::size_t bytes_ = 0;
 #endif
-#if defined(__SANITIZE_THREAD__) || defined(GPTQ_FIBERS_THREAD)
+#ifdef GPTQ_FIBERS_THREAD
     void* thread_ = nullptr;
 #endif
 };
@@ -234,3 +238,6 @@ class fiber_barrier {
 };
 
 }  // namespace gptq::cuda::detail
+
+#undef GPTQ_FIBERS_ADDRESS
+#undef GPTQ_FIBERS_THREAD
