@@ -50,8 +50,8 @@ gptq::tensor2<float> random_matrix(std::size_t rows, std::size_t cols) {
 
 constexpr std::size_t tokens = 2048;
 
-/// The Hessian of as many random inputs as features, so that nothing is shrunk for want of evidence; built once for each
-/// number of features.
+/// The Hessian of as many random inputs as features, so that nothing is shrunk for want of evidence; built once for
+/// each number of features.
 const gptq::hessian<float>& hessian_of(std::size_t in_features) {
     static std::map<std::size_t, gptq::hessian<float>> built;
     const auto [entry, is_new] = built.try_emplace(in_features, in_features);

@@ -17,10 +17,10 @@ std::size_t threads_in_use();
 /// The name and the version of the BLAS library, "unknown" where it does not say.
 std::string blas_name();
 
-/// Starts the program again if the environment that its libraries read before main() is not as the command needs it. The
-/// idle threads of OpenMP and OpenBLAS sleep instead of spinning, unless the user has chosen, where both and the solver's
-/// own threads take turns, as in `quantize`, `eval` and `study`. With --reproducible, the kernels are those that
-/// fix_order_of_sums() needs. Returns if there is nothing to do or the system does not allow it.
+/// Starts the program again if the environment that its libraries read before main() is not as the command needs it.
+/// The idle threads of OpenMP and OpenBLAS sleep instead of spinning, unless the user has chosen, where both and the
+/// solver's own threads take turns, as in `quantize`, `eval` and `study`. With --reproducible, the kernels are those
+/// that fix_order_of_sums() needs. Returns if there is nothing to do or the system does not allow it.
 void choose_environment(char** argv);
 
 /// From here on, the same numbers are added up in the same order whatever the number of threads and whichever processor

@@ -73,7 +73,8 @@ struct ggml_row {
 
 /// Quantizes W [N, K] to blocks of `type`, f being the Hessian of its inputs, factored in groups of type.weights by an
 /// order that keeps them together; all in host memory, so for backends of the host. Where f is not positive definite,
-/// weights are rounded to nearest. Throws shape_error where blocks do not divide the rows. Time: as solve(), and the fits.
+/// weights are rounded to nearest. Throws shape_error where blocks do not divide the rows. Time: as solve(), and the
+/// fits.
 template <Backend B, FactorPath<B> P>
 ggml_layer solve_ggml(const layout::ggml_type& type, matrix_view<const float> W, const factored_hessian<B, P>& f) {
     if (W.cols != f.in_features() || W.cols % type.weights != 0)

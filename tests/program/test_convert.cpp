@@ -67,8 +67,8 @@ struct scene {
     }
 };
 
-/// Weights that are others in `file` than those of the codes in `folder`, in a layer with rows in another order and in one
-/// without.
+/// Weights that are others in `file` than those of the codes in `folder`, in a layer with rows in another order and in
+/// one without.
 std::size_t differing(const fs::path& file, const fs::path& folder) {
     const io::model_folder gguf(file), codes(folder);
     const auto config = io::quantization_config::parse(codes).value();

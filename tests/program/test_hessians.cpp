@@ -1,4 +1,5 @@
-// Quantizing from Hessians that somebody else stored: the same codes as quantize_model's where the Hessians are the same.
+// Quantizing from Hessians that somebody else stored: the same codes as quantize_model's where the Hessians are the
+// same.
 #include "support/catch.hpp"
 
 #include <cstddef>

@@ -253,7 +253,8 @@ TEST_CASE("gradients of a rotation are those of central differences", "[adjoint]
 }
 
 TEST_CASE("gradients of attention are those of central differences", "[adjoint]") {
-    // More queries than a tile of them; heads that share keys; a window; queries after earlier keys; one head alone; a cap.
+    // More queries than a tile of them; heads that share keys; a window; queries after earlier keys; one head alone; a
+    // cap.
     const std::vector<attention_shape> shapes = {
         {.heads = 1, .kv_heads = 1, .head_dim = 2, .scale = 0.6f, .span = 0, .queries = 70, .keys = 70},
         {.heads = 4, .kv_heads = 2, .head_dim = 3, .scale = 0.9f, .span = 0, .queries = 7, .keys = 7},

@@ -1,5 +1,5 @@
-// Checkpoints that hold text models in another form than a folder of their own: inside a model of pictures and text, and
-// with experts stacked in one tensor.
+// Checkpoints that hold text models in another form than a folder of their own: inside a model of pictures and text,
+// and with experts stacked in one tensor.
 #include <gptq/io/stacked_experts.hpp>
 #include <gptq/model/model_config.hpp>
 #include <gptq/model/spared_layers.hpp>

@@ -51,7 +51,8 @@ struct fp8_e4m3_table {
 };
 
 /// The values of E4M3 with a half for a scale, which puts the largest weight of a group on 448. Codes are in the order
-/// of the values, so that the next code is the next value. It rounds by arithmetic, where codebook would search a table.
+/// of the values, so that the next code is the next value. It rounds by arithmetic, where codebook would search a
+/// table.
 struct fp8_e4m3 : codebook<fp8_e4m3_table> {
     template <int Bits>
     requires(Bits == 8) static constexpr std::uint8_t encode(float x, grid_params p) {

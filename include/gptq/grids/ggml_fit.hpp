@@ -1,9 +1,10 @@
-// Scales and offsets of the blocks of <gptq/layouts/ggml_blocks.hpp>, fitted to weights by what each weight's error costs.
+// Scales and offsets of the blocks of <gptq/layouts/ggml_blocks.hpp>, fitted to weights by what each weight's error
+// costs.
 //
-// Each group first gets the step s and the offset o of its own that lose least, value = s (code - zero) - o. The block's
-// d and m are then the units in which the largest of them are the largest multiples. From there on, every group takes the
-// multiples near its own that lose least, and d and m are fitted anew to all codes (least squares), as long as the loss
-// falls.
+// Each group first gets the step s and the offset o of its own that lose least, value = s (code - zero) - o. The
+// block's d and m are then the units in which the largest of them are the largest multiples. From there on, every group
+// takes the multiples near its own that lose least, and d and m are fitted anew to all codes (least squares), as long
+// as the loss falls.
 #pragma once
 
 #include <algorithm>
@@ -188,7 +189,7 @@ class ggml_block_fit {
         for (std::size_t i = 0; i < type_.weights; ++i) {
             const std::size_t g = i / type_.group;
             const int code = line(block_.scales[g], block_.mins[g]).code(type_, w_[i]);
-            sums.add(double{1} * block_.scales[g] * (code - type_.zero), block_.mins[g], w_[i], costs_[i]);
+            sums.add(block_.scales[g] * (code - type_.zero), block_.mins[g], w_[i], costs_[i]);
         }
         const auto [d, m] = sums.both(one());
         if (std::isfinite(d) && std::isfinite(m)) set_units(static_cast<float>(d), static_cast<float>(m));

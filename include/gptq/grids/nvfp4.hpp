@@ -10,9 +10,10 @@
 
 namespace gptq {
 
-/// For grids whose scales are numbers of E4M3 times one number of the tensor. Here it is the same for every tensor, which
-/// costs nothing, because the numbers of E4M3 are as dense at one power of two as at another: groups whose largest weight
-/// is between 0.0007 and 21 have scales of full precision. Layers that runtimes fuse have the number in common so.
+/// For grids whose scales are numbers of E4M3 times one number of the tensor. Here it is the same for every tensor,
+/// which costs nothing, because the numbers of E4M3 are as dense at one power of two as at another: groups whose
+/// largest weight is between 0.0007 and 21 have scales of full precision. Layers that runtimes fuse have the number in
+/// common so.
 struct fp8_scale {
     static constexpr float unit = 0x1p-7f;
 

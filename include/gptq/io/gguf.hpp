@@ -64,8 +64,8 @@ class gguf_file {
     /// The number or boolean under a key; nothing if there is none. Throws format_error where it is neither.
     std::optional<double> real(std::string_view key) const;
 
-    /// The list under a key: of texts, or of numbers of the size of T as they lie in the file. Throws format_error naming
-    /// the key if there is none, or one of other elements.
+    /// The list under a key: of texts, or of numbers of the size of T as they lie in the file. Throws format_error
+    /// naming the key if there is none, or one of other elements.
     std::vector<std::string> texts(std::string_view key) const;
     template <class T>
     std::vector<T> numbers(std::string_view key) const;

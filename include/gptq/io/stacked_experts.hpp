@@ -1,5 +1,5 @@
-// Experts that are stored together, in the way of transformers 5: the weights of all experts of a block are one tensor of
-// three dimensions. They are shown one by one, under the names that published checkpoints have.
+// Experts that are stored together, in the way of transformers 5: the weights of all experts of a block are one tensor
+// of three dimensions. They are shown one by one, under the names that published checkpoints have.
 //
 //     gate_up_proj [experts, 2 inside, hidden], the gate's rows first    down_proj [experts, hidden, inside]
 //     or both with their last two dimensions exchanged (Qwen3-VL-MoE)
@@ -28,8 +28,8 @@ const expert_names* find_expert_names(const nlohmann::json& config);
 /// What a tensor of a stacked checkpoint is called in published ones.
 std::string published_name(const expert_names& names, std::string stacked);
 
-/// The weights of single experts in `gate_up` and `down` of one block, with the names "PREFIX.0.gate_proj.weight" and so
-/// on, where gate_up is called "PREFIX.gate_up_proj". Nothing is read. Throws shape_error, naming both, for shapes
+/// The weights of single experts in `gate_up` and `down` of one block, with the names "PREFIX.0.gate_proj.weight" and
+/// so on, where gate_up is called "PREFIX.gate_up_proj". Nothing is read. Throws shape_error, naming both, for shapes
 /// that do not belong together.
 std::vector<tensor_info> split_experts(const expert_names& names, const tensor_info& gate_up, const tensor_info& down);
 

@@ -1,7 +1,7 @@
 // The layout of AWQ checkpoints of the version GEMM.
 //
-// A layer of N output and K input features in G groups, 4 bits a code; eight output features share a word, the even ones
-// in its lower half:
+// A layer of N output and K input features in G groups, 4 bits a code; eight output features share a word, the even
+// ones in its lower half:
 //
 //      qweight  uint32 [K, N/8]      qzeros  uint32 [G, N/8]      scales  [G, N]
 //

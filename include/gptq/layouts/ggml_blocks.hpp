@@ -92,8 +92,8 @@ constexpr const ggml_type* find_ggml_type(std::string_view name) {
     return nullptr;
 }
 
-/// `type`, or the type of smaller blocks that llama.cpp takes in its place (Q4_0 where it takes IQ4_NL), for rows of that
-/// many weights; nullptr where no blocks divide them.
+/// `type`, or the type of smaller blocks that llama.cpp takes in its place (Q4_0 where it takes IQ4_NL), for rows of
+/// that many weights; nullptr where no blocks divide them.
 constexpr const ggml_type* type_of_rows(const ggml_type& type, std::size_t weights) {
     if (weights % type.weights == 0) return &type;
     const ggml_type* smaller = find_ggml_type(type.bits() == 4   ? "q5_0"

@@ -45,7 +45,7 @@ void activate_adjoint(mlp_activation f, matrix_view<const float> x, matrix_view<
 void gate_adjoint(mlp_activation f, matrix_view<const float> x, matrix_view<const float> y, matrix_view<const float> dz,
                   matrix_view<float> dx, matrix_view<float> dy);
 
-/// dx, which comes in as dy, of y = cap tanh(x / cap).                                              y, dx of equal shapes
+/// dx, which comes in as dy, of y = cap tanh(x / cap).                                            y, dx of equal shapes
 void cap_adjoint(float cap, matrix_view<const float> y, matrix_view<float> dx);
 
 /// Sentence 8: the sum of KL(softmax(reference) || softmax(logits)) over the rows, in nats; logits become the gradient

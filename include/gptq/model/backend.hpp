@@ -56,8 +56,8 @@ using uploaded = decltype(std::declval<const B&>().upload(matrix_view<const floa
 //  6. add_product(x, w, norm, scratch, states): states += norm(x W' + terms + bias); norm may be null for none.
 //  7. normalize(norm, x, y): y = norm of each row of x, for float to float, float to activation, and activation to
 //     activation; y may be x where the numbers are alike. convert(x, y): float or activation to activation.
-//  8. rotate(cosines, sines, heads, x): turns the n pairs of features of each head that heads.pair(i, n) names, i < n; row r
-//     by the angles of row r % cosines.rows.                                 cosines, sines [positions, n]  x [tokens, heads * head_dim]
+//  8. rotate(cosines, sines, heads, x): turns the n pairs of features of each head that heads.pair(i, n) names, i < n;
+//     row r by the angles of row r % cosines.rows.          cosines, sines [positions, n]  x [tokens, heads * head_dim]
 //  9. attend(shape, q, k, v, scratch, out): out = softmax(cap(scale q k'), causal) v for each head.
 //                                                   q, out [windows * queries, heads * head_dim]  k, v [windows * keys, ...]
 // 10. activate(f, x): x = f(x). gate(f, x, y): x = f(x) y, element by element. cap(c, x): x = c tanh(x / c), of float.

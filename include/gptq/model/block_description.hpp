@@ -31,7 +31,8 @@ struct block_site {
     site_kind kind = site_kind::attention_in;
     std::optional<std::size_t> expert;  ///< only the tokens of this expert come here; nothing: all tokens
     std::vector<std::size_t> parts;     ///< features of q, k and v; of gate and up; of the only output
-    /// The outputs of a layer of several parts are so many pieces, one after the other, each with its share of every part.
+    /// The outputs of a layer of several parts are so many pieces, one after the other, each with its share of every
+    /// part.
     std::size_t pieces = 1;
     std::vector<block_module> modules = {};  ///< in the order of their outputs
 

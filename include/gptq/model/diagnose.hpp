@@ -56,8 +56,8 @@ struct diagnosis {
     std::vector<finding> findings;        ///< empty: nothing stands out
 };
 
-/// Compares `folder`, quantized, with `reference`, the float model that it was made from, on `windows` of text. Holds one
-/// block of each in float. `before_block` is called with the block's index before each block, and may throw. Throws
+/// Compares `folder`, quantized, with `reference`, the float model that it was made from, on `windows` of text. Holds
+/// one block of each in float. `before_block` is called with the block's index before each block, and may throw. Throws
 /// shape_error where the two are models of different shapes, and what reading throws for the float model or for a
 /// config.json; what is wrong with a tensor of `folder` is a finding.
 diagnosis diagnose(const io::model_folder& folder, const io::model_folder& reference, const token_windows& windows,

@@ -27,8 +27,8 @@ struct rope_settings {
     double original_positions = 0.0;
     double attention_factor = 1.0;  ///< cosines and sines are multiplied by it
     bool whole_pairs = true;        ///< yarn's limits are rounded to whole pairs of features
-    /// longrope: each pair is slowed down by a factor of its own, one for texts that fit in the original context and one
-    /// for longer ones.                                                                           [features / 2]
+    /// longrope: each pair is slowed down by a factor of its own, one for texts that fit in the original context and
+    /// one for longer ones.                                                                           [features / 2]
     std::vector<float> short_factors = {}, long_factors = {};
 
     /// A text of so many tokens rotates by long_factors.

@@ -20,10 +20,10 @@
 
 namespace gptq::model {
 
-/// Quantizes every weight of `folder` that has a Hessian in the folder `hessians` and that no rule leaves alone, and writes
-/// the new folder `out` with everything else carried along byte for byte. The architecture does not matter. `out` appears
-/// complete or not at all, and an unfinished run is gone on with, as in quantize_model. One Hessian is in memory at a
-/// time.
+/// Quantizes every weight of `folder` that has a Hessian in the folder `hessians` and that no rule leaves alone, and
+/// writes the new folder `out` with everything else carried along byte for byte. The architecture does not matter.
+/// `out` appears complete or not at all, and an unfinished run is gone on with, as in quantize_model. One Hessian is in
+/// memory at a time.
 ///
 /// Throws what plan_quantization throws about settings, shapes and formats; format_error for a Hessian whose weight the
 /// model does not have, for a weight without a Hessian where others that differ in a number of their name have one, and

@@ -22,8 +22,8 @@ struct quantize_gguf_options {
 };
 
 /// Quantizes the linear layers of the model's blocks on `windows` of calibration text, each with the inputs that the
-/// quantized layers before it give, and writes `out`. Metadata, tokenizer and all other tensors are those of `base`, the
-/// float GGUF file of the same model (or the file that `folder` is). The whole model lies in memory in float.
+/// quantized layers before it give, and writes `out`. Metadata, tokenizer and all other tensors are those of `base`,
+/// the float GGUF file of the same model (or the file that `folder` is). The whole model lies in memory in float.
 /// Throws what io::gguf_export and quantize_in_memory throw, and what the observer throws.
 io::gguf_result quantize_gguf(const io::model_folder& folder, const std::filesystem::path& base,
                               const std::filesystem::path& out, const token_windows& windows,

@@ -60,8 +60,8 @@ inline constexpr std::string_view weight_suffix = ".weight";
 
 std::vector<stage_plan> model_stages(const model_config& c, bool lm_head);
 
-/// What is known of stages before any work: bits, shapes and group sizes that the format's readers accept, and settings in
-/// range. Throws as plan_quantization.
+/// What is known of stages before any work: bits, shapes and group sizes that the format's readers accept, and settings
+/// in range. Throws as plan_quantization.
 void check_stages(io::checkpoint_format format, const std::vector<stage_plan>& stages);
 
 /// Whether every reader of the format accepts groups of `size` for `in_features` inputs: see docs/formats.md.

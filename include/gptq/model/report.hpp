@@ -23,8 +23,8 @@ struct comparison {
 /// Compares two perplexities of the same text; `records` are those of the quantization, empty if unknown.
 comparison compare(double before, double after, std::vector<module_record> records, std::size_t count = 5);
 
-/// Indices of the errors that are more than five times the median of those of the same kind, of which there are at least
-/// four, and more than a hundredth. Errors are parts of an energy; one that is no number counts as far above.
+/// Indices of the errors that are more than five times the median of those of the same kind, of which there are at
+/// least four, and more than a hundredth. Errors are parts of an energy; one that is no number counts as far above.
 std::vector<std::size_t> far_above_their_kind(const std::vector<std::string>& kinds, const std::vector<double>& errors);
 
 /// What stands out in the records of a quantization, a sentence each, with the likely cause and a remedy: modules that

@@ -13,7 +13,8 @@
 
 namespace gptq::model {
 
-/// The angle that each pair of the features that rotate turns by from one token to the next, in a text of so many tokens.
+/// The angle that each pair of the features that rotate turns by from one token to the next, in a text of so many
+/// tokens.
 ///                                                                                                 [features / 2]
 std::vector<float> rope_frequencies(const rope_settings& rope, std::size_t features, std::size_t length = 0);
 

@@ -39,9 +39,9 @@ std::string difference_between(const nlohmann::ordered_json& there, const nlohma
 nlohmann::ordered_json run_description(const io::quantization_config& config, const token_windows& windows,
                                        const io::model_folder& source, const std::string& arithmetic);
 
-/// Calls take_up(run.json) where `folder` has an unfinished run, which must be the one that `description` describes, and
-/// empties the folder where it has none. Throws error, saying what differs, for another run, and format_error, with the way
-/// out, where run.json or what take_up reads is damaged; with `restart` it discards either instead.
+/// Calls take_up(run.json) where `folder` has an unfinished run, which must be the one that `description` describes,
+/// and empties the folder where it has none. Throws error, saying what differs, for another run, and format_error, with
+/// the way out, where run.json or what take_up reads is damaged; with `restart` it discards either instead.
 void take_up_run(const io::run_folder& folder, const nlohmann::ordered_json& description, bool restart,
                  const std::function<void(const nlohmann::ordered_json&)>& take_up);
 

@@ -22,8 +22,8 @@ void spare(nlohmann::ordered_json& rules, const std::string& expression);
 }  // namespace detail
 
 /// `wanted` with a rule for each kind of layer that sends tokens to experts, and for each part of `folder` beside a
-/// wrapped text model (<gptq/model/wrapped_text.hpp>): it is not quantized. Readers that replace every linear layer by a
-/// quantized one would else look for codes of it. Other models keep the configuration as it is.
+/// wrapped text model (<gptq/model/wrapped_text.hpp>): it is not quantized. Readers that replace every linear layer by
+/// a quantized one would else look for codes of it. Other models keep the configuration as it is.
 io::quantization_config spare_others(const model_config& config, const io::model_folder& folder,
                                      io::quantization_config wanted);
 

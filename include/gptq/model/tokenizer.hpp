@@ -43,9 +43,10 @@ namespace gptq::model {
 class tokenizer {
  public:
     /// Reads tokenizer.json and, where present, tokenizer_config.json and special_tokens_map.json of a model's folder;
-    /// tokenizer.model, SentencePiece's file, where there is no tokenizer.json. A GGUF file has its own in its metadata.
-    /// Throws io_error if tokenizer.json cannot be read, format_error if a file is not what it claims to be, and
-    /// unsupported_error if it asks for something that is not implemented; the message names the file and the place.
+    /// tokenizer.model, SentencePiece's file, where there is no tokenizer.json. A GGUF file has its own in its
+    /// metadata. Throws io_error if tokenizer.json cannot be read, format_error if a file is not what it claims to be,
+    /// and unsupported_error if it asks for something that is not implemented; the message names the file and the
+    /// place.
     static tokenizer load(const std::filesystem::path& folder);
 
     /// The ids of `text`, without the special tokens that a template would put around it. Added tokens that occur in
@@ -106,7 +107,8 @@ class tokenizer {
 
     explicit tokenizer(std::shared_ptr<const contents> data) : data_(std::move(data)) {}
 
-    /// `file` is tokenizer.json. Names of tokens are in the first of `configs` that has them, tokenizer_config.json first.
+    /// `file` is tokenizer.json. Names of tokens are in the first of `configs` that has them, tokenizer_config.json
+    /// first.
     static tokenizer from(const detail::json_node& file, std::span<const detail::json_node> configs);
 
     static std::optional<std::int32_t> leading_special(const detail::json_node& post_processor, int depth = 0);

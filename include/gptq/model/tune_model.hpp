@@ -57,13 +57,14 @@ struct tune_result {
 /// writes the new checkpoint `out` in the same format. All tensors but scales (and norms) are copied byte for byte. Of
 /// `windows` one in eight, at most eight, is held out: no step reads it, and the scales kept are those that do best on
 /// it. Both models are in memory in float. `out` appears when all of it is on the disk, or not at all. Until then
-/// out.partial holds the numbers and Adam's state of the last look at the held-out windows: whatever ends a run, the next
-/// one with the same arguments goes on from there, to the same bytes (<gptq/io/run_folder.hpp>).
+/// out.partial holds the numbers and Adam's state of the last look at the held-out windows: whatever ends a run, the
+/// next one with the same arguments goes on from there, to the same bytes (<gptq/io/run_folder.hpp>).
 ///
 /// Throws format_error for a checkpoint that is not quantized, unsupported_error for experts, option_error for options
 /// out of range, shape_error for fewer than two windows, unusable ones, or models of different vocabularies,
-/// non_finite_error where the loss is not finite, io_error where `out` exists, another process works on it or it cannot be
-/// written, error where out.partial is another run's, unless options.restart discards that, and what the observer throws.
+/// non_finite_error where the loss is not finite, io_error where `out` exists, another process works on it or it cannot
+/// be written, error where out.partial is another run's, unless options.restart discards that, and what the observer
+/// throws.
 tune_result tune_model(const io::model_folder& folder, const io::model_folder& reference,
                        const std::filesystem::path& out, const token_windows& windows, const tune_options& options,
                        const tune_observer& observer = {});

@@ -43,7 +43,8 @@ class tuned_numbers {
     /// All that steps have changed, as a tensor of that name: changes, those kept, and Adam's two means [4, size()].
     void save(const io::tensor_sink& sink, const std::string& name) const;
 
-    /// What save() wrote after `steps` steps. Throws format_error where the file has no such tensor or of another shape.
+    /// What save() wrote after `steps` steps. Throws format_error where the file has no such tensor or of another
+    /// shape.
     void load(const io::safetensors_file& file, const std::string& name, std::size_t steps);
 
  private:

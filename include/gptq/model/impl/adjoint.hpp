@@ -144,7 +144,8 @@ GPTQ_INLINE void rotate_adjoint(matrix_view<const float> cosines, matrix_view<co
 namespace detail {
 
 /// The attention of one head and its gradients, queries in tiles. With P = softmax(scale q k'), dP = dout v' and
-/// dS = scale P (dP - rowsum(P dP)): dv = P' dout, dq = dS k, dk = dS' q. Scores that are capped to c have dS (1 - (c / cap)²).
+/// dS = scale P (dP - rowsum(P dP)): dv = P' dout, dq = dS k, dk = dS' q. Scores that are
+/// capped to c have dS (1 - (c / cap)²).
 struct attend_head_adjoint {
     static constexpr std::size_t tile = 64;
 

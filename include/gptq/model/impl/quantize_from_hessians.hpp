@@ -210,8 +210,8 @@ inline quantization_plan plan_modules(const io::model_folder& folder, const hess
     return plan;
 }
 
-/// `wanted` with rules that leave alone the matrices without a Hessian, a rule for all that differ in numbers only. Throws
-/// format_error where others of the kind have one.
+/// `wanted` with rules that leave alone the matrices without a Hessian, a rule for all that differ in numbers only.
+/// Throws format_error where others of the kind have one.
 inline io::quantization_config spare_without_hessian(const io::model_folder& folder, const hessian_source& source,
                                                      io::quantization_config wanted) {
     std::map<std::string, std::string> captured;

@@ -405,8 +405,8 @@ void attend_decode(const Launcher& launch, const attention_shape& shape, const s
     launch(kernel.launch(), kernel);
 }
 
-/// out = softmax(cap(scale q k'), causal) v for every head of every window, on a ProductMachine; returns before it is done
-/// on a device. Throws shape_error where shapes do not fit together.
+/// out = softmax(cap(scale q k'), causal) v for every head of every window, on a ProductMachine; returns before it is
+/// done on a device. Throws shape_error where shapes do not fit together.
 ///                            q, out [windows queries, heads head_dim]  k, v [windows keys, kv_heads head_dim]
 template <class T, class M>
 void attend(const M& machine, const attention_shape& shape, matrix_view<const std::type_identity_t<T>> q,

@@ -2,8 +2,9 @@
 //
 // It is stricter than a device, so that mistakes show: shared memory begins as NaNs and is bounds-checked, asynchronous
 // copies spoil their destination and land no earlier than the wait that covers them, every access is an ordinary one
-// that ThreadSanitizer sees, and threads that wait for each other in vain are an error. A shuffle, a load_matrix or an mma does order the lanes of its warp here, which the
-// devices do not promise: a warp_barrier that is missing between two of them goes unnoticed.
+// that ThreadSanitizer sees, and threads that wait for each other in vain are an error. A shuffle, a load_matrix or an
+// mma does order the lanes of its warp here, which the devices do not promise: a warp_barrier that is missing between
+// two of them goes unnoticed.
 #pragma once
 
 #include <array>
