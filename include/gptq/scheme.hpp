@@ -56,15 +56,18 @@ decltype(auto) visit_bits(int bits, F&& f) {
 /// The zero points that an asymmetric grid may have; the "gptq" (v1) file format cannot hold a zero point of 0.
 enum class zero_points { from_zero, from_one };
 
-/// Calls `f.template operator()<Grid>()` with the grid of `settings`, its range searched by the loss where they say so.
+/// Calls `f.template operator()<Grid>()` with the affine grid of `settings`, as rounding to nearest takes it.
 template <class F>
 decltype(auto) visit_grid(const quantize_settings& settings, zero_points zeros, F&& f) {
-    const auto searched_or_not = [&]<class Grid>() -> decltype(auto) {
-        return settings.search ? f.template operator()<searched_by_loss<Grid>>() : f.template operator()<Grid>();
-    };
-    if (settings.sym) return searched_or_not.template operator()<symmetric>();
-    if (zeros == zero_points::from_one) return searched_or_not.template operator()<asymmetric_from_one>();
-    return searched_or_not.template operator()<asymmetric>();
+    if (settings.sym) return f.template operator()<symmetric>();
+    if (zeros == zero_points::from_one) return f.template operator()<asymmetric_from_one>();
+    return f.template operator()<asymmetric>();
+}
+
+/// Calls `f.template operator()<G>()` with Grid as the solver takes it: with its range searched by the loss, or as it is.
+template <class Grid, class F>
+decltype(auto) visit_search(bool search, F&& f) {
+    return search ? f.template operator()<searched_by_loss<Grid>>() : f.template operator()<Grid>();
 }
 
 /// Calls `f.template operator()<Order>()`.

@@ -34,7 +34,7 @@ namespace detail {
 /// Bits that a checkpoint can ask for; others would only cost compile time.
 inline constexpr bool storable_bits(int bits) { return bits == 2 || bits == 3 || bits == 4 || bits == 8; }
 
-/// visit_storable_scheme for formats of affine layers.
+/// visit_rounding_scheme for formats of affine layers.
 template <class F>
 void visit_affine_scheme(const quantize_settings& settings, zero_points zeros, F&& f) {
     visit_bits(settings.bits, [&]<int Bits>() {
@@ -48,19 +48,25 @@ void visit_affine_scheme(const quantize_settings& settings, zero_points zeros, F
 }
 
 /// Calls f.template operator()<S>() with the grid of a format, if it has one, and otherwise with the bits and the grid
-/// of `settings`. S says nothing of the order, which the solver takes from the factored Hessian: an instance for each
-/// order would be the same code four times.
+/// of `settings`, without a search.
+template <class F>
+void visit_rounding_scheme(const quantize_settings& settings, io::checkpoint_format format, F&& f) {
+    io::visit_layout(format, [&]<class L>() {
+        if constexpr (layout::has_grid<L>)
+            f.template operator()<scheme<L::bits, group_size<dynamic>, typename L::grid>>();
+        else
+            visit_affine_scheme(settings, zeros_of(format), f);
+    });
+}
+
+/// The same for the solver, with a search where `settings` say so. S says nothing of the order, which the solver takes
+/// from the factored Hessian: an instance for each order would be the same code four times.
 template <class F>
 void visit_storable_scheme(const quantize_settings& settings, io::checkpoint_format format, F&& f) {
-    io::visit_layout(format, [&]<class L>() {
-        if constexpr (layout::has_grid<L>) {
-            if (settings.search)
-                f.template operator()<scheme<L::bits, group_size<dynamic>, searched_by_loss<typename L::grid>>>();
-            else
-                f.template operator()<scheme<L::bits, group_size<dynamic>, typename L::grid>>();
-        } else {
-            visit_affine_scheme(settings, zeros_of(format), f);
-        }
+    visit_rounding_scheme(settings, format, [&]<class S>() {
+        visit_search<typename S::grid>(settings.search, [&]<class Grid>() {
+            f.template operator()<scheme<S::bits, group_size<dynamic>, Grid>>();
+        });
     });
 }
 
@@ -224,9 +230,7 @@ class stage_solver {
     measured_layer round(const stage_plan& plan, matrix_view<const float> W,
                          const stage_statistics<B>& statistics) const {
         held_layer<solver> codes = room_for(plan, W);
-        quantize_settings plain = *plan.settings;
-        plain.search = false;
-        detail::visit_storable_scheme(plain, format_, [&]<class S>() {
+        detail::visit_rounding_scheme(*plan.settings, format_, [&]<class S>() {
             round_to_nearest_into<S::bits>(in_backend, solver_, W, group_features(plan, W.cols), codes,
                                            typename S::grid{});
         });

@@ -19,13 +19,12 @@
 namespace gptq::study {
 namespace detail {
 
-/// make<S>(held) fills a layer of the problem's shape by its scheme.
+/// make(held, group) fills a layer of the problem's shape, in groups of so many features.
 template <class Make>
 quantized_layer stored_layer(const layer_problem& p, const Make& make) {
     const std::size_t group = group_size<dynamic>::features(p.W.cols, p.settings.group_size);
     held_layer<cpu_backend> held(p.H.backend(), p.W.rows, p.W.cols, group_count(p.W.cols, group));
-    model::detail::visit_storable_scheme(p.settings, p.format,
-                                         [&]<class S>() { make.template operator()<S>(held, group); });
+    make(held, group);
     quantized_layer layer;
     allocate(layer, p.settings.bits, p.settings.sym, p.W.rows, p.W.cols, group);
     layer.levels = model::detail::levels_in(p.format);
@@ -51,8 +50,10 @@ struct rtn_method {
         return detail::shaped(settings::nearest(), wanted);
     }
     static quantized_layer solve(const layer_problem& p) {
-        return detail::stored_layer(p, [&]<class S>(held_layer<cpu_backend>& held, std::size_t group) {
-            round_to_nearest_into<S::bits>(in_backend, p.H.backend(), p.W, group, held, typename S::grid{});
+        return detail::stored_layer(p, [&](held_layer<cpu_backend>& held, std::size_t group) {
+            model::detail::visit_rounding_scheme(p.settings, p.format, [&]<class S>() {
+                round_to_nearest_into<S::bits>(in_backend, p.H.backend(), p.W, group, held, typename S::grid{});
+            });
         });
     }
 };
@@ -63,11 +64,13 @@ struct gptq_method {
     static constexpr bool in_checkpoints = true;
     static quantize_settings settings_of(const quantize_settings& wanted) { return wanted; }
     static quantized_layer solve(const layer_problem& p) {
-        return detail::stored_layer(p, [&]<class S>(held_layer<cpu_backend>& held, std::size_t) {
+        return detail::stored_layer(p, [&](held_layer<cpu_backend>& held, std::size_t) {
             const no_observer nobody;
             observer_ref watching(nobody);
-            solve_and_refine<S::bits>(in_backend, p.W, *p.factor, held, solver_options(p.settings), watching,
-                                      typename S::grid{});
+            model::detail::visit_storable_scheme(p.settings, p.format, [&]<class S>() {
+                solve_and_refine<S::bits>(in_backend, p.W, *p.factor, held, solver_options(p.settings), watching,
+                                          typename S::grid{});
+            });
         });
     }
 };
