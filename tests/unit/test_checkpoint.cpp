@@ -953,7 +953,7 @@ TEST_CASE("configs are written where readers look for them", "[quantized]") {
           compressed);
 }
 
-TEST_CASE("checkpoints that GPTQModel wrote decode as a bit-by-bit reader says", "[quantized]") {
+TEST_CASE("checkpoints that GPTQModel wrote decode as a bit-by-bit reader says", "[quantized][shared]") {
     const auto shared = shared_dir();
     if (!shared) {
         WARN("skipped: no shared checkpoints");
@@ -975,7 +975,7 @@ TEST_CASE("checkpoints that GPTQModel wrote decode as a bit-by-bit reader says",
             CHECK(q.sym);
             const auto bits = static_cast<std::size_t>(config->settings.bits);
             std::size_t wrong = 0;
-            for (std::size_t n = 0; n < q.out_features(); ++n)
+            for (std::size_t n = layers % 5; n < q.out_features(); n += 5)  // so that each place of a word is met
                 for (std::size_t k = 0; k < q.in_features(); ++k)
                     wrong += naive_weight(model, module, bits, 1, n, k) != weight(q, n, k) ? 1 : 0;
             CHECK(wrong == 0);
