@@ -352,6 +352,41 @@ TEST_CASE("a config of compressed-tensors", "[config]") {
     CHECK(c.settings_of("model.aab"));
 }
 
+TEST_CASE("compressed-tensors whose groups have patterns only leaves the other modules alone", "[config]") {
+    const auto c = from(R"({"quant_method": "compressed-tensors", "config_groups": {
+          "group_0": {"targets": ["re:.*self_attn.*_proj$"],
+            "weights": {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 32}},
+          "group_1": {"targets": ["re:.*mlp.*"],
+            "weights": {"num_bits": 8, "type": "int", "strategy": "channel"}}},
+        "ignore": ["model.layers.1.mlp.up_proj"]})");
+    CHECK(c.settings_of("model.layers.0.self_attn.q_proj")->bits == 4);
+    CHECK(c.settings_of("model.layers.0.self_attn.q_proj")->group_size == 32);
+    CHECK(c.settings_of("model.layers.0.mlp.up_proj")->bits == 8);
+    CHECK(c.settings_of("model.layers.0.mlp.up_proj")->group_size == -1);
+    CHECK_FALSE(c.settings_of("model.layers.1.mlp.up_proj"));
+    CHECK_FALSE(c.settings_of("model.layers.0.router"));
+    CHECK_FALSE(c.settings_of("lm_head"));
+}
+
+TEST_CASE("rotations of inputs at run time are refused by name", "[config]") {
+    using gptq::unsupported_error;
+    const auto gptq_with = [](const std::string& more) {
+        return R"({"quant_method": "gptq", "bits": 4, "group_size": 32)" + more + "}";
+    };
+    CHECK(contains(refusal<unsupported_error>(gptq_with(R"(, "rotation": "hadamard")")), "\"rotation\""));
+    CHECK(contains(refusal<unsupported_error>(gptq_with(R"(, "meta": {"rotation": "random"})")), "\"rotation\""));
+    CHECK(from(gptq_with(R"(, "rotation": null, "meta": {"rotation": ""})")).settings.bits == 4);
+    const auto compressed_with = [](const char* transforms) {
+        return R"({"quant_method": "compressed-tensors", "config_groups": {"group_0": {"targets": ["Linear"],
+                  "weights": {"num_bits": 4, "strategy": "channel"}}}, "transform_config": )" +
+               std::string(transforms) + "}";
+    };
+    CHECK(contains(refusal<unsupported_error>(compressed_with(R"({"config_groups": {"R4": {}}})")),
+                   "\"transform_config\""));
+    CHECK(from(compressed_with("{}")).settings.bits == 4);
+    CHECK(from(compressed_with("null")).settings.bits == 4);
+}
+
 TEST_CASE("AWQ as AutoAWQ and GPTQModel describe it", "[config]") {
     const auto c = from(R"({"quant_method": "awq", "bits": 4, "group_size": 64, "version": "GEMM", "zero_point": true,
                             "modules_to_not_convert": ["lm_head", "mlp.gate", "model.layers.1"]})");
@@ -441,6 +476,10 @@ TEST_CASE("compressed-tensors beyond packed integers is refused", "[config]") {
     CHECK(contains(refusal<gptq::format_error>(group(R"({"strategy": "channel"})")), "num_bits"));
     CHECK(contains(refusal<gptq::format_error>(R"({"quant_method": "compressed-tensors", "config_groups": 3})"),
                    "config_groups"));
+    CHECK(contains(refusal<gptq::format_error>(R"({"quant_method": "compressed-tensors", "config_groups": {
+                       "a": {"weights": {"num_bits": 4, "strategy": "channel"}},
+                       "b": {"weights": {"num_bits": 8, "strategy": "channel"}}}})"),
+                   "no group has targets"));
 }
 
 TEST_CASE("configs that GPTQModel wrote", "[config]") {

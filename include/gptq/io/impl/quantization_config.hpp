@@ -226,6 +226,17 @@ inline nlohmann::ordered_json meta_json(const quantization_config& config) {
     return meta;
 }
 
+/// Throws unsupported_error where a description says under `key` that runtimes rotate the inputs of layers: the weights
+/// alone give another model.
+inline void check_no_rotation(const nlohmann::ordered_json& object, const char* key, const std::string& where) {
+    const auto found = object.find(key);
+    if (found == object.end() || found->is_null() || (found->is_structured() && found->empty()) || *found == "" ||
+        *found == false || *found == "none")
+        return;
+    throw unsupported_error(where + ": \"" + key +
+                            "\": rotations at run time are not supported; take a checkpoint without them");
+}
+
 GPTQ_INLINE quantization_config read_gptq_config(const nlohmann::ordered_json& object, const std::string& where) {
     quantization_config config;
     const auto required = [&](std::initializer_list<const char*> synonyms) {
@@ -250,6 +261,8 @@ GPTQ_INLINE quantization_config read_gptq_config(const nlohmann::ordered_json& o
         const auto inner = setting<T>(meta, key, where + ": meta"), outer = setting<T>(object, key, where);
         return outer ? *outer : inner.value_or(otherwise);
     };
+    check_no_rotation(object, "rotation", where);
+    check_no_rotation(meta, "rotation", where + ": meta");
     // 0 is not written, so it says nothing when it is read.
     if (const double damping = either("damp_percent", 0.0); damping > 0.0) config.settings.damp_percent = damping;
     config.true_sequential = either("true_sequential", true);
@@ -428,6 +441,7 @@ inline nlohmann::ordered_json compressed_group_settings(const nlohmann::ordered_
 
 GPTQ_INLINE quantization_config read_compressed_config(const nlohmann::ordered_json& object, const std::string& where) {
     const checkpoint_format format = read_compressed_format(object, where);
+    check_no_rotation(object, "transform_config", where);
     if (!object.contains("config_groups") || !object["config_groups"].is_object() || object["config_groups"].empty())
         throw format_error(where + ": has no \"config_groups\"");
     nlohmann::ordered_json rules = nlohmann::ordered_json::object();
@@ -444,7 +458,12 @@ GPTQ_INLINE quantization_config read_compressed_config(const nlohmann::ordered_j
         }
         if (!base && object["config_groups"].size() == 1) base = settings;
     }
-    if (!base) throw unsupported_error(where + ": no group has the target \"Linear\"");
+    if (!base) {  // what no target names is not quantized
+        const auto named = std::find_if(rules.begin(), rules.end(), [](const auto& rule) { return !rule.is_null(); });
+        if (named == rules.end()) throw format_error(where + ": no group has targets");
+        base = *named;
+        rules["-:.*"] = nullptr;
+    }
     quantization_config config;
     read_origin(object, where, config);
     config.format = format;
