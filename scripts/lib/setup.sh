@@ -4,7 +4,7 @@
 # What building everything and running the tests takes.
 build_packages=(
     cmake g++ ninja-build ccache
-    libxtensor-dev libopenblas-dev nlohmann-json3-dev libpcre2-dev libutf8proc-dev zlib1g-dev libcli11-dev
+    libxtensor-dev libopenblas-dev nlohmann-json3-dev libpcre2-dev libutf8proc-dev zlib1g-dev libzstd-dev libcli11-dev
     catch2 libxtensor-blas-dev libbenchmark-dev python3
 )
 

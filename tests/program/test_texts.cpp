@@ -30,15 +30,17 @@ struct text_scene {
 
 }  // namespace
 
-TEST_CASE("a text in UTF-16, JSON Lines or gzip has the tokens of the text in UTF-8", "[program][texts]") {
+TEST_CASE("a text in UTF-16, JSON Lines, gzip or zstd has the tokens of the text in UTF-8", "[program][texts]") {
     const text_scene s;
     const auto plain = s.tokenize("h\xc3\xa9\nyo");
     REQUIRE(plain.status == 0);
     using namespace std::string_literals;
     const std::string gzip =  // gzip.compress("hé\nyo", mtime=0)
         "\037\213\010\000\000\000\000\000\002\003\313\070\274\222\253\062\037\000\260\323\324\345\006\000\000\000"s;
+    const std::string zstd =  // what zstd -c makes of the same
+        "\050\265\057\375\004\130\061\000\000\150\303\251\012\171\157\263\310\140\013"s;
     for (const std::string& same :
-         {"\xff\xfeh\0\xe9\0\n\0y\0o\0"s, "\xfe\xff\0h\0\xe9\0\n\0y\0o"s, "\xef\xbb\xbfh\xc3\xa9\r\nyo"s, gzip}) {
+         {"\xff\xfeh\0\xe9\0\n\0y\0o\0"s, "\xfe\xff\0h\0\xe9\0\n\0y\0o"s, "\xef\xbb\xbfh\xc3\xa9\r\nyo"s, gzip, zstd}) {
         const auto result = s.tokenize(same);
         CHECK(result.status == 0);
         CHECK(result.out == plain.out);
@@ -58,7 +60,8 @@ TEST_CASE("a file that is no text is refused by its kind", "[program][texts]") {
     };
     refused("PAR1 and more", "Parquet");
     refused("PK\x03\x04 and more", "zip");
-    refused("\x28\xb5\x2f\xfd and more", "zstd -d");
+    refused("\x28\xb5\x2f\xfd and more", "zstd file");
+    refused(std::string("\050\265\057\375\004\130\061\000\000\150\303\251\012\171", 14), "zstd file that is cut off");
     refused("%PDF-1.4", "PDF");
     refused("\x1f\x8b cut off", "gzip");
     refused(" \n\t\n", "blanks");

@@ -18,6 +18,13 @@ constexpr std::size_t max_text_bytes = std::size_t{4} << 30;
 
 namespace detail {
 
+/// Throws format_error for a text that is longer after decompression than a text may be.
+inline void check_decompressed(const std::string& text, const std::string& path) {
+    if (text.size() > max_text_bytes)
+        throw format_error(path + ": decompresses to more than the " + std::to_string(max_text_bytes) +
+                           " bytes that a text may have; give a part of it");
+}
+
 #ifdef GPTQ_HAS_ZLIB
 /// The content of a gzip file of one member or more.
 inline std::string gunzip(const std::string& packed, const std::string& path) {
@@ -43,9 +50,7 @@ inline std::string gunzip(const std::string& packed, const std::string& path) {
         if (status != Z_OK && status != Z_STREAM_END)
             throw format_error(path + ": is a gzip file that is cut off or damaged");
         text.append(block, 0, block.size() - z.avail_out);
-        if (text.size() > max_text_bytes)
-            throw format_error(path + ": decompresses to more than the " + std::to_string(max_text_bytes) +
-                               " bytes that a text may have; give a part of it");
+        check_decompressed(text, path);
         if (status != Z_STREAM_END) continue;
         if (z.avail_in == 0 && given == packed.size()) return text;
         if (::inflateReset(&z) != Z_OK) throw format_error(path + ": is a damaged gzip file");

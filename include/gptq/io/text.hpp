@@ -25,7 +25,7 @@ std::string text_of(const nlohmann::json& line, const std::string& where);
 }  // namespace detail
 
 /// The text in a file or pipe; "-" is standard input. The content decides what it is: UTF-8, UTF-16 with a byte order
-/// mark, gzip of either, or JSON Lines whose objects have `text` or `messages` (contents joined by "\n", without a chat
+/// mark, gzip or zstd of either, or JSON Lines whose objects have `text` or `messages` (contents joined by "\n", without a chat
 /// template). Throws io_error if it cannot be read; unsupported_error for files of other kinds; format_error for a text
 /// that is blank, damaged, larger than max_text_bytes, or ill-formed in more than one byte of min_bytes_per_ill_formed.
 text_content read_text(const std::string& path);

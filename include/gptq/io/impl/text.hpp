@@ -21,6 +21,7 @@
 #include <gptq/io/gzip.hpp>
 #include <gptq/io/json.hpp>
 #include <gptq/io/text.hpp>
+#include <gptq/io/zstd.hpp>
 
 namespace gptq::io {
 namespace detail {
@@ -48,8 +49,7 @@ inline void refuse_binary(const std::string& bytes, const std::string& path) {
         std::string_view magic, name, advice;
     };
     static constexpr std::string_view extract = "extract the text and give this";
-    static constexpr std::array<kind, 8> kinds = {{
-        {"\x28\xb5\x2f\xfd", "a zstd file", "decompress it (zstd -d)"},
+    static constexpr std::array<kind, 7> kinds = {{
         {"\xfd\x37zXZ", "an xz file", "decompress it (xz -d)"},
         {"BZh", "a bzip2 file", "decompress it (bzip2 -d)"},
         {"PAR1", "a Parquet file", "write its text column to a text or JSON Lines file"},
@@ -171,6 +171,7 @@ GPTQ_INLINE text_content read_text(const std::string& path) {
     const std::string name = path == "-" ? "standard input" : path;
     std::string bytes = detail::read_stream(path);
     if (bytes.starts_with("\x1f\x8b")) bytes = detail::gunzip(bytes, name);
+    if (bytes.starts_with("\x28\xb5\x2f\xfd")) bytes = detail::unzstd(bytes, name);
     detail::refuse_binary(bytes, name);
     if (bytes.starts_with("\xff\xfe") || bytes.starts_with("\xfe\xff"))
         bytes = detail::from_utf16(std::string_view(bytes).substr(2), bytes.starts_with("\xff\xfe") ? 1 : 0);
