@@ -43,6 +43,7 @@
 #include <gptq/model/impl/stored_model.hpp>
 #include <gptq/model/impl/table.hpp>
 #include <gptq/model/impl/text_stream.hpp>
+#include <gptq/model/impl/token_weights.hpp>
 #include <gptq/model/impl/tune_model.hpp>
 #include <gptq/model/impl/tuned_parts.hpp>
 #include <gptq/model/impl/weights.hpp>

@@ -108,6 +108,8 @@ void add_solver_settings(CLI::App& command, gptq::quantize_settings& s) {
                      "search each group's range, and its scale's sign if symmetric, by the loss that the solver sees; "
                      "on unless --no-search");
     command.add_flag("--correct-drift", s.correct_drift, "aim at the float model's outputs; runs that model beside");
+    command.add_flag("--guided", s.guided,
+                     "let each token count by what the model's loss feels of errors there; runs the float model back");
     command
         .add_option("--candidates", s.candidates, "partial sequences of codes to keep; 1: round to the nearest value")
         ->check(CLI::Range(std::size_t{1}, gptq::max_candidates))
@@ -142,6 +144,7 @@ void take_preset(const CLI::App& command, const gptq::quantize_settings& preset,
     if (!given("--order") && !given("--desc-act")) s.order = preset.order;
     if (!given("--search")) s.search = preset.search;
     if (!given("--correct-drift")) s.correct_drift = preset.correct_drift;
+    if (!given("--guided")) s.guided = preset.guided;
     if (!given("--candidates")) s.candidates = preset.candidates;
     if (!given("--refine")) s.refine_rounds = preset.refine_rounds;
 }

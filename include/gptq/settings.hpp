@@ -49,6 +49,8 @@ struct quantize_settings {
     bool refine_codes = true;    ///< refine the codes
     bool correct_drift = false;  ///< aim at the float model's outputs (drift.hpp); whole models only
 
+    bool guided = false;  ///< weigh tokens by the loss's gradient (model/token_weights.hpp); whole models only
+
     bool operator==(const quantize_settings&) const = default;
 
     /// Throws option_error, naming the setting and what would do, for one that is out of its range or that the method
@@ -109,6 +111,7 @@ inline std::string describe(const quantize_settings& s) {
     if (s.candidates > 1) text += ", " + std::to_string(s.candidates) + " candidates";
     if (s.refine_rounds > 0) text += ", refined " + std::to_string(s.refine_rounds) + " times";
     if (s.correct_drift) text += ", drift corrected";
+    if (s.guided) text += ", guided";
     return text;
 }
 
@@ -141,9 +144,10 @@ inline void quantize_settings::check() const {
             "refine_rounds: " + std::to_string(refine_rounds) + " cannot be done; choose 0 to " +
                 std::to_string(max_refine_rounds));
     if (method == quantize_method::gptq) return;
-    require(order == order_kind::natural && !search && candidates == 1 && refine_rounds == 0 && !correct_drift,
-            "method: rounding to nearest knows no order, search, candidates, refinement or correction of drift; leave "
-            "them out (settings::nearest())");
+    require(
+        order == order_kind::natural && !search && candidates == 1 && refine_rounds == 0 && !correct_drift && !guided,
+        "method: rounding to nearest knows no order, search, candidates, refinement, correction of drift or "
+        "guidance; leave them out (settings::nearest())");
 }
 
 }  // namespace gptq

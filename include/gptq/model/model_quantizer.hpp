@@ -34,6 +34,7 @@
 #include <gptq/model/stage_solver.hpp>
 #include <gptq/model/stages.hpp>
 #include <gptq/model/stopwatch.hpp>
+#include <gptq/model/token_weights.hpp>
 #include <gptq/model/weights.hpp>
 #include <gptq/model/window_length.hpp>
 #include <gptq/model/work_queue.hpp>
@@ -75,7 +76,7 @@ class model_quantizer {
  public:
     model_quantizer(const B& backend, const model_config& config, const io::model_folder& folder,
                     const quantization_plan& plan, const quantize_model_options& options, run_record& record,
-                    model_observer_ref observer)
+                    model_observer_ref observer, const token_weights* guide)
         : backend_(backend),
           config_(config),
           folder_(folder),
@@ -84,6 +85,7 @@ class model_quantizer {
           record_(record),
           restored_(record.finished()),
           observer_(observer),
+          guide_(guide),
           solver_(backend, options.config.format, observer) {
         for (const stage_plan& stage : plan.stages) {
             stage_of_.emplace(stage.modules.front().name, &stage);
@@ -156,8 +158,17 @@ class model_quantizer {
             solver_.restore(plan, *modules[i], record_.read(plan.layer, options_.config, plan.modules[i].name));
     }
 
-    /// One Hessian, one factorization.
     void quantize_stage(const std::vector<weights*>& modules, const stage_plan& plan, const inputs& x) {
+        if (!guide_) return quantize_together(modules, plan, x);
+        for (std::size_t i = 0; i < modules.size(); ++i) {
+            stage_plan alone = plan;
+            alone.modules = {plan.modules[i]};
+            quantize_together({modules[i]}, alone, weighted_inputs(backend_, x, guide_->of(plan.modules[i].name)));
+        }
+    }
+
+    /// One Hessian, one factorization.
+    void quantize_together(const std::vector<weights*>& modules, const stage_plan& plan, const inputs& x) {
         const stopwatch shared;
         const stage_statistics<B> statistics = solver_.gather(plan, modules, x);
         notes_.experts_lacking += statistics.lacks_tokens ? 1 : 0;
@@ -202,6 +213,7 @@ class model_quantizer {
     run_record& record_;
     const std::size_t restored_;  // pieces of an earlier run
     model_observer_ref observer_;
+    const token_weights* guide_;  // null where all tokens count the same
     stage_solver<B> solver_;
     std::unordered_map<std::string, const stage_plan*> stage_of_;  // by the name of its first module
     std::vector<named_layer> layers_;                              // of the piece in hand
@@ -250,7 +262,10 @@ quantize_result quantize_model(const io::model_folder& folder, const std::filesy
     detail::check_numbers(config, folder, plan);
     std::optional<io::output_file> file;
     if (memory.file_bytes != 0) file.emplace(run.scratch());
-    detail::model_quantizer<B>(backend, config, folder, plan, options, record, observer)
+    std::optional<token_weights> guide;
+    if (options.config.settings.guided && record.finished() != plan.pieces())
+        guide.emplace(folder, windows, [&] { observer.on_progress(0.0, "the loss"); });
+    detail::model_quantizer<B>(backend, config, folder, plan, options, record, observer, guide ? &*guide : nullptr)
         .run(windows, memory.places, std::move(file));
     quantize_result result = detail::write_result(run, record, folder, plan, described, config.ignores_tying);
     result.warnings.insert(result.warnings.begin(), warnings.begin(), warnings.end());

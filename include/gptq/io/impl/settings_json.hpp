@@ -53,6 +53,7 @@ GPTQ_INLINE nlohmann::ordered_json settings_json(const quantize_settings& s) {
     object["candidates"] = s.candidates;
     object["refine"] = {{"rounds", s.refine_rounds}, {"scales", s.refine_scales}, {"codes", s.refine_codes}};
     object["correct_drift"] = s.correct_drift;
+    if (s.guided) object["guided"] = true;
     return object;
 }
 
@@ -72,6 +73,7 @@ GPTQ_INLINE quantize_settings settings_from_json(const nlohmann::ordered_json& o
     s.candidates = candidates < 0 ? 0 : static_cast<std::size_t>(candidates);
     detail::take_refinement(object, where, s);
     detail::take_setting(object, "correct_drift", where, s.correct_drift);
+    detail::take_setting(object, "guided", where, s.guided);
     try {
         s.check();
     } catch (const option_error& problem) {

@@ -188,6 +188,8 @@ inline quantization_plan plan_modules(const io::model_folder& folder, const hess
         throw unsupported_error(folder.path().string() + ": is quantized already; start from the float model");
     if (wanted.settings.correct_drift)
         throw option_error("the drift of inputs cannot be corrected from Hessians: it takes a float model that runs");
+    if (wanted.settings.guided)
+        throw option_error("Hessians that are there already cannot be guided; leave out --guided");
     quantization_plan plan;
     std::string piece;
     for (const std::string& module : source.modules()) {

@@ -112,6 +112,7 @@ inline void add_settings(json& row, const study_cell& cell) {
     put("candidates", quantized && solved, s.candidates);
     put("refine_rounds", quantized && solved, s.refine_rounds);
     put("correct_drift", quantized && solved, s.correct_drift);
+    put("guided", quantized && solved, s.guided);
 }
 
 inline void add_sizes(json& row, const cell_result& result) {
