@@ -67,7 +67,7 @@ constexpr tiny_model slow{.hidden = 64, .intermediate = 128, .blocks = 300};
 
 }  // namespace
 
-TEST_CASE("bench and eval stop within a pass over the tokens") {
+TEST_CASE("bench and eval stop within a pass over the tokens", "[runs]") {
     if (skipped()) return;
     const scene s(slow);
     const std::vector<std::vector<std::string>> commands = {
@@ -86,7 +86,7 @@ TEST_CASE("bench and eval stop within a pass over the tokens") {
     }
 }
 
-TEST_CASE("a second signal ends the program at once, whichever came first") {
+TEST_CASE("a second signal ends the program at once, whichever came first", "[runs]") {
     if (skipped()) return;
     const scene s(slow);
     for (const auto& signals : {std::pair(SIGINT, SIGINT), std::pair(SIGINT, SIGTERM), std::pair(SIGTERM, SIGINT)}) {

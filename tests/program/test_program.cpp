@@ -93,7 +93,7 @@ TEST_CASE("quantize and eval, in every format and order") {
     }
 }
 
-TEST_CASE("gptq leaves a smaller error than round-to-nearest") {
+TEST_CASE("gptq leaves a smaller error than round-to-nearest", "[runs]") {
     if (skipped()) return;
     const scene s;
     for (const char* bits : {"2", "3", "4"}) {
@@ -105,7 +105,7 @@ TEST_CASE("gptq leaves a smaller error than round-to-nearest") {
     }
 }
 
-TEST_CASE("each way to better codes does something, and refinement lowers the error") {
+TEST_CASE("each way to better codes does something, and refinement lowers the error", "[runs]") {
     if (skipped()) return;
     const scene s;
     const auto error_of_first_module = [&](const std::string& name, const std::vector<std::string>& more) {

@@ -99,7 +99,7 @@ TEST_CASE("every layer is quantized on the inputs that the quantized model gives
     CHECK(checked == 14);
 }
 
-TEST_CASE("the records hold the errors of the stored layers") {
+TEST_CASE("the records hold the errors of the stored layers", "[runs]") {
     const folders f;
     const io::model_folder source(f.source);
     const auto windows = some_windows(8, 64);

@@ -361,7 +361,7 @@ struct program_scene {
 
 }  // namespace
 
-TEST_CASE("a program that is killed anywhere goes on where it was") {
+TEST_CASE("a program that is killed anywhere goes on where it was", "[runs]") {
     if (skipped()) return;
     const program_scene s;
     const auto wanted = s.undisturbed();
@@ -382,7 +382,7 @@ TEST_CASE("a program that is killed anywhere goes on where it was") {
     }
 }
 
-TEST_CASE("a program that is asked to stop says where its work is") {
+TEST_CASE("a program that is asked to stop says where its work is", "[runs]") {
     if (skipped()) return;
     const program_scene s;
     const auto wanted = s.undisturbed();
@@ -401,7 +401,7 @@ TEST_CASE("a program that is asked to stop says where its work is") {
     }
 }
 
-TEST_CASE("a full disk is told, and the run goes on when there is room") {
+TEST_CASE("a full disk is told, and the run goes on when there is room", "[runs]") {
     if (skipped()) return;
     const program_scene s;
     const auto wanted = s.undisturbed();
@@ -418,7 +418,8 @@ TEST_CASE("a full disk is told, and the run goes on when there is room") {
     CHECK(contents(s.temporary.path() / "out") == wanted);
 }
 
-TEST_CASE("--reproducible: the same bytes with any number of threads and whatever kernels the machine prefers") {
+TEST_CASE("--reproducible: the same bytes with any number of threads and whatever kernels the machine prefers",
+          "[runs]") {
     if (skipped()) return;
     const program_scene s;
     const auto evaluate = [&](const char* threads) {
