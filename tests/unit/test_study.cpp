@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <iterator>
 #include <limits>
 #include <optional>
 #include <random>
@@ -25,6 +26,7 @@
 #include <gptq/study/results.hpp>
 
 #include "support/catch.hpp"
+#include "support/files.hpp"
 #include "support/message.hpp"
 #include "support/temp_dir.hpp"
 
@@ -157,6 +159,32 @@ TEST_CASE("a cell of a folder is found by all that decides its result, and by no
     CHECK_THROWS_AS(study::study_folder(dir.path() / "full", study), gptq::io_error);
     CHECK_THROWS_AS(study::study_folder(dir.path() / "none" / "s", study), gptq::io_error);
     CHECK_THROWS_AS(study::study_folder(dir.path() / "none"), gptq::io_error);
+}
+
+TEST_CASE("what a killed process left of a study is in nobody's way") {
+    const gptq_test::temp_dir dir;
+    const fs::path at = dir.path() / "s";
+    const json study = {{"version", "1"}}, cell = {{"cell", 1}}, other = {{"cell", 2}};
+    const std::string key = study::study_folder::key_of(cell), others = study::study_folder::key_of(other);
+    fs::create_directory(at);
+    gptq_test::write_file(at / "study.json.new-12", "{");  // killed while it began
+    {
+        const study::study_folder folder(at, study);
+        fs::create_directories(folder.work(cell) / "deep");
+        fs::create_directories(at / "work/1.removed/deep");
+        for (const std::string& name : {key + ".json.new-1", key + ".partial.new-1", others + ".json.new-1"})
+            gptq_test::write_file(at / "cells" / name, "{");
+        gptq_test::write_file(at / "claims" / key, "");
+        REQUIRE(folder.claim(cell));
+        CHECK(fs::exists(at / "cells" / (others + ".json.new-1")));  // whose claim another process may have
+        CHECK(std::distance(fs::directory_iterator(at / "cells"), {}) == 1);
+    }
+    const study::study_folder folder(at, study);
+    CHECK(!fs::exists(at / "work/1.removed"));
+    REQUIRE(fs::exists(folder.work(cell)));
+    folder.remove_work(cell);
+    folder.remove_work(other);
+    CHECK(fs::is_empty(at / "work"));
 }
 
 TEST_CASE("results survive their files") {
