@@ -2,6 +2,7 @@
 #include <signal.h>
 #include <sys/types.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -241,6 +242,29 @@ TEST_CASE("layer errors of a study become the bits of every layer") {
     CHECK(allocation["bits_per_weight"] <= 4.0);
     CHECK(allocation["bits_per_weight"] > 3.8);
     CHECK(allocation["layers"].size() > 1);
+    const double predicted = allocation["predicted_increase_percent"];
+    // The same the other way round: a loss and then the least size, a size and then the least loss.
+    const auto allocated = [&](const std::vector<std::string>& limit) {
+        std::vector<std::string> arguments = {"allocate", out, "--json", "--out", s.dir.path() / limit[0].substr(2)};
+        arguments.insert(arguments.end(), limit.begin(), limit.end());
+        const run_result r = run_program(arguments);
+        INFO(r.err);
+        REQUIRE(r.status == 0);
+        return json::parse(r.out);
+    };
+    const json by_loss = allocated({"--perplexity", "+" + std::to_string(predicted + 1e-3) + "%"});
+    CHECK(by_loss["predicted_increase_percent"].get<double>() <= predicted + 1e-3);
+    CHECK(by_loss["bytes"] <= allocation["bytes"]);
+    const json by_size = allocated({"--size", std::to_string(by_loss["bytes"].get<std::size_t>())});
+    CHECK(by_size["bytes"] == by_loss["bytes"]);
+    CHECK(by_size["predicted_increase_percent"] <= by_loss["predicted_increase_percent"]);
+    for (const char* limit : {"3", "-3%", "+x%", "1e-9%"}) {
+        const run_result r =
+            run_program({"allocate", out, std::string("--perplexity=") + limit, "--out", s.dir.path() / "r"});
+        INFO(r.err);
+        CHECK(r.status == 1);
+        CHECK(r.err.find(limit == std::string("1e-9%") ? "above float, and only" : "such as +3%") != std::string::npos);
+    }
     quantize[2] = q;
     quantize.insert(quantize.end(), {"--dynamic", rules, "--json"});
     const run_result quantized = run_program(quantize);
@@ -275,6 +299,13 @@ TEST_CASE("what no study can be is said before any work") {
     refused({"--plan", plan}, 2, "6 bits", none);
     refused({"--depth", "layers", "--jobs", "2"}, 2, "--jobs", none);
     refused({"--text", empty}, 1, "has no text", none);
+    refused({"--calib", empty}, 1, "empty.txt", none);
+    refused({"--plan", empty}, 2, "not valid JSON", none);
+    refused({"--plan", none / "plan.json"}, 2, "plan.json", none);
+    refused({"--grid", "symmetric"}, 2, "sym, asym", none);
+    refused({"--order", "random"}, 2, "natural, act, static, gar", none);
+    refused({"--group-size", "48"}, 2, "groups of 48", none);
+    refused({"--format", "awq", "--bits", "3"}, 2, "3 bits", none);
     refused({"--group-size", "1024"}, 1, "nothing of the plan can be done", none);
     CHECK(!fs::exists(none));
     const fs::path file = s.dir.path() / "file", full = s.dir.path() / "full";
@@ -286,6 +317,11 @@ TEST_CASE("what no study can be is said before any work") {
     const fs::path other = s.dir.path() / "other";
     REQUIRE(s.study(other, {"--method", "rtn", "--depth", "layers"}).status == 0);
     refused({"--method", "rtn", "--depth", "layers", "--nsamples", "2"}, 1, "another study: calibration", other);
+    if (::geteuid() != 0) {  // root may write anywhere
+        fs::permissions(other, fs::perms::owner_write, fs::perm_options::remove);
+        refused({"--method", "rtn", "--depth", "layers"}, 1, "other/study.json", other);
+        fs::permissions(other, fs::perms::owner_write, fs::perm_options::add);
+    }
     CHECK(run_program({"allocate", s.dir.path() / "none", "--size", "1GB", "--out", s.dir.path() / "r"}).status == 1);
     CHECK(run_program({"allocate", other, "--out", s.dir.path() / "r"}).status == 2);
 }

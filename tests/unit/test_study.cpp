@@ -268,7 +268,8 @@ TEST_CASE("a knapsack's choice is the best of all, by trying all") {
             most += std::max_element(item.begin(), item.end(), by_size)->bytes;
         }
         const std::uint64_t room = least + (most - least) * static_cast<std::uint64_t>(repeat % 12) / 10;
-        double best = std::numeric_limits<double>::infinity();
+        double best = std::numeric_limits<double>::infinity(), allowed = 0.25 * (1 + repeat % 12);
+        std::uint64_t smallest = std::numeric_limits<std::uint64_t>::max();
         for (int code = 0; code < 243; ++code) {
             double sum = 0.0;
             std::uint64_t bytes = 0;
@@ -277,15 +278,27 @@ TEST_CASE("a knapsack's choice is the best of all, by trying all") {
                 bytes += items[i][rest % 3].bytes;
             }
             if (bytes <= room) best = std::min(best, sum);
+            if (sum <= allowed) smallest = std::min(smallest, bytes);
         }
         const study::knapsack_solution found = study::solve_knapsack(items, room);
         CHECK(found.exact);
         CHECK(found.unit % 24 == 0);
         CHECK(found.bytes <= room);
         CHECK(std::abs(found.loss - best) < 1e-12);
+        if (smallest == std::numeric_limits<std::uint64_t>::max()) {
+            CHECK_THROWS_AS(study::smallest_knapsack(items, allowed), gptq::option_error);
+            continue;
+        }
+        const study::knapsack_solution small = study::smallest_knapsack(items, allowed);
+        CHECK(small.exact);
+        CHECK(small.bytes == smallest);
+        CHECK(small.loss <= allowed);
     }
     const std::vector<std::vector<study::knapsack_choice>> one = {{{100, 0.5}, {200, 0.1}}};
     CHECK(mentions(message_of([&] { study::solve_knapsack(one, 99); }), "take 100 bytes"));
+    CHECK(mentions(message_of([&] { study::smallest_knapsack(one, 0.05); }), "10.5 % above float", "only 5.13 %"));
+    CHECK(study::smallest_knapsack(one, 0.1).chosen == std::vector<std::size_t>{1});
+    CHECK(study::smallest_knapsack(one, 0.5).chosen == std::vector<std::size_t>{0});
     CHECK(study::solve_knapsack(one, 1'000'000'000'000).chosen == std::vector<std::size_t>{1});
 }
 
@@ -296,6 +309,8 @@ TEST_CASE("a size in too many units is counted in larger ones, and still kept") 
     CHECK(!found.exact);
     CHECK(found.bytes <= 8'100'000);
     CHECK(std::abs(found.loss - 1.2) < 1e-12);
+    CHECK(study::smallest_knapsack(items, 1.3).loss <= 1.3);
+    CHECK(std::abs(study::smallest_knapsack(items, 0.61).loss - 0.6) < 1e-12);  // the largest of all still fits
 }
 
 TEST_CASE("an allocation spends bits where the model feels them, and its rules say so") {
