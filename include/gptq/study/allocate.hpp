@@ -42,9 +42,9 @@ inline constexpr std::uint64_t max_knapsack_units = std::uint64_t{1} << 20;
 /// even the smallest choices do not fit.
 knapsack_solution solve_knapsack(std::span<const std::vector<knapsack_choice>> items, std::uint64_t most_bytes);
 
-/// The choice of each item whose losses sum up to at most `most_loss`, with the least sum of sizes; `exact` then says that
-/// no other choice within that loss is smaller. Time and memory as solve_knapsack, for all sizes that there are. Throws
-/// shape_error likewise; option_error where even the choices of least loss lose more.
+/// The choice of each item whose losses sum up to at most `most_loss`, with the least sum of sizes; `exact` then says
+/// that no other choice within that loss is smaller. Time and memory as solve_knapsack, for all sizes that there are.
+/// Throws shape_error likewise; option_error where even the choices of least loss lose more.
 knapsack_solution smallest_knapsack(std::span<const std::vector<knapsack_choice>> items, double most_loss);
 
 /// The layers of one stage, which runtimes store alike, and the settings that it may have.
