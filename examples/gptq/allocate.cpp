@@ -50,6 +50,21 @@ std::uint64_t room_for(const allocate_arguments& a, const studies::allocation_pr
     return size - problem.other_bytes;
 }
 
+/// "+3%" as what the loss may grow by, in nats a token.
+double loss_of(const std::string& text) {
+    double number = 0.0;
+    const char* end = text.data() + text.size();
+    const auto [last, problem] = std::from_chars(text.data() + (text.starts_with('+') ? 1 : 0), end, number);
+    if (problem != std::errc() || std::string(last, end) != "%" || !(number > 0.0) || !std::isfinite(number))
+        throw gptq::option_error("--perplexity " + text + ": give how far above float it may be, such as +3%");
+    return std::log1p(number / 100.0);
+}
+
+studies::knapsack_solution solve(const allocate_arguments& a, const studies::allocation_problem& problem) {
+    if (!a.perplexity.empty()) return studies::allocate_loss(problem, loss_of(a.perplexity));
+    return studies::allocate_bytes(problem, room_for(a, problem));
+}
+
 void write_rules(const std::string& path, const nlohmann::ordered_json& rules) {
     gptq::io::refuse_existing(path);
     gptq::io::output_file file(path + ".new");
@@ -84,7 +99,7 @@ void allocate(const allocate_arguments& a) {
                           ": has no sensitivities; run gptq study --depth layers with gptq or best among its methods");
     const auto problem =
         studies::allocation_of(studies::read_rows(folder, studies::study_depth::layers), *sensitivities, a.method);
-    const studies::knapsack_solution solution = studies::allocate_bytes(problem, room_for(a, problem));
+    const studies::knapsack_solution solution = solve(a, problem);
     const auto blocks = gptq::io::setting<std::string>(folder.study(), "blocks", a.model + ": study.json");
     write_rules(a.rules, studies::allocation_rules(problem, solution, blocks.value_or("")));
 

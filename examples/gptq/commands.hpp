@@ -169,8 +169,9 @@ void check_study(const study_arguments& arguments);
 
 struct allocate_arguments : common_arguments {
     std::string rules;             ///< the file to write
-    double bits_per_weight = 0.0;  ///< of the quantized layers; 0: size says it
+    double bits_per_weight = 0.0;  ///< of the quantized layers; 0: another one says it
     std::string size;              ///< of the whole model, such as 4.2GB; or empty
+    std::string perplexity;        ///< how far above float it may be as predicted, such as +3%; or empty
     std::string method = "gptq";
 };
 void allocate(const allocate_arguments& arguments);

@@ -420,7 +420,7 @@ void add_study(CLI::App& app, study_arguments& a, std::function<void()>& chosen)
     command->parse_complete_callback([&a] {
         try {
             check_study(a);
-        } catch (const gptq::option_error& problem) {
+        } catch (const gptq::error& problem) {
             throw CLI::ValidationError("study", problem.what());
         }
     });
@@ -434,13 +434,17 @@ void add_allocate(CLI::App& app, allocate_arguments& a, std::function<void()>& c
         command->add_option("--bits-per-weight", a.bits_per_weight, "of the quantized layers, with scales and g_idx")
             ->check(above_zero());
     CLI::Option* size = command->add_option("--size", a.size, "of all tensors of the model, such as 4.2GB");
-    bits->excludes(size);
+    CLI::Option* perplexity = command->add_option(
+        "--perplexity", a.perplexity, "the least size that is predicted to be no further above float, such as +3%");
+    bits->excludes(size)->excludes(perplexity);
+    size->excludes(perplexity);
     command->add_option("--out", a.rules, "file of rules for gptq quantize --dynamic; must not exist yet")->required();
     command->add_option("--method", a.method, "whose layer errors count")
         ->check(CLI::IsMember({"rtn", "gptq", "best"}))
         ->capture_default_str();
-    command->parse_complete_callback([bits, size] {
-        if (bits->count() + size->count() == 0) throw CLI::RequiredError("--bits-per-weight or --size");
+    command->parse_complete_callback([bits, size, perplexity] {
+        if (bits->count() + size->count() + perplexity->count() == 0)
+            throw CLI::RequiredError("--bits-per-weight, --size or --perplexity");
     });
 }
 

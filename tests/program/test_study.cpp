@@ -1,10 +1,17 @@
 // gptq study and gptq allocate as users run them, on the model that ships with the repository.
 #include <signal.h>
+#include <sys/types.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstddef>
 #include <filesystem>
+#include <map>
+#include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <nlohmann/json.hpp>
@@ -28,15 +35,17 @@ struct scene {
     fs::path model = fs::path(GPTQ_SOURCE_DIR) / "examples/demo/model";
     fs::path texts = fs::path(GPTQ_SOURCE_DIR) / "examples/demo/text";
 
+    std::vector<std::string> arguments(const fs::path& out, const std::vector<std::string>& options) const {
+        std::vector<std::string> all = {"study", model, "--out", out};
+        all.insert(all.end(), options.begin(), options.end());
+        return gptq_test::with_defaults(
+            all, {"--calib", texts / "calib.txt", "--text", texts / "heldout.txt", "--group-size", "32", "--nsamples",
+                  "4", "--seqlen", "32", "--max-tokens", "96", "--threads", "1"});
+    }
+
     run_result study(const fs::path& out, const std::vector<std::string>& options,
                      const gptq_test::run_limits& limits = {}) const {
-        std::vector<std::string> arguments = {"study", model, "--out", out};
-        arguments.insert(arguments.end(), options.begin(), options.end());
-        return run_program(
-            gptq_test::with_defaults(
-                arguments, {"--calib", texts / "calib.txt", "--text", texts / "heldout.txt", "--group-size", "32",
-                            "--nsamples", "4", "--seqlen", "32", "--max-tokens", "96", "--threads", "1"}),
-            limits);
+        return run_program(arguments(out, options), limits);
     }
 };
 
@@ -48,7 +57,99 @@ std::vector<std::string> lasting(const fs::path& folder) {
     return lines;
 }
 
+/// The file of each finished cell, and when it was written.
+std::map<fs::path, fs::file_time_type> finished(const fs::path& folder) {
+    std::map<fs::path, fs::file_time_type> files;
+    if (!fs::exists(folder / "cells")) return files;
+    for (const auto& entry : fs::directory_iterator(folder / "cells"))
+        if (entry.path().extension() == ".json") files[entry.path()] = entry.last_write_time();
+    return files;
+}
+
+int exit_status(pid_t child) {
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+/// Kills a study `times` times at moments that lie anywhere in what is left of it, and lets it end. What each run
+/// found finished is never written again, and the results are those of a study that nobody disturbed.
+void kill_at_random(const std::vector<std::string>& options, int times, unsigned seed) {
+    const scene s;
+    const fs::path whole = s.dir.path() / "whole", out = s.dir.path() / "killed";
+    const auto begin = std::chrono::steady_clock::now();
+    REQUIRE(s.study(whole, options).status == 0);
+    const auto took = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - begin);
+    std::mt19937 random(seed);
+    std::map<fs::path, fs::file_time_type> before;
+    const auto nothing_again = [&] {
+        const auto now = finished(out);
+        for (const auto& [file, time] : before) CHECK((now.count(file) == 1 && now.at(file) == time));
+        before = now;
+    };
+    for (int i = 0; i < times; ++i) {
+        CAPTURE(i, seed);
+        const pid_t child = gptq_test::start_program(s.arguments(out, options), s.dir.path());
+        std::this_thread::sleep_for(took * std::uniform_real_distribution<>(0.0, 1.0)(random));
+        ::kill(child, SIGKILL);
+        const int status = exit_status(child);
+        INFO(gptq_test::read_file(s.dir.path() / "err"));
+        CHECK((status == 128 + SIGKILL || status == 0));  // it may be faster than the signal
+        nothing_again();
+        if (status == 0 || i % 7 == 6) {  // once more from the beginning
+            CHECK(s.study(out, options).status == 0);
+            nothing_again();
+            CHECK(lasting(out) == lasting(whole));
+            fs::remove_all(out), before.clear();
+        }
+    }
+    const run_result last = s.study(out, options);
+    INFO(last.err);
+    CHECK(last.status == 0);
+    nothing_again();
+    CHECK(lasting(out) == lasting(whole));
+    for (const std::string& name : gptq_test::names_in(out / "cells")) CHECK(name.ends_with(".json"));
+    for (const std::string& name : gptq_test::names_in(out / "work")) CHECK(name.find('.') == std::string::npos);
+}
+
+const std::vector<std::string> model_cells = {"--method", "rtn,gptq", "--bits", "2,4"};
+const std::vector<std::string> layer_cells = {"--depth", "layers", "--method", "rtn,gptq", "--bits", "2,4"};
+
 }  // namespace
+
+TEST_CASE("a study that is killed at random moments ends with the same results") {
+    if (skipped()) return;
+    kill_at_random(model_cells, 3, 1);
+    kill_at_random(layer_cells, 2, 2);
+}
+
+TEST_CASE("a study that is killed at twenty random moments ends with the same results", "[many]") {
+    if (skipped()) return;
+    kill_at_random(model_cells, 20, 3);
+    kill_at_random(layer_cells, 20, 4);
+}
+
+TEST_CASE("two processes that begin one study together compute no cell twice") {
+    if (skipped()) return;
+    const scene s;
+    for (const auto& options : {model_cells, layer_cells}) {
+        const fs::path out = s.dir.path() / options[1];
+        auto arguments = s.arguments(out, options);
+        arguments.push_back("--json");
+        const fs::path here = s.dir.path() / "here", there = s.dir.path() / "there";
+        fs::create_directories(here), fs::create_directories(there);
+        const pid_t first = gptq_test::start_program(arguments, here);
+        const pid_t second = gptq_test::start_program(arguments, there);
+        const int statuses[] = {exit_status(first), exit_status(second)};
+        INFO(gptq_test::read_file(here / "err") << gptq_test::read_file(there / "err"));
+        REQUIRE(statuses[0] == 0);
+        REQUIRE(statuses[1] == 0);
+        const json a = json::parse(gptq_test::read_file(here / "out")),
+                   b = json::parse(gptq_test::read_file(there / "out"));
+        CHECK(a["computed"].get<int>() + b["computed"].get<int>() == static_cast<int>(a["cells"].size()));
+        CHECK(a["cells"] == b["cells"]);
+    }
+}
 
 TEST_CASE("a study that was killed goes on, and processes share one") {
     if (skipped()) return;
@@ -141,6 +242,29 @@ TEST_CASE("layer errors of a study become the bits of every layer") {
     CHECK(allocation["bits_per_weight"] <= 4.0);
     CHECK(allocation["bits_per_weight"] > 3.8);
     CHECK(allocation["layers"].size() > 1);
+    const double predicted = allocation["predicted_increase_percent"];
+    // The same the other way round: a loss and then the least size, a size and then the least loss.
+    const auto allocated = [&](const std::vector<std::string>& limit) {
+        std::vector<std::string> arguments = {"allocate", out, "--json", "--out", s.dir.path() / limit[0].substr(2)};
+        arguments.insert(arguments.end(), limit.begin(), limit.end());
+        const run_result r = run_program(arguments);
+        INFO(r.err);
+        REQUIRE(r.status == 0);
+        return json::parse(r.out);
+    };
+    const json by_loss = allocated({"--perplexity", "+" + std::to_string(predicted + 1e-3) + "%"});
+    CHECK(by_loss["predicted_increase_percent"].get<double>() <= predicted + 1e-3);
+    CHECK(by_loss["bytes"] <= allocation["bytes"]);
+    const json by_size = allocated({"--size", std::to_string(by_loss["bytes"].get<std::size_t>())});
+    CHECK(by_size["bytes"] == by_loss["bytes"]);
+    CHECK(by_size["predicted_increase_percent"] <= by_loss["predicted_increase_percent"]);
+    for (const char* limit : {"3", "-3%", "+x%", "1e-9%"}) {
+        const run_result r =
+            run_program({"allocate", out, std::string("--perplexity=") + limit, "--out", s.dir.path() / "r"});
+        INFO(r.err);
+        CHECK(r.status == 1);
+        CHECK(r.err.find(limit == std::string("1e-9%") ? "above float, and only" : "such as +3%") != std::string::npos);
+    }
     quantize[2] = q;
     quantize.insert(quantize.end(), {"--dynamic", rules, "--json"});
     const run_result quantized = run_program(quantize);
@@ -175,6 +299,13 @@ TEST_CASE("what no study can be is said before any work") {
     refused({"--plan", plan}, 2, "6 bits", none);
     refused({"--depth", "layers", "--jobs", "2"}, 2, "--jobs", none);
     refused({"--text", empty}, 1, "has no text", none);
+    refused({"--calib", empty}, 1, "empty.txt", none);
+    refused({"--plan", empty}, 2, "not valid JSON", none);
+    refused({"--plan", none / "plan.json"}, 2, "plan.json", none);
+    refused({"--grid", "symmetric"}, 2, "sym, asym", none);
+    refused({"--order", "random"}, 2, "natural, act, static, gar", none);
+    refused({"--group-size", "48"}, 2, "groups of 48", none);
+    refused({"--format", "awq", "--bits", "3"}, 2, "3 bits", none);
     refused({"--group-size", "1024"}, 1, "nothing of the plan can be done", none);
     CHECK(!fs::exists(none));
     const fs::path file = s.dir.path() / "file", full = s.dir.path() / "full";
@@ -186,6 +317,11 @@ TEST_CASE("what no study can be is said before any work") {
     const fs::path other = s.dir.path() / "other";
     REQUIRE(s.study(other, {"--method", "rtn", "--depth", "layers"}).status == 0);
     refused({"--method", "rtn", "--depth", "layers", "--nsamples", "2"}, 1, "another study: calibration", other);
+    if (::geteuid() != 0) {  // root may write anywhere
+        fs::permissions(other, fs::perms::owner_write, fs::perm_options::remove);
+        refused({"--method", "rtn", "--depth", "layers"}, 1, "other/study.json", other);
+        fs::permissions(other, fs::perms::owner_write, fs::perm_options::add);
+    }
     CHECK(run_program({"allocate", s.dir.path() / "none", "--size", "1GB", "--out", s.dir.path() / "r"}).status == 1);
     CHECK(run_program({"allocate", other, "--out", s.dir.path() / "r"}).status == 2);
 }

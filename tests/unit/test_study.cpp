@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <iterator>
 #include <limits>
 #include <optional>
 #include <random>
@@ -25,6 +26,7 @@
 #include <gptq/study/results.hpp>
 
 #include "support/catch.hpp"
+#include "support/files.hpp"
 #include "support/message.hpp"
 #include "support/temp_dir.hpp"
 
@@ -159,6 +161,32 @@ TEST_CASE("a cell of a folder is found by all that decides its result, and by no
     CHECK_THROWS_AS(study::study_folder(dir.path() / "none"), gptq::io_error);
 }
 
+TEST_CASE("what a killed process left of a study is in nobody's way") {
+    const gptq_test::temp_dir dir;
+    const fs::path at = dir.path() / "s";
+    const json study = {{"version", "1"}}, cell = {{"cell", 1}}, other = {{"cell", 2}};
+    const std::string key = study::study_folder::key_of(cell), others = study::study_folder::key_of(other);
+    fs::create_directory(at);
+    gptq_test::write_file(at / "study.json.new-12", "{");  // killed while it began
+    {
+        const study::study_folder folder(at, study);
+        fs::create_directories(folder.work(cell) / "deep");
+        fs::create_directories(at / "work/1.removed/deep");
+        for (const std::string& name : {key + ".json.new-1", key + ".partial.new-1", others + ".json.new-1"})
+            gptq_test::write_file(at / "cells" / name, "{");
+        gptq_test::write_file(at / "claims" / key, "");
+        REQUIRE(folder.claim(cell));
+        CHECK(fs::exists(at / "cells" / (others + ".json.new-1")));  // whose claim another process may have
+        CHECK(std::distance(fs::directory_iterator(at / "cells"), {}) == 1);
+    }
+    const study::study_folder folder(at, study);
+    CHECK(!fs::exists(at / "work/1.removed"));
+    REQUIRE(fs::exists(folder.work(cell)));
+    folder.remove_work(cell);
+    folder.remove_work(other);
+    CHECK(fs::is_empty(at / "work"));
+}
+
 TEST_CASE("results survive their files") {
     study::study_row made = row("gptq", 3, 400, {1.0, 2.0}, 7.0);
     made.result.warnings = {"something"};
@@ -240,7 +268,8 @@ TEST_CASE("a knapsack's choice is the best of all, by trying all") {
             most += std::max_element(item.begin(), item.end(), by_size)->bytes;
         }
         const std::uint64_t room = least + (most - least) * static_cast<std::uint64_t>(repeat % 12) / 10;
-        double best = std::numeric_limits<double>::infinity();
+        double best = std::numeric_limits<double>::infinity(), allowed = 0.25 * (1 + repeat % 12);
+        std::uint64_t smallest = std::numeric_limits<std::uint64_t>::max();
         for (int code = 0; code < 243; ++code) {
             double sum = 0.0;
             std::uint64_t bytes = 0;
@@ -249,15 +278,27 @@ TEST_CASE("a knapsack's choice is the best of all, by trying all") {
                 bytes += items[i][rest % 3].bytes;
             }
             if (bytes <= room) best = std::min(best, sum);
+            if (sum <= allowed) smallest = std::min(smallest, bytes);
         }
         const study::knapsack_solution found = study::solve_knapsack(items, room);
         CHECK(found.exact);
         CHECK(found.unit % 24 == 0);
         CHECK(found.bytes <= room);
         CHECK(std::abs(found.loss - best) < 1e-12);
+        if (smallest == std::numeric_limits<std::uint64_t>::max()) {
+            CHECK_THROWS_AS(study::smallest_knapsack(items, allowed), gptq::option_error);
+            continue;
+        }
+        const study::knapsack_solution small = study::smallest_knapsack(items, allowed);
+        CHECK(small.exact);
+        CHECK(small.bytes == smallest);
+        CHECK(small.loss <= allowed);
     }
     const std::vector<std::vector<study::knapsack_choice>> one = {{{100, 0.5}, {200, 0.1}}};
     CHECK(mentions(message_of([&] { study::solve_knapsack(one, 99); }), "take 100 bytes"));
+    CHECK(mentions(message_of([&] { study::smallest_knapsack(one, 0.05); }), "10.5 % above float", "only 5.13 %"));
+    CHECK(study::smallest_knapsack(one, 0.1).chosen == std::vector<std::size_t>{1});
+    CHECK(study::smallest_knapsack(one, 0.5).chosen == std::vector<std::size_t>{0});
     CHECK(study::solve_knapsack(one, 1'000'000'000'000).chosen == std::vector<std::size_t>{1});
 }
 
@@ -268,6 +309,8 @@ TEST_CASE("a size in too many units is counted in larger ones, and still kept") 
     CHECK(!found.exact);
     CHECK(found.bytes <= 8'100'000);
     CHECK(std::abs(found.loss - 1.2) < 1e-12);
+    CHECK(study::smallest_knapsack(items, 1.3).loss <= 1.3);
+    CHECK(std::abs(study::smallest_knapsack(items, 0.61).loss - 0.6) < 1e-12);  // the largest of all still fits
 }
 
 TEST_CASE("an allocation spends bits where the model feels them, and its rules say so") {

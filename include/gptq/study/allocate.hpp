@@ -42,6 +42,11 @@ inline constexpr std::uint64_t max_knapsack_units = std::uint64_t{1} << 20;
 /// even the smallest choices do not fit.
 knapsack_solution solve_knapsack(std::span<const std::vector<knapsack_choice>> items, std::uint64_t most_bytes);
 
+/// The choice of each item whose losses sum up to at most `most_loss`, with the least sum of sizes; `exact` then says
+/// that no other choice within that loss is smaller. Time and memory as solve_knapsack, for all sizes that there are.
+/// Throws shape_error likewise; option_error where even the choices of least loss lose more.
+knapsack_solution smallest_knapsack(std::span<const std::vector<knapsack_choice>> items, double most_loss);
+
 /// The layers of one stage, which runtimes store alike, and the settings that it may have.
 struct allocation_item {
     std::size_t layer = 0;
@@ -66,6 +71,9 @@ allocation_problem allocation_of(std::span<const study_row> rows, std::span<cons
 
 /// The least loss in at most `most_bytes` of quantized layers; as solve_knapsack.
 knapsack_solution allocate_bytes(const allocation_problem& problem, std::uint64_t most_bytes);
+
+/// The least bytes with a predicted loss of at most `most_loss`, in nats a token; as smallest_knapsack.
+knapsack_solution allocate_loss(const allocation_problem& problem, double most_loss);
 
 /// The rules that give each stage its choice, for `gptq quantize --dynamic`, GPTQModel and vLLM. Stages of equal choices
 /// and modules share a rule. `block_prefix` is what names of blocks begin with, such as "model.layers.".

@@ -67,7 +67,7 @@ class study_folder {
     /// All finished cells, as their files have them, in the order of their names.
     std::vector<json> finished() const;
 
-    /// Nothing where another process computes the cell.
+    /// Nothing where another process computes the cell. What a process that was killed wrote half of it goes away.
     std::optional<cell_claim> claim(const json& cell) const;
 
     /// When these return, the file is on the disk.
@@ -77,11 +77,16 @@ class study_folder {
     /// Where the checkpoint of a cell is made.
     std::filesystem::path work(const json& cell) const { return path_ / "work" / key_of(cell); }
 
+    /// Takes that checkpoint away; the next process on the folder does it where this one is killed meanwhile. Nothing
+    /// happens where there is none.
+    void remove_work(const json& cell) const;
+
     /// Puts a file of this text in the place of another or of none.
     void write(const std::string& name, const std::string& text) const;
 
  private:
     std::filesystem::path cells() const { return path_ / "cells"; }
+    void remove_half_written(const json& cell) const;
     static std::optional<json> read(const std::filesystem::path& file, const json& cell);
 
     std::filesystem::path path_;

@@ -2,11 +2,15 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <limits>
 #include <map>
 #include <numeric>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -49,10 +53,16 @@ class knapsack_table {
         for (const knapsack_item& item : items) add(item);
     }
 
-    /// The choices of all items.
-    std::vector<std::size_t> choices() const {
+    /// The least units that a loss of at most `most_loss` takes; nothing where all units are too few.
+    std::optional<std::size_t> least_units(double most_loss) const {
+        const auto found = std::partition_point(best_.begin(), best_.end(), [&](double b) { return b > most_loss; });
+        if (found == best_.end()) return std::nullopt;
+        return static_cast<std::size_t>(found - best_.begin());
+    }
+
+    /// The choices of all items in at most `left` units.
+    std::vector<std::size_t> choices(std::size_t left) const {
         std::vector<std::size_t> chosen(items_.size());
-        std::size_t left = capacity_;
         for (std::size_t i = items_.size(); i-- > 0;) {
             chosen[i] = taken_[i * (capacity_ + 1) + left];
             left -= units(items_[i], items_[i][chosen[i]]);
@@ -84,17 +94,51 @@ class knapsack_table {
     std::vector<std::uint8_t> taken_;  // [items, capacity + 1]
 };
 
-inline void check_items(std::span<const knapsack_item> items, std::uint64_t most_bytes) {
-    std::uint64_t least = 0;
+/// The sums of the smallest and of the largest sizes.
+inline std::pair<std::uint64_t, std::uint64_t> range_of_bytes(std::span<const knapsack_item> items) {
+    std::uint64_t least = 0, most = 0;
     for (const knapsack_item& item : items) {
         if (item.empty() || item.size() > 255)
             throw shape_error("allocate: a layer has " + std::to_string(item.size()) + " choices; 1 to 255 do");
         least += least_bytes(item);
+        std::uint64_t largest = 0;
+        for (const knapsack_choice& choice : item) largest = std::max(largest, choice.bytes);
+        most += largest;
     }
-    if (least > most_bytes)
-        throw option_error("allocate: the smallest choices take " + std::to_string(least) +
-                           " bytes for the quantized layers, and only " + std::to_string(most_bytes) +
-                           " are left for them; allow more, or study fewer bits and larger groups");
+    return {least, most};
+}
+
+/// A solution without choices, in units so large that `room` bytes are no more of them than a table may have.
+inline knapsack_solution with_unit(std::span<const knapsack_item> items, std::uint64_t room) {
+    const std::uint64_t unit = common_unit(items);
+    const std::uint64_t coarser =
+        std::max<std::uint64_t>(1, (room / unit + max_knapsack_units - 1) / max_knapsack_units);
+    return {.unit = unit * coarser, .exact = coarser == 1};
+}
+
+inline void choose(knapsack_solution& solution, std::span<const knapsack_item> items,
+                   std::vector<std::size_t>&& chosen) {
+    solution.chosen = std::move(chosen);
+    for (std::size_t i = 0; i < items.size(); ++i) {
+        solution.bytes += items[i][solution.chosen[i]].bytes;
+        solution.loss += items[i][solution.chosen[i]].loss;
+    }
+}
+
+/// What an increase of the loss does to the perplexity.
+inline std::string percent(double loss) {
+    std::array<char, 32> text{};
+    std::snprintf(text.data(), text.size(), "%.3g %%", 100.0 * std::expm1(loss));
+    return text.data();
+}
+
+inline double least_loss(std::span<const knapsack_item> items) {
+    double sum = 0.0;
+    for (const knapsack_item& item : items) {
+        const auto better = [](const knapsack_choice& a, const knapsack_choice& b) { return a.loss < b.loss; };
+        sum += std::min_element(item.begin(), item.end(), better)->loss;
+    }
+    return sum;
 }
 
 /// The settings without what rules can say. Those that `best` chooses by the bits count as the same.
@@ -148,6 +192,12 @@ inline knapsack_choice stage_choice(const stage_sensitivity& stage, const study_
     return choice;
 }
 
+inline std::vector<knapsack_item> choices_of(const allocation_problem& problem) {
+    std::vector<knapsack_item> items;
+    for (const allocation_item& item : problem.items) items.push_back(item.choices);
+    return items;
+}
+
 /// A name with what regular expressions know as special taken literally.
 inline std::string literal(std::string_view name) {
     std::string text;
@@ -176,24 +226,30 @@ inline std::string any_of(const std::vector<std::string>& alternatives) {
 
 GPTQ_INLINE knapsack_solution solve_knapsack(std::span<const std::vector<knapsack_choice>> items,
                                              std::uint64_t most_bytes) {
-    detail::check_items(items, most_bytes);
-    std::uint64_t least = 0, most = 0;  // beyond the smallest sizes
-    for (const auto& item : items) {
-        least += detail::least_bytes(item);
-        std::uint64_t largest = 0;
-        for (const knapsack_choice& choice : item)
-            largest = std::max(largest, choice.bytes - detail::least_bytes(item));
-        most += largest;
-    }
-    const std::uint64_t room = std::min(most_bytes - least, most), exact_unit = detail::common_unit(items);
-    const std::uint64_t coarser =
-        std::max<std::uint64_t>(1, (room / exact_unit + max_knapsack_units - 1) / max_knapsack_units);
-    knapsack_solution found{.unit = exact_unit * coarser, .exact = coarser == 1};
-    found.chosen = detail::knapsack_table(items, found.unit, static_cast<std::size_t>(room / found.unit)).choices();
-    for (std::size_t i = 0; i < items.size(); ++i) {
-        found.bytes += items[i][found.chosen[i]].bytes;
-        found.loss += items[i][found.chosen[i]].loss;
-    }
+    const auto [least, most] = detail::range_of_bytes(items);
+    if (least > most_bytes)
+        throw option_error("allocate: the smallest choices take " + std::to_string(least) +
+                           " bytes for the quantized layers, and only " + std::to_string(most_bytes) +
+                           " are left for them; allow more, or study fewer bits and larger groups");
+    const std::uint64_t room = std::min(most_bytes, most) - least;
+    knapsack_solution found = detail::with_unit(items, room);
+    const auto units = static_cast<std::size_t>(room / found.unit);
+    detail::choose(found, items, detail::knapsack_table(items, found.unit, units).choices(units));
+    return found;
+}
+
+GPTQ_INLINE knapsack_solution smallest_knapsack(std::span<const std::vector<knapsack_choice>> items, double most_loss) {
+    const auto [least, most] = detail::range_of_bytes(items);
+    knapsack_solution found = detail::with_unit(items, most - least);
+    // Rounded up, each item may take a unit more than its part.
+    const auto all = static_cast<std::size_t>((most - least) / found.unit) + items.size();
+    const detail::knapsack_table table(items, found.unit, all);
+    const auto units = table.least_units(most_loss);
+    if (!units)
+        throw option_error("allocate: the best choices are predicted " + detail::percent(detail::least_loss(items)) +
+                           " above float, and only " + detail::percent(most_loss) +
+                           " are allowed; allow more, or study more bits and smaller groups");
+    detail::choose(found, items, table.choices(*units));
     return found;
 }
 
@@ -220,9 +276,11 @@ GPTQ_INLINE allocation_problem allocation_of(std::span<const study_row> rows,
 }
 
 GPTQ_INLINE knapsack_solution allocate_bytes(const allocation_problem& problem, std::uint64_t most_bytes) {
-    std::vector<std::vector<knapsack_choice>> items;
-    for (const allocation_item& item : problem.items) items.push_back(item.choices);
-    return solve_knapsack(items, most_bytes);
+    return solve_knapsack(detail::choices_of(problem), most_bytes);
+}
+
+GPTQ_INLINE knapsack_solution allocate_loss(const allocation_problem& problem, double most_loss) {
+    return smallest_knapsack(detail::choices_of(problem), most_loss);
 }
 
 GPTQ_INLINE nlohmann::ordered_json allocation_rules(const allocation_problem& problem,

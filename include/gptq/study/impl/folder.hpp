@@ -54,6 +54,35 @@ inline std::filesystem::path own_name(std::filesystem::path path) {
     return path += ".new-" + std::to_string(random()) + std::to_string(random());
 }
 
+/// Whether a file has a name that own_name made of that of `target`: somebody writes it, or was killed while writing.
+inline bool is_own_name(const std::filesystem::path& file, const std::string& target) {
+    return file.filename().string().starts_with(target + ".new-");
+}
+
+/// Calls visit(path) for everything in a folder; for nothing where it cannot be read.
+template <class Visit>
+void visit_entries(const std::filesystem::path& folder, const Visit& visit) {
+    std::error_code code;
+    std::filesystem::directory_iterator entry(folder, code);
+    for (; !code && entry != std::filesystem::directory_iterator(); entry.increment(code)) visit(entry->path());
+}
+
+/// Whether there is more than a study.json that another process writes, or wrote until it was killed.
+inline bool holds_something_else(const std::filesystem::path& folder) {
+    bool found = false;
+    visit_entries(folder, [&found](const auto& path) { found = found || !is_own_name(path, study_name); });
+    return found;
+}
+
+/// Takes away a folder that no process reads. Under its own name it is whole or not there.
+inline void remove_at_once(const std::filesystem::path& folder) {
+    std::error_code ignored;
+    const std::filesystem::path removed = folder.string() + ".removed";
+    std::filesystem::remove_all(removed, ignored);
+    std::filesystem::rename(folder, removed, ignored);
+    std::filesystem::remove_all(removed, ignored);
+}
+
 inline void write_file(const std::filesystem::path& target, const std::string& text) {
     io::output_file file(own_name(target));
     try {
@@ -94,18 +123,23 @@ GPTQ_INLINE study_folder::study_folder(std::filesystem::path path, const json& s
     const auto file = path_ / detail::study_name;
     detail::make_folder(path_);
     std::error_code ignored;
-    if (std::filesystem::exists(file, ignored)) {
+    const auto begun = [&] { return std::filesystem::exists(file, ignored); };
+    // Asked again after the look around: another process may begin the same study just now.
+    if (!begun() && detail::holds_something_else(path_) && !begun())
+        throw io_error(path_.string() + ": holds something else than a study (it has no " + detail::study_name +
+                       "); give a new folder");
+    if (begun()) {
         const json there = io::read_json<json>(file);
         if (!there.is_object()) throw format_error(file.string() + ": not a JSON object");
         detail::require_same_study(there, study, path_.string());
         if (there.contains("texts") && !there["texts"].empty()) study_["texts"] = there["texts"];
-    } else if (!std::filesystem::is_empty(path_)) {
-        throw io_error(path_.string() + ": holds something else than a study (it has no " + detail::study_name +
-                       "); give a new folder");
     }
     // Also where nothing changes: it shows that the folder can be written.
     write(detail::study_name, io::json_text(study_, file.string()));
     for (const char* part : {"cells", "claims", "work"}) detail::make_folder(path_ / part);
+    detail::visit_entries(path_ / "work", [&ignored](const auto& left) {
+        if (left.extension() == ".removed") std::filesystem::remove_all(left, ignored);
+    });
 }
 
 GPTQ_INLINE study_folder::study_folder(std::filesystem::path path) : path_(std::move(path)) {
@@ -135,10 +169,9 @@ GPTQ_INLINE std::optional<nlohmann::ordered_json> study_folder::read(const std::
 
 GPTQ_INLINE std::vector<nlohmann::ordered_json> study_folder::finished() const {
     std::vector<std::filesystem::path> files;
-    std::error_code code;
-    std::filesystem::directory_iterator entry(cells(), code);
-    for (; !code && entry != std::filesystem::directory_iterator(); entry.increment(code))
-        if (entry->path().extension() == ".json") files.push_back(entry->path());
+    detail::visit_entries(cells(), [&files](const auto& path) {
+        if (path.extension() == ".json") files.push_back(path);
+    });
     std::sort(files.begin(), files.end());
     std::vector<json> all;
     for (const auto& file : files) {
@@ -158,9 +191,22 @@ GPTQ_INLINE std::optional<cell_claim> study_folder::claim(const json& cell) cons
             if (errno != EWOULDBLOCK) io::detail::throw_io_error(name, "lock", errno);
             return std::nullopt;
         }
-        if (detail::is_named(file, name)) return cell_claim(std::move(file), name);
+        if (!detail::is_named(file, name)) continue;
+        remove_half_written(cell);
+        return cell_claim(std::move(file), name);
     }  // whoever held it took the file away, perhaps just now
 }
+
+GPTQ_INLINE void study_folder::remove_half_written(const json& cell) const {
+    const std::string key = key_of(cell);
+    detail::visit_entries(cells(), [&key](const auto& path) {
+        std::error_code ignored;
+        if (detail::is_own_name(path, key + ".json") || detail::is_own_name(path, key + ".partial"))
+            std::filesystem::remove(path, ignored);
+    });
+}
+
+GPTQ_INLINE void study_folder::remove_work(const json& cell) const { detail::remove_at_once(work(cell)); }
 
 GPTQ_INLINE void study_folder::save(const json& cell, const json& result) const {
     detail::write_cell(cells() / (key_of(cell) + ".json"), cell, result);

@@ -7,7 +7,6 @@
 #include <filesystem>
 #include <optional>
 #include <string>
-#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -103,6 +102,8 @@ class study_run {
             // Looked for with the claim in hand: whoever had it before may have finished.
             if (!claim || take(e, false)) continue;
             finish(e, measure(e));
+            // Not before the result is on the disk: a run that is killed then scores the checkpoint again.
+            if (!options_.keep) folder_.remove_work(e.identity);
             worked = true;
         }
         return worked;
@@ -117,8 +118,6 @@ class study_run {
         cell_result result =
             e.cell.method == float_method ? measure_float(input_, watch) : measure_model(input_, e.cell, work, watch);
         if (observer_.peak_memory) result.peak_bytes = observer_.peak_memory();
-        std::error_code ignored;
-        if (!options_.keep) std::filesystem::remove_all(work, ignored);
         return result;
     }
 
