@@ -16,6 +16,7 @@
 #include <gptq/model/impl/decoder.hpp>
 #include <gptq/model/impl/diagnose.hpp>
 #include <gptq/model/impl/embedding.hpp>
+#include <gptq/model/impl/finetune_model.hpp>
 #include <gptq/model/impl/folder_warnings.hpp>
 #include <gptq/model/impl/generate.hpp>
 #include <gptq/model/impl/head.hpp>

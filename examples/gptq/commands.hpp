@@ -93,6 +93,21 @@ struct tune_arguments : common_arguments, calibration_arguments {
 };
 void tune(const tune_arguments& arguments);
 
+struct finetune_arguments : common_arguments, calibration_arguments {
+    static constexpr bool computes = true;
+    finetune_arguments() { seqlen = 256; }
+
+    std::string out;
+    std::size_t rank = 16;
+    double alpha = 32.0;
+    std::size_t steps = 300;
+    double rate = 2e-4;
+    std::vector<std::string> targets;  ///< none: all layers of the blocks
+    std::uint64_t seed = 0;
+    std::string start;  ///< an adapter to go on from; empty: none
+};
+void finetune(const finetune_arguments& arguments);
+
 /// What those that run a model have.
 struct run_arguments : compute_arguments {
     std::string activation = "int16";   ///< exact, int16 or int8

@@ -253,6 +253,32 @@ void add_prune(CLI::App& app, prune_arguments& a, std::function<void()>& chosen)
     add_windows(*command, a);
 }
 
+/// Windows of a text of which some are held out.
+void add_divided_windows(CLI::App& command, calibration_arguments& a) {
+    command.add_option("--nsamples", a.nsamples, "windows of text, of which one in eight, at most eight, is held out")
+        ->check(CLI::Range(2, 1 << 20))
+        ->capture_default_str();
+    command.add_option("--seqlen", a.seqlen, "tokens a window")->check(CLI::Range(2, 1 << 20))->capture_default_str();
+}
+
+void add_finetune(CLI::App& app, finetune_arguments& a, std::function<void()>& chosen) {
+    CLI::App* command = add_command(app, "finetune", "train a LoRA adapter over MODEL, whose weights stay as they are",
+                                    a, finetune, chosen);
+    command->add_option("OUT", a.out, "folder of the adapter to write; must not exist yet")->required();
+    command->add_option("--text", a.calib, "text file to learn; -: standard input")->required();
+    command->add_option("--steps", a.steps, "steps, of a window each")->check(at_least_one())->capture_default_str();
+    command->add_option("--rank", a.rank, "rows of A, columns of B")->check(at_least_one())->capture_default_str();
+    command->add_option("--alpha", a.alpha, "the adapter adds alpha / rank times B A")->capture_default_str();
+    command->add_option("--rate", a.rate, "of Adam at first; it falls to 0")
+        ->check(CLI::Range(0.0, 1.0))
+        ->capture_default_str();
+    command->add_option("--targets", a.targets, "layers by the ends of their names; default: all of the blocks")
+        ->delimiter(',');
+    command->add_option("--seed", a.seed, "of what A begins with")->capture_default_str();
+    command->add_option("--adapter", a.start, "folder of an adapter of this rank to go on from");
+    add_divided_windows(*command, a);
+}
+
 void add_tune(CLI::App& app, tune_arguments& a, std::function<void()>& chosen) {
     CLI::App* command =
         add_command(app, "tune", "write a copy of the quantized MODEL with tuned scales", a, tune, chosen);
@@ -266,10 +292,7 @@ void add_tune(CLI::App& app, tune_arguments& a, std::function<void()>& chosen) {
         ->check(CLI::Range(0.0, 1.0));
     command->add_flag("--norms", a.norms, "tune the weights of norms too");
     command->add_flag("--restart", a.restart, "begin anew where an unfinished run has left its steps");
-    command->add_option("--nsamples", a.nsamples, "windows of text, of which one in eight, at most eight, is held out")
-        ->check(CLI::Range(2, 1 << 20))
-        ->capture_default_str();
-    command->add_option("--seqlen", a.seqlen, "tokens a window")->check(CLI::Range(2, 1 << 20))->capture_default_str();
+    add_divided_windows(*command, a);
 }
 
 /// An option that may be given several times, with a text each time that is taken as it is.
@@ -485,6 +508,7 @@ int main(int argc, char** argv) {
     quantize_arguments quantize_args;
     prune_arguments prune_args;
     tune_arguments tune_args;
+    finetune_arguments finetune_args;
     eval_arguments eval_args;
     diagnose_arguments diagnose_args;
     generate_arguments generate_args;
@@ -498,6 +522,7 @@ int main(int argc, char** argv) {
     add_quantize(app, quantize_args, chosen);
     add_prune(app, prune_args, chosen);
     add_tune(app, tune_args, chosen);
+    add_finetune(app, finetune_args, chosen);
     add_eval(app, eval_args, chosen);
     add_diagnose(app, diagnose_args, chosen);
     add_generate(app, generate_args, chosen);

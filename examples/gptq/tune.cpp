@@ -1,10 +1,12 @@
-// gptq tune: writes a copy of a quantized model whose scales are tuned against the float model.
+// gptq tune: writes a copy of a quantized model whose scales are tuned against the float model. gptq finetune: trains an
+// adapter over a model.
 #include <cstddef>
 #include <cstdio>
 #include <string>
 
 #include <gptq/io/folder_writer.hpp>
 #include <gptq/io/model_folder.hpp>
+#include <gptq/model/finetune_model.hpp>
 #include <gptq/model/tune_model.hpp>
 
 #include "commands.hpp"
@@ -19,7 +21,8 @@ namespace {
 /// Shows each look at the held-out windows, and on a terminal each step.
 class tuning_watcher {
  public:
-    explicit tuning_watcher(std::size_t steps) : steps_(steps) {}
+    /// `measure` is what is shown of the windows that are held out.
+    tuning_watcher(std::size_t steps, const char* measure) : steps_(steps), measure_(measure) {}
 
     model::tune_observer observer() {
         return {throw_if_interrupted, [this](const model::tune_progress& p) { show(p); },
@@ -35,10 +38,11 @@ class tuning_watcher {
         const double fraction = static_cast<double>(p.step) / static_cast<double>(steps_);
         bar_.update(fraction, format("step %zu", p.step + 1));
         if (p.held_out)
-            bar_.step(format("%5.1f %%  step %zu: held-out divergence %.5f", 100.0 * fraction, p.step, *p.held_out));
+            bar_.step(format("%5.1f %%  step %zu: held-out %s %.5f", 100.0 * fraction, p.step, measure_, *p.held_out));
     }
 
     std::size_t steps_;
+    const char* measure_;
     progress bar_;
 };
 
@@ -67,7 +71,7 @@ model::tune_result run(const tune_arguments& arguments) {
     const io::model_folder folder(arguments.model), reference(arguments.reference);
     const model::token_windows windows = quantizing::read_windows(folder, arguments);
     const model::tune_options options{arguments.steps, arguments.rate, arguments.norms, arguments.restart};
-    tuning_watcher watcher(arguments.steps);
+    tuning_watcher watcher(arguments.steps, "divergence");
     return telling_of_blocks(arguments.out, [&] {
         return model::tune_model(folder, reference, arguments.out, windows, options, watcher.observer());
     });
@@ -80,6 +84,27 @@ void tune(const tune_arguments& arguments) {
     const model::tune_result result = run(arguments);
     for (const std::string& warning : result.warnings) warn(warning);
     print_tuned(arguments, result);
+}
+
+void finetune(const finetune_arguments& arguments) {
+    io::refuse_existing(arguments.out);
+    const io::model_folder folder(arguments.model);
+    const model::finetune_options options{arguments.rank,    arguments.alpha, arguments.steps, arguments.rate,
+                                          arguments.targets, arguments.seed,  arguments.start};
+    tuning_watcher watcher(options.steps, "loss");
+    const model::finetune_result r = model::finetune_model(
+        folder, arguments.out, quantizing::read_windows(folder, arguments), options, watcher.observer());
+    if (arguments.json)
+        return print_json({{"out", arguments.out},
+                           {"layers", r.layers},
+                           {"parameters", r.parameters},
+                           {"steps", options.steps},
+                           {"loss", r.after},
+                           {"loss_before", r.before},
+                           {"seconds", r.seconds}});
+    print(format("%s: %zu numbers for %zu layers, learned in %s\n", arguments.out.c_str(), r.parameters, r.layers,
+                 duration_string(r.seconds).c_str()));
+    print(format("loss of the held-out windows %.5f a token, before %.5f\n", r.after, r.before));
 }
 
 }  // namespace program

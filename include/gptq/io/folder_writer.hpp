@@ -101,6 +101,9 @@ class folder_writer {
     /// Where the folder will appear.
     const std::filesystem::path& path() const { return out_; }
 
+    /// The weights' file gets this name in place of "model", as that of an adapter does: NAME.safetensors.
+    void name_weights(std::string name) { weights_name_ = std::move(name); }
+
     /// Appends a tensor to the weights. Throws shape_error if `bytes` is not as long as type and shape need,
     /// format_error for a name that was used before or that cannot be written, io_error for a full disk and the like.
     void add_tensor(std::string_view name, dtype type, std::span<const std::size_t> shape,
@@ -162,6 +165,7 @@ class folder_writer {
     std::filesystem::path out_;
     std::filesystem::path temporary_;
     std::size_t shard_bytes_;
+    std::string weights_name_ = "model";
     state state_ = state::good;
     std::optional<detail::shard_writer> shard_;
     std::vector<std::filesystem::path> shards_;

@@ -1,10 +1,13 @@
 // How likely a model finds a token, from its logits.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
 #include <span>
 
+#include <gptq/matrix_view.hpp>
 #include <gptq/model/elementwise.hpp>
 
 namespace gptq::model {
@@ -28,5 +31,20 @@ inline double kl_divergence(std::span<const float> reference, std::span<const fl
     }
     return sum;
 }
+
+/// Row r of the logits of some tokens becomes `factor` times the gradient of -log likelihood of targets[r]; a token without
+/// a target, which is a window's last one, has none.
+struct likelihood_adjoint_row {
+    matrix_view<float> logits;  // [count, vocab_size]
+    std::span<const std::int32_t> targets;
+    float factor = 1.0f;
+    void operator()(std::size_t r) const {
+        const std::span<float> row = logits.row(r);
+        if (r >= targets.size()) return std::fill(row.begin(), row.end(), 0.0f);
+        softmax(row);
+        row[static_cast<std::size_t>(targets[r])] -= 1.0f;
+        for (float& x : row) x *= factor;
+    }
+};
 
 }  // namespace gptq::model

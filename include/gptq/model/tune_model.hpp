@@ -28,10 +28,11 @@ struct tune_options {
 /// 0.005 for 2 bits, 0.002 for 3, 0.001 for more: what wide grids may lose by a scale that is wrong is less.
 double usual_rate(int bits);
 
-/// How far a run is. Divergences are KL(float model || model) in nats a token, each token of a window counted.
+/// How far a run is, in what it makes small, in nats a token: here KL(float model || model), each token of a window
+/// counted.
 struct tune_progress {
     std::size_t step = 0;                           ///< done
-    double divergence = 0.0;                        ///< of the step's window, before the step; none at step 0
+    double loss = 0.0;                              ///< of the step's window, before the step; none at step 0
     std::optional<double> held_out = std::nullopt;  ///< of the windows that no step reads, where they were just read
 };
 

@@ -256,15 +256,16 @@ GPTQ_INLINE void folder_writer::close_shard() {
 }
 
 GPTQ_INLINE void folder_writer::name_shards() {
-    if (shards_.size() == 1) return rename_file(shards_[0], "model.safetensors");
+    if (shards_.size() == 1) return rename_file(shards_[0], weights_name_ + ".safetensors");
     std::vector<std::string> names;
     for (std::size_t i = 0; i < shards_.size(); ++i) {
-        names.push_back("model-" + five_digits(i + 1) + "-of-" + five_digits(shards_.size()) + ".safetensors");
+        names.push_back(weights_name_ + "-" + five_digits(i + 1) + "-of-" + five_digits(shards_.size()) +
+                        ".safetensors");
         rename_file(shards_[i], names.back());
     }
     nlohmann::json index = {{"metadata", {{"total_size", total_bytes_}}}, {"weight_map", nlohmann::json::object()}};
     for (const auto& [tensor, shard] : shard_of_) index["weight_map"][tensor] = names[shard];
-    const std::string name = "model.safetensors.index.json";
+    const std::string name = weights_name_ + ".safetensors.index.json";
     output_file file(new_file(name));
     file.write_at(0, bytes_of(json_text(index, name)));
     file.close();

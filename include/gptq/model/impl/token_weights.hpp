@@ -19,26 +19,13 @@
 #include <gptq/matrix_view.hpp>
 #include <gptq/model/calibration.hpp>
 #include <gptq/model/decoder.hpp>
-#include <gptq/model/elementwise.hpp>
+#include <gptq/model/likelihood.hpp>
 #include <gptq/model/perplexity.hpp>
 #include <gptq/model/reverse_pass.hpp>
 #include <gptq/model/token_weights.hpp>
 
 namespace gptq::model {
 namespace detail {
-
-/// The logits of some tokens become the gradient of their -log likelihoods of `targets`; a token without one, which is a
-/// window's last, has none.
-struct likelihood_adjoint_row {
-    matrix_view<float> logits;  // [count, vocab_size]
-    std::span<const std::int32_t> targets;
-    void operator()(std::size_t r) const {
-        const std::span<float> row = logits.row(r);
-        if (r >= targets.size()) return std::fill(row.begin(), row.end(), 0.0f);
-        softmax(row);
-        row[static_cast<std::size_t>(targets[r])] -= 1.0f;
-    }
-};
 
 /// Half by the squares, half the same for all: of thousands of tokens the squares alone leave some hundreds that count,
 /// and for a few layers ten.
@@ -83,7 +70,7 @@ GPTQ_INLINE token_weights::token_weights(const io::model_folder& folder, const t
         for (std::size_t at = 0; at < window.size(); at += part) {
             const matrix_view<float> logits = pass.logits(at, std::min(part, window.size() - at));
             const auto targets = window.subspan(at + 1, std::min(logits.rows, window.size() - at - 1));
-            backend.solver().for_each_row(logits.rows, detail::likelihood_adjoint_row{logits, targets});
+            backend.solver().for_each_row(logits.rows, likelihood_adjoint_row{logits, targets});
             first = begin + at;
             pass.head_backward(at, logits, takers);
         }

@@ -9,7 +9,6 @@
 #include <filesystem>
 #include <map>
 #include <numbers>
-#include <random>
 #include <span>
 #include <string>
 #include <utility>
@@ -29,6 +28,7 @@
 #include <gptq/matrix_view.hpp>
 #include <gptq/model/buffers.hpp>
 #include <gptq/model/decoder.hpp>
+#include <gptq/model/divided_windows.hpp>
 #include <gptq/model/folder_warnings.hpp>
 #include <gptq/model/perplexity.hpp>
 #include <gptq/model/quantize_checks.hpp>
@@ -173,32 +173,6 @@ class tuned_model {
     scratch_matrix memory_;  // of one gradient
 };
 
-/// Windows that steps read, in an order that looks random and is always the same, and those that none reads.
-struct divided_windows {
-    static constexpr std::size_t part = 8, most = 8;
-
-    std::vector<std::span<const std::int32_t>> read, held_out;
-
-    explicit divided_windows(const token_windows& windows) {
-        const std::size_t count = windows.count(), apart = std::clamp<std::size_t>(count / part, 1, most);
-        for (std::size_t w = 0, next = 1; w < count; ++w) {
-            const auto window = std::span(windows.tokens).subspan(w * windows.length, windows.length);
-            const bool last_of_part = w + 1 == next * count / apart;
-            (last_of_part ? held_out : read).push_back(window);
-            if (last_of_part) ++next;
-        }
-    }
-
-    std::span<const std::int32_t> of_step(std::size_t step) {
-        if (step % read.size() == 0)
-            for (std::size_t i = read.size(); i > 1; --i) std::swap(read[i - 1], read[random_() % i]);
-        return read[step % read.size()];
-    }
-
- private:
-    std::mt19937_64 random_;
-};
-
 /// What decides the bytes of a result: equal for two runs that may go on with each other's steps.
 inline nlohmann::ordered_json tuning_description(const io::model_folder& folder, const io::model_folder& reference,
                                                  const token_windows& windows, const tune_options& options) {
@@ -237,7 +211,7 @@ class model_tuner {
         }
         const std::size_t between = std::max<std::size_t>(1, options_.steps / 10);
         for (std::size_t step = first; step < options_.steps; ++step) {
-            tune_progress done{.step = step + 1, .divergence = divergence(windows.of_step(step), true)};
+            tune_progress done{.step = step + 1, .loss = divergence(windows.of_step(step), true)};
             const double turn = std::numbers::pi * static_cast<double>(step) / static_cast<double>(options_.steps);
             tuned_.step(options_.rate, 0.5 * (1.0 + std::cos(turn)));
             if (done.step % between == 0 || done.step == options_.steps) {
