@@ -43,10 +43,11 @@ struct text {
 };
 
 /// `whole`: with what the tokenizer adds to a text.
-inline std::vector<text> read_texts(const model::tokenizer& tokenizer, const eval_arguments& arguments, bool whole) {
+inline std::vector<text> read_texts(const model::tokenizer& tokenizer, const std::string& folder,
+                                    const eval_arguments& arguments, bool whole) {
     std::vector<text> texts;
     for (const std::string& path : arguments.texts) {
-        const std::string content = read_text(path);
+        const std::string content = read_text(path, tokenizer, folder);
         texts.push_back({path, whole ? tokenizer.encode_whole(content) : tokenizer.encode(content)});
         auto& tokens = texts.back().tokens;
         if (tokens.size() < 2)
@@ -59,7 +60,8 @@ inline std::vector<text> read_texts(const model::tokenizer& tokenizer, const eva
 
 /// Perplexities of the same text in other tokens say nothing about each other.
 inline void require_same_tokens(const std::vector<text>& texts, const eval_arguments& arguments, bool whole) {
-    const std::vector<text> others = read_texts(model::tokenizer::load(arguments.baseline), arguments, whole);
+    const std::vector<text> others =
+        read_texts(model::tokenizer::load(arguments.baseline), arguments.baseline, arguments, whole);
     for (std::size_t i = 0; i < texts.size(); ++i)
         if (texts[i].tokens != others[i].tokens)
             throw gptq::unsupported_error(
@@ -111,7 +113,7 @@ class evaluation {
           tokenizer_(model::tokenizer::load(arguments.model)),
           bos_(model::window_bos(model::parse_model_config(folder_.config(), (folder_.path() / "config.json").string()),
                                  tokenizer_)),
-          texts_(read_texts(tokenizer_, arguments, whole_texts())),
+          texts_(read_texts(tokenizer_, arguments.model, arguments, whole_texts())),
           decoder_(load_decoder(folder_, arguments, backend, arguments.adapters)) {
         if (!arguments.baseline.empty()) {
             require_same_tokens(texts_, arguments, whole_texts());

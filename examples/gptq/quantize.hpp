@@ -91,8 +91,8 @@ inline model::token_windows stand_in_windows(const model::model_config& config) 
 }
 
 inline model::token_windows read_windows(const io::model_folder& folder, const calibration_arguments& arguments) {
-    const std::string text = read_text(arguments.calib);
     const auto tokens = model::tokenizer::load(folder.path());
+    const std::string text = read_text(arguments.calib, tokens, folder.path());
     const model::model_config config = model::read_model_config(folder);
     return model::calibration_windows(
         tokens, text, arguments.nsamples, arguments.seqlen != 0 ? arguments.seqlen : model::customary_window(config),

@@ -102,7 +102,7 @@ studies::study_input input_of(const study_arguments& a, const io::model_folder& 
     eval_arguments evaluation;
     evaluation.texts = a.texts;
     evaluation.max_tokens = a.max_tokens;
-    for (evaluating::text& text : evaluating::read_texts(tokenizer, evaluation, !input.evaluation.bos))
+    for (evaluating::text& text : evaluating::read_texts(tokenizer, a.model, evaluation, !input.evaluation.bos))
         input.texts.push_back({std::filesystem::path(text.path).filename().string(), std::move(text.tokens)});
     for (std::size_t i = 0; i < input.texts.size(); ++i)
         for (std::size_t j = 0; j < i; ++j)

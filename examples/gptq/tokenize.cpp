@@ -13,7 +13,7 @@ namespace program {
 
 void tokenize(const tokenize_arguments& arguments) {
     const auto tokenizer = gptq::model::tokenizer::load(arguments.model);
-    const auto ids = tokenizer.encode(read_text(arguments.text));
+    const auto ids = tokenizer.encode(read_text(arguments.text, tokenizer, arguments.model));
     if (arguments.json) return print_json({{"tokens", ids.size()}, {"ids", ids}});
     std::string lines;
     for (const auto id : ids) lines += std::to_string(id) + '\n';

@@ -48,6 +48,24 @@ TEST_CASE("a text in UTF-16, JSON Lines, gzip or zstd has the tokens of the text
     const std::string lines =
         "{\"text\": \"h\xc3\xa9\"}\n{\"messages\": [{\"role\": \"user\", \"content\": \"yo\"}]}\n";
     CHECK(s.tokenize(lines).out == s.tokenize("h\xc3\xa9\nyo\n").out);
+    CHECK(mentions(s.tokenize(lines).err, "warning", "joined without a chat template"));
+}
+
+TEST_CASE("messages of JSON Lines go through the model's chat template", "[program][texts]") {
+    const text_scene s;
+    gptq_test::write_file(
+        s.model / "chat_template.jinja",
+        "{% for m in messages %}{{'<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n'}}"
+        "{% endfor %}");
+    const std::string one =
+        R"({"messages": [{"role": "user", "content": "yo"}, {"role": "assistant", "content": "h"}]})";
+    const std::string talk = "<|im_start|>user\nyo<|im_end|>\n<|im_start|>assistant\nh<|im_end|>\n\n";
+    const auto result = s.tokenize(one + "\n" + one + "\n");
+    CHECK(result.err == "");
+    CHECK(result.out == s.tokenize(talk + talk).out);
+    const auto refused = s.tokenize(one + "\n" + R"({"messages": [{"role": "tool", "content": "x"}]})" + "\n");
+    CHECK(refused.status == 1);
+    CHECK(mentions(refused.err, "line 2", "in turns"));
 }
 
 TEST_CASE("a file that is no text is refused by its kind", "[program][texts]") {

@@ -59,6 +59,59 @@ TEST_CASE("the common chat templates give the prompts that Jinja gives", "[chat]
     }
 }
 
+// As Jinja2 makes them of the samples' templates and, for Llama 2, of one with answers; without the first bos_token.
+TEST_CASE("conversations are those of Jinja", "[chat]") {
+    const std::vector<gptq::model::chat_message> talk = {
+        {"user", " Hi there. "}, {"assistant", " Hello. "}, {"user", "Bye"}, {"assistant", "Bye!"}};
+    auto briefly = talk;
+    briefly.insert(briefly.begin(), {"system", "Be brief."});
+    const std::string chatml =
+        "<|im_start|>user\n Hi there. <|im_end|>\n<|im_start|>assistant\n Hello. <|im_end|>\n"
+        "<|im_start|>user\nBye<|im_end|>\n<|im_start|>assistant\nBye!<|im_end|>\n";
+    const std::string llama3 =
+        "<|start_header_id|>user<|end_header_id|>\n\nHi there.<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\nHello.<|eot_id|>"
+        "<|start_header_id|>user<|end_header_id|>\n\nBye<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\nBye!<|eot_id|>";
+    const std::string zephyr =
+        "<|user|>\n Hi there. </s>\n<|assistant|>\n Hello. </s>\n<|user|>\nBye</s>\n<|assistant|>\nBye!</s>\n";
+    const std::vector<std::string> plain = {
+        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n" + chatml,
+        chatml,
+        llama3,
+        "<start_of_turn>user\nHi there.<end_of_turn>\n<start_of_turn>model\nHello.<end_of_turn>\n"
+        "<start_of_turn>user\nBye<end_of_turn>\n<start_of_turn>model\nBye!<end_of_turn>\n",
+        zephyr,
+        "[INST]  Hi there.  [/INST] Hello. </s>[INST] Bye [/INST]Bye!</s>",
+        "[INST] Hi there. [/INST] Hello. </s><s>[INST] Bye [/INST] Bye! </s>"};
+    const std::vector<std::string> with_system = {
+        "<|im_start|>system\nBe brief.<|im_end|>\n" + chatml,
+        "<|im_start|>system\nBe brief.<|im_end|>\n" + chatml,
+        "<|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|>" + llama3,
+        "",
+        "<|system|>\nBe brief.</s>\n" + zephyr,
+        "",
+        "[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\n Hi there. [/INST] Hello. </s><s>[INST] Bye [/INST] Bye! </s>"};
+    REQUIRE(samples.size() == plain.size());
+    for (std::size_t i = 0; i < samples.size(); ++i) {
+        INFO(samples[i].name);
+        const chat_template chat(samples[i].source, samples[i].name);
+        CHECK(chat.conversation(talk) == plain[i]);
+        if (with_system[i].empty())
+            CHECK_THROWS_AS(chat.conversation(briefly), gptq::unsupported_error);
+        else
+            CHECK(chat.conversation(briefly) == with_system[i]);
+        // A question without an answer ends where the answer's turn would begin.
+        const std::string question = chat.conversation({{"user", "Bye"}});
+        CHECK(chat.render("Bye").starts_with(question));
+        CHECK_FALSE(question.ends_with("assistant\n"));
+    }
+    const chat_template chat(samples[1].source, "ChatML");
+    CHECK_THROWS_AS(chat.conversation({{"user", "a"}, {"user", "b"}}), gptq::unsupported_error);
+    CHECK_THROWS_AS(chat.conversation({{"tool", "a"}}), gptq::unsupported_error);
+    CHECK(chat.conversation({}) == "");
+}
+
 TEST_CASE("a template says whether the text's first token is its own", "[chat]") {
     CHECK_FALSE(chat_template(samples[0].source, "SmolLM2").begins_with_bos());
     CHECK(chat_template(samples[2].source, "Llama 3").begins_with_bos());

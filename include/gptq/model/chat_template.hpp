@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include <nlohmann/json.hpp>
 
@@ -18,7 +19,12 @@ inline constexpr std::size_t max_template_bytes = std::size_t{1} << 20;
 /// The families of templates that are known.
 enum class chat_family { chatml, llama2, llama3, gemma, zephyr, mistral };
 
-/// One question to a model as its chat template puts it. The template itself, a program in Jinja, is not run: it is
+/// One turn of a conversation; `role` is "system", "user" or "assistant".
+struct chat_message {
+    std::string role, content;
+};
+
+/// One question to a model, or a whole conversation, as its chat template puts it. The template itself, a program in Jinja, is not run: it is
 /// recognized by the marks it writes, and what families of templates differ in is read out of it.
 class chat_template {
  public:
@@ -44,6 +50,12 @@ class chat_template {
     /// ends a text. Throws unsupported_error for a system message where the template knows none.
     std::string render(const std::string& user, const std::string& system = "", const std::string& eos = "</s>") const;
 
+    /// A conversation, without the beginning-of-text token: a system message first, if there is one, and then the user and
+    /// the assistant in turns. `bos` is the text of the token that begins a text, which Llama 2 writes between turns.
+    /// Throws unsupported_error for other roles, another order, and as render().
+    std::string conversation(const std::vector<chat_message>& messages, const std::string& eos = "</s>",
+                             const std::string& bos = "<s>") const;
+
  private:
     static std::optional<std::string> source_in(const nlohmann::json& config, const std::string& where);
 
@@ -58,16 +70,20 @@ class chat_template {
     /// The system message that the template writes where none is given: what stands between its marks in the source.
     std::string own_system() const;
 
-    std::string chatml(const std::string& user, const std::string& given) const;
+    /// What stands before the first turn of the user, where the system message is a turn of its own.
+    std::string chatml_head(const std::string& given) const;
+    std::string llama3_head(const std::string& system) const;
+
+    /// A turn of the user up to where the answer begins; a system message is a part of it, or a turn before it.
+    std::string user_turn(const std::string& user, const std::string& system, const std::string& eos) const;
+
+    /// What begins an answer, where the turn of the user does not end with it.
+    std::string answer_begin() const;
+    std::string answer(const std::string& text, const std::string& eos) const;
 
     static std::string llama2_head(const std::string& system);
 
-    /// Templates that write dates get the one that they fall back on, so that equal questions have equal prompts.
-    std::string llama3(const std::string& user, const std::string& system) const;
-
     std::string gemma(const std::string& user, const std::string& system) const;
-
-    static std::string zephyr(const std::string& user, const std::string& system, const std::string& eos);
 
     std::string mistral(const std::string& user, const std::string& system) const;
 

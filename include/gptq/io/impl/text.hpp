@@ -112,8 +112,7 @@ inline std::size_t count_ill_formed(const std::string& text) {
     return count;
 }
 
-/// The text of a JSON string, or of the parts of a message that have one.
-inline std::string content_of(const nlohmann::json& value) {
+GPTQ_INLINE std::string content_of(const nlohmann::json& value) {
     if (value.is_string()) return value.get<std::string>();
     std::string text;
     if (value.is_array())
@@ -122,10 +121,17 @@ inline std::string content_of(const nlohmann::json& value) {
     return text;
 }
 
-GPTQ_INLINE std::string text_of(const nlohmann::json& line, const std::string& where) {
+GPTQ_INLINE std::string text_of(const nlohmann::json& line, const std::string& where, const message_renderer& render) {
     if (line.is_object() && line.contains("text") && line["text"].is_string()) return line["text"].get<std::string>();
     if (!line.is_object() || !line.contains("messages") || !line["messages"].is_array())
         throw format_error(where + ": is no JSON object with a string `text` or a list `messages`; give the text only");
+    if (render) {
+        try {
+            return render(line["messages"]);
+        } catch (const error& problem) {
+            throw format_error(where + ": " + problem.what());
+        }
+    }
     std::string text;
     for (const auto& message : line["messages"])
         if (message.is_object() && message.contains("content")) {
@@ -136,7 +142,7 @@ GPTQ_INLINE std::string text_of(const nlohmann::json& line, const std::string& w
 }
 
 /// The texts of JSON Lines, joined by "\n".
-inline std::string join_json_lines(const std::string& lines, const std::string& path) {
+inline std::string join_json_lines(const std::string& lines, const std::string& path, const message_renderer& render) {
     std::string text;
     std::size_t number = 0;
     for (std::size_t begin = 0; begin < lines.size();) {
@@ -146,7 +152,7 @@ inline std::string join_json_lines(const std::string& lines, const std::string& 
         ++number;
         if (line.find_first_not_of(" \t") == std::string_view::npos) continue;
         const std::string where = path + ": line " + std::to_string(number);
-        text += text_of(parse_json(line, where), where) + '\n';
+        text += text_of(parse_json(line, where), where, render) + '\n';
     }
     return text;
 }
@@ -167,7 +173,7 @@ inline void refuse_ill_formed(const text_content& content, const std::string& pa
 }
 
 }  // namespace detail
-GPTQ_INLINE text_content read_text(const std::string& path) {
+GPTQ_INLINE text_content read_text(const std::string& path, const message_renderer& render) {
     const std::string name = path == "-" ? "standard input" : path;
     std::string bytes = detail::read_stream(path);
     if (bytes.starts_with("\x1f\x8b")) bytes = detail::gunzip(bytes, name);
@@ -180,7 +186,7 @@ GPTQ_INLINE text_content read_text(const std::string& path) {
     text_content content{std::move(bytes), 0};
     content.ill_formed = detail::count_ill_formed(content.text);
     detail::refuse_ill_formed(content, name);
-    if (detail::is_json_lines(content.text)) content.text = detail::join_json_lines(content.text, name);
+    if (detail::is_json_lines(content.text)) content.text = detail::join_json_lines(content.text, name, render);
     if (content.text.find_first_not_of(" \t\n\v\f") == std::string::npos)
         throw format_error(name + ": has no text but blanks");
     return content;

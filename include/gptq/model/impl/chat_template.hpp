@@ -42,15 +42,68 @@ GPTQ_INLINE std::string chat_template::end_of_turn() const {
 
 GPTQ_INLINE std::string chat_template::render(const std::string& user, const std::string& system,
                                               const std::string& eos) const {
+    if (family_ == chat_family::chatml) return chatml_head(system) + user_turn(user, "", eos);
+    if (family_ == chat_family::llama3) return llama3_head(trimmed(system)) + user_turn(user, "", eos);
+    return user_turn(user, system, eos);
+}
+
+GPTQ_INLINE std::string chat_template::user_turn(const std::string& user, const std::string& system,
+                                                 const std::string& eos) const {
     switch (family_) {
-        case chat_family::chatml: return chatml(user, system);
+        case chat_family::chatml: return "<|im_start|>user\n" + user + "<|im_end|>\n" + answer_begin();
         case chat_family::llama2: return "[INST] " + trimmed(llama2_head(system) + user) + " [/INST]";
-        case chat_family::llama3: return llama3(trimmed(user), trimmed(system));
+        case chat_family::llama3:
+            return "<|start_header_id|>user<|end_header_id|>\n\n" + trimmed(user) + "<|eot_id|>" + answer_begin();
         case chat_family::gemma: return gemma(trimmed(user), system);
-        case chat_family::zephyr: return zephyr(user, system, eos);
+        case chat_family::zephyr:
+            return (system.empty() ? "" : "<|system|>\n" + system + eos + "\n") + "<|user|>\n" + user + eos + "\n" +
+                   answer_begin();
         case chat_family::mistral: break;
     }
     return mistral(user, system);
+}
+
+GPTQ_INLINE std::string chat_template::answer_begin() const {
+    switch (family_) {
+        case chat_family::chatml: return "<|im_start|>assistant\n";
+        case chat_family::llama3: return "<|start_header_id|>assistant<|end_header_id|>\n\n";
+        case chat_family::gemma: return "<start_of_turn>model\n";
+        case chat_family::zephyr: return "<|assistant|>\n";
+        default: return "";
+    }
+}
+
+GPTQ_INLINE std::string chat_template::answer(const std::string& text, const std::string& eos) const {
+    switch (family_) {
+        case chat_family::chatml: return text + "<|im_end|>\n";
+        case chat_family::llama2: return " " + trimmed(text) + " " + eos;
+        case chat_family::llama3: return trimmed(text) + "<|eot_id|>";
+        case chat_family::gemma: return trimmed(text) + "<end_of_turn>\n";
+        case chat_family::zephyr: return text + eos + "\n";
+        case chat_family::mistral: break;
+    }
+    return (has("' ' + message['content']") || has("\" \" + message[\"content\"]") ? " " : "") + text + eos;
+}
+
+GPTQ_INLINE std::string chat_template::conversation(const std::vector<chat_message>& messages, const std::string& eos,
+                                                    const std::string& bos) const {
+    const bool has_system = !messages.empty() && messages.front().role == "system";
+    std::string text;
+    for (std::size_t i = has_system ? 1 : 0; i < messages.size(); i += 2) {
+        const bool first = i < 2, answered = i + 1 < messages.size();
+        if (messages[i].role != "user" || (answered && messages[i + 1].role != "assistant"))
+            throw unsupported_error(where_ +
+                                    ": a conversation is a system message, if any, and then messages of \"user\" "
+                                    "and \"assistant\" in turns");
+        const std::string& user = messages[i].content;
+        if (!first && family_ == chat_family::llama2) text += bos;
+        text += first ? render(user, has_system ? messages.front().content : "", eos) : user_turn(user, "", eos);
+        if (answered)
+            text += answer(messages[i + 1].content, eos);
+        else
+            text.resize(text.size() - answer_begin().size());
+    }
+    return text;
 }
 
 GPTQ_INLINE std::optional<std::string> chat_template::source_in(const nlohmann::json& config,
@@ -105,36 +158,27 @@ GPTQ_INLINE std::string chat_template::own_system() const {
     return "";
 }
 
-GPTQ_INLINE std::string chat_template::chatml(const std::string& user, const std::string& given) const {
+GPTQ_INLINE std::string chat_template::chatml_head(const std::string& given) const {
     const std::string system = given.empty() ? own_system() : given;
-    const std::string head = system.empty() ? "" : "<|im_start|>system\n" + system + "<|im_end|>\n";
-    return head + "<|im_start|>user\n" + user + "<|im_end|>\n<|im_start|>assistant\n";
+    return system.empty() ? "" : "<|im_start|>system\n" + system + "<|im_end|>\n";
 }
 
 GPTQ_INLINE std::string chat_template::llama2_head(const std::string& system) {
     return system.empty() ? "" : "<<SYS>>\n" + system + "\n<</SYS>>\n\n";
 }
 
-GPTQ_INLINE std::string chat_template::llama3(const std::string& user, const std::string& system) const {
-    const auto turn = [](const std::string& role, const std::string& text) {
-        return "<|start_header_id|>" + role + "<|end_header_id|>\n\n" + text + "<|eot_id|>";
-    };
+/// Templates that write dates get the one that they fall back on, so that equal questions have equal prompts.
+GPTQ_INLINE std::string chat_template::llama3_head(const std::string& system) const {
     const std::string dates =
         has("Cutting Knowledge Date") ? "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n" : "";
-    const std::string head = dates.empty() && system.empty() ? "" : turn("system", dates + system);
-    return head + turn("user", user) + "<|start_header_id|>assistant<|end_header_id|>\n\n";
+    if (dates.empty() && system.empty()) return "";
+    return "<|start_header_id|>system<|end_header_id|>\n\n" + dates + system + "<|eot_id|>";
 }
 
 GPTQ_INLINE std::string chat_template::gemma(const std::string& user, const std::string& system) const {
     if (!has("first_user_prefix")) refuse_system(system);
-    return "<start_of_turn>user\n" + (system.empty() ? "" : system + "\n\n") + user +
-           "<end_of_turn>\n<start_of_turn>model\n";
-}
-
-GPTQ_INLINE std::string chat_template::zephyr(const std::string& user, const std::string& system,
-                                              const std::string& eos) {
-    const std::string head = system.empty() ? "" : "<|system|>\n" + system + eos + "\n";
-    return head + "<|user|>\n" + user + eos + "\n<|assistant|>\n";
+    return "<start_of_turn>user\n" + (system.empty() ? "" : system + "\n\n") + user + "<end_of_turn>\n" +
+           answer_begin();
 }
 
 GPTQ_INLINE std::string chat_template::mistral(const std::string& user, const std::string& system) const {
