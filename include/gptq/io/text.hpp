@@ -26,16 +26,16 @@ namespace detail {
 /// The text of a JSON string, or of the parts of a message that have one.
 std::string content_of(const nlohmann::json& value);
 
-/// The text of a line of JSON Lines: its `text`, or its `messages` as `render` has them, or without it their contents, a
-/// line each.
+/// The text of a line of JSON Lines: its `text`, or its `messages` as `render` has them, or without it their contents,
+/// a line each.
 std::string text_of(const nlohmann::json& line, const std::string& where, const message_renderer& render = {});
 
 }  // namespace detail
 
 /// The text in a file or pipe; "-" is standard input. The content decides what it is: UTF-8, UTF-16 with a byte order
 /// mark, gzip or zstd of either, or JSON Lines whose objects have `text` or `messages` (as `render` has them, or their
-/// contents joined by "\n"). Throws io_error if it cannot be read; unsupported_error for files of other kinds; format_error
-/// for a text that is blank, damaged, larger than max_text_bytes, or ill-formed in more than one byte of
+/// contents joined by "\n"). Throws io_error if it cannot be read; unsupported_error for files of other kinds;
+/// format_error for a text that is blank, damaged, larger than max_text_bytes, or ill-formed in more than one byte of
 /// min_bytes_per_ill_formed, and for messages that `render` refuses.
 text_content read_text(const std::string& path, const message_renderer& render = {});
 
