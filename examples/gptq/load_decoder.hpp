@@ -25,7 +25,8 @@ inline gptq::model::cpu_model_backend cpu_of(const run_arguments& arguments) {
     return {forms.at(arguments.activation)};
 }
 
-/// Says on standard error what is odd about the folder. The model stops between two blocks where the user asks for it. `adapters` are as the command line names them.
+/// Says on standard error what is odd about the folder. The model stops between two blocks where the user asks for it.
+/// `adapters` are as the command line names them.
 template <gptq::model::ModelBackend B>
 gptq::model::basic_decoder<B> load_decoder(const gptq::io::model_folder& folder, const run_arguments& arguments,
                                            const B& backend, const std::vector<std::string>& adapters) {

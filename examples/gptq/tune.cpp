@@ -1,5 +1,5 @@
-// gptq tune: writes a copy of a quantized model whose scales are tuned against the float model. gptq finetune: trains an
-// adapter over a model.
+// gptq tune: writes a copy of a quantized model whose scales are tuned against the float model. gptq finetune: trains
+// an adapter over a model.
 #include <cstddef>
 #include <cstdio>
 #include <string>

@@ -1,4 +1,5 @@
-// Sums and products of sizes that come from outside: a result that no std::size_t holds is an error, not a small number.
+// Sums and products of sizes that come from outside: a result that no std::size_t holds is an error, not a small
+// number.
 #pragma once
 
 #include <cstddef>

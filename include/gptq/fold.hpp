@@ -20,8 +20,8 @@ constexpr auto fold_halves(Chains& chains, const Combine& combine) {
 }
 
 /// combine(... combine(neutral, term(0)) ..., term(n - 1)), except that the order is that of `Lanes` chains side by
-/// side, Lanes a power of two: only so may compilers make vector instructions of a loop over floats. combine is associative up to rounding;
-/// combine(neutral, x) = x.
+/// side, Lanes a power of two: only so may compilers make vector instructions of a loop over floats. combine is
+/// associative up to rounding; combine(neutral, x) = x.
 template <std::size_t Lanes = 8, class T, class Combine, class Term>
 constexpr T fold(std::size_t n, T neutral, const Combine& combine, const Term& term) {
     std::array<T, Lanes> chains{};

@@ -77,8 +77,8 @@ double weighted_squares(const B& backend, matrix_view<const float> D, matrix_vie
 }  // namespace detail
 
 /// tr(D H D'), H undamped: the mean over the calibration tokens of twice the squared error of the layer's outputs.
-/// D: the difference of the weights, [N, K] in the backend's memory. Cost: 1 to 2 N K^2 flops. Throws shape_error where K
-/// differs.
+/// D: the difference of the weights, [N, K] in the backend's memory. Cost: 1 to 2 N K^2 flops. Throws shape_error where
+/// K differs.
 template <Backend B>
 double output_error(in_backend_t, matrix_view<const float> D, const basic_hessian<B>& h) {
     if (D.cols != h.in_features())

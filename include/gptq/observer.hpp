@@ -11,7 +11,8 @@ struct no_observer {
     void on_columns(std::size_t /*done*/, std::size_t /*total*/) const noexcept {}
 };
 
-/// Any observer, by reference and without its type: the solver is compiled once for all of them. The observer outlives it.
+/// Any observer, by reference and without its type: the solver is compiled once for all of them. The observer outlives
+/// it.
 class observer_ref {
  public:
     template <class O>

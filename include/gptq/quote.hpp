@@ -14,7 +14,8 @@ inline constexpr std::size_t max_quoted_bytes = 200;
 
 namespace detail {
 
-/// Of more than `most` bytes the beginning and the end, with dots between them; `most` bytes at most. UTF-8 stays UTF-8.
+/// Of more than `most` bytes the beginning and the end, with dots between them; `most` bytes at most. UTF-8 stays
+/// UTF-8.
 inline std::string cut_middle(std::string_view text, std::size_t most) {
     if (text.size() <= most) return std::string(text);
     const auto inside = [&](std::size_t at) {
@@ -41,8 +42,8 @@ inline std::string escape_of(char32_t code) {
 
 }  // namespace detail
 
-/// The text for a message, at most `most` (>= 20) bytes of UTF-8: characters that a terminal acts on, and bytes that are
-/// no UTF-8, become escapes such as "\x1b", and of a longer text the beginning and the end are left.
+/// The text for a message, at most `most` (>= 20) bytes of UTF-8: characters that a terminal acts on, and bytes that
+/// are no UTF-8, become escapes such as "\x1b", and of a longer text the beginning and the end are left.
 inline std::string printable(std::string_view text, std::size_t most = max_quoted_bytes) {
     const std::string part = detail::cut_middle(text, most);
     std::string out;

@@ -45,8 +45,8 @@ void hold_inputs(std::span<float> x, std::span<const std::int32_t> g_idx, std::s
 
 }  // namespace detail
 
-/// Y(t, n) = sum over k of x(k) scale(n, g) (level(code(n, k)) - zero(n, g)), with g = g_idx[k] and x the inputs of token
-/// t as A holds them; summed in double. Inputs must be finite and shapes fit together.
+/// Y(t, n) = sum over k of x(k) scale(n, g) (level(code(n, k)) - zero(n, g)), with g = g_idx[k] and x the inputs of
+/// token t as A holds them; summed in double. Inputs must be finite and shapes fit together.
 ///                                                                                  X [T, K]  q [N, K]  Y [T, N]
 template <Activation A>
 void reference_matmul(const_quantized_view q, matrix_view<const float> X, matrix_view<double> Y) {

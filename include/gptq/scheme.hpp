@@ -64,7 +64,8 @@ decltype(auto) visit_grid(const quantize_settings& settings, zero_points zeros, 
     return f.template operator()<asymmetric>();
 }
 
-/// Calls `f.template operator()<G>()` with Grid as the solver takes it: with its range searched by the loss, or as it is.
+/// Calls `f.template operator()<G>()` with Grid as the solver takes it: with its range searched by the loss, or as it
+/// is.
 template <class Grid, class F>
 decltype(auto) visit_search(bool search, F&& f) {
     return search ? f.template operator()<searched_by_loss<Grid>>() : f.template operator()<Grid>();

@@ -17,9 +17,9 @@ namespace gptq {
 
 /// A grid whose levels are Table::values, a constexpr std::array<float, 2^Bits>. They rise, so that neighbours are
 /// neighbouring codes; where there are fewer than 2^Bits, the last one is repeated.
-/// The largest weight of a group, or of its side where the levels reach further on the other, takes the outermost level.
-/// Every zero point is 0. Its number of bits is that of its table: it is a grid for no other.
-/// `Scale` says which scales files can hold.
+/// The largest weight of a group, or of its side where the levels reach further on the other, takes the outermost
+/// level. Every zero point is 0. Its number of bits is that of its table: it is a grid for no other. `Scale` says which
+/// scales files can hold.
 template <class Table, class Scale = half_scale>
 struct codebook : Scale {
     using Scale::storable;

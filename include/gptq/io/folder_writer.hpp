@@ -74,9 +74,9 @@ class shard_writer {
 
 }  // namespace detail
 
-/// Writes a safetensors file, in the place of any that is there: what `fill` hands to its argument. It appears when it is
-/// complete and on the disk. Throws format_error for more tensors than fit in one file, io_error for a full disk and the
-/// like, and what `fill` throws.
+/// Writes a safetensors file, in the place of any that is there: what `fill` hands to its argument. It appears when it
+/// is complete and on the disk. Throws format_error for more tensors than fit in one file, io_error for a full disk and
+/// the like, and what `fill` throws.
 void write_tensors(const std::filesystem::path& path, const std::function<void(const tensor_sink&)>& fill);
 
 /// Writes a new folder OUT. Everything goes to a temporary folder beside it, OUT.partial-<random>, which finish()

@@ -53,8 +53,8 @@ class gguf_export {
 /// Writes `out` from the quantized checkpoint `folder` and from `base`, the float GGUF file that llama.cpp's converter
 /// made of the model it was quantized from: metadata, tokenizer and everything that is not quantized come from there.
 ///
-/// A layer becomes the smallest type that holds its values exactly: level = code - zero point, with the group's scale in
-/// each block. Groups are multiples of 32 in the original order of the columns; a symmetric layer of up to 4 bits is
+/// A layer becomes the smallest type that holds its values exactly: level = code - zero point, with the group's scale
+/// in each block. Groups are multiples of 32 in the original order of the columns; a symmetric layer of up to 4 bits is
 /// Q4_0, one of 5 bits or an asymmetric one of up to 4 bits is Q5_0, any other is Q8_0.
 ///
 /// Throws unsupported_error naming the layer for act-order groups, for groups that no block fits in, and for levels

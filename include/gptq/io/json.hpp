@@ -1,5 +1,5 @@
-// JSON from files that strangers wrote: nlohmann/json, with duplicate keys, absurd nesting and absurd sizes refused, and
-// every error a format_error that names the file. A parsed document takes at most 32 times the memory of its text.
+// JSON from files that strangers wrote: nlohmann/json, with duplicate keys, absurd nesting and absurd sizes refused,
+// and every error a format_error that names the file. A parsed document takes at most 32 times the memory of its text.
 #pragma once
 
 #include <cstddef>

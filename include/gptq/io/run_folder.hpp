@@ -46,14 +46,15 @@ class run_folder {
     /// The file of piece `index`.
     std::filesystem::path piece(std::size_t index) const;
 
-    /// Writes piece `index`, in the place of any that is there: what `fill` hands to its argument. When this returns, it
-    /// is on the disk.
+    /// Writes piece `index`, in the place of any that is there: what `fill` hands to its argument. When this returns,
+    /// it is on the disk.
     void write_piece(std::size_t index, const std::function<void(const tensor_sink&)>& fill) const;
 
     /// Where OUT is put together, in the same file system. The folder is not there.
     std::filesystem::path result() const;
 
-    /// A file for what memory does not hold. It has no name: nothing is left of it when the process ends, in whatever way.
+    /// A file for what memory does not hold. It has no name: nothing is left of it when the process ends, in whatever
+    /// way.
     output_file scratch() const;
 
     /// Bytes of all files in the folder.

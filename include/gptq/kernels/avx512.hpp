@@ -38,8 +38,8 @@ struct vec {
     static constexpr std::size_t chains = 2;
     static constexpr std::size_t quad_chains = 1;
     static constexpr std::size_t quad_tile_rows = 8;
-    // Where codes take little work, Zen 4 asks for lines early enough by itself, and 512 words ahead cost a tenth of the
-    // rate; for 2 and 3 bits they are worth as much.
+    // Where codes take little work, Zen 4 asks for lines early enough by itself, and 512 words ahead cost a tenth of
+    // the rate; for 2 and 3 bits they are worth as much.
     template <int Bits>
     static constexpr std::size_t prefetch_words = Bits < 4 ? 512 : 0;
     static constexpr int table_bits = 3;

@@ -1,7 +1,7 @@
 // The kernels of columns.hpp, written once for all instruction sets: a fragment under the rules of loops.inl.
 
-/// Adding and subtracting this rounds a number below 2^22 to the nearest whole one, ties to the even one; the bits of the
-/// sum end in that whole number.
+/// Adding and subtracting this rounds a number below 2^22 to the nearest whole one, ties to the even one; the bits of
+/// the sum end in that whole number.
 inline constexpr float rounding_shift = 0x1.8p23f;
 
 /// How many scales lie between 0 and the value of the grid that is nearest to a weight of `steps` scales: code - zero.
@@ -19,8 +19,9 @@ struct tile_grids {
     vec::floats scale, lowest, highest, code_shift;
 };
 
-/// Columns [i, i + Count): rounds them, turns their weights into errors and subtracts the errors' share from the weights
-/// after them, each of which is loaded and stored once for all Count. Adds the squares of the errors to `losses`.
+/// Columns [i, i + Count): rounds them, turns their weights into errors and subtracts the errors' share from the
+/// weights after them, each of which is loaded and stored once for all Count. Adds the squares of the errors to
+/// `losses`.
 template <std::size_t Count>
 [[gnu::always_inline]] inline void quantize_together(const column_tile& tile, const tile_grids& grids, std::size_t i,
                                                      vec::floats& losses) {

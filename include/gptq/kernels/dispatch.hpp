@@ -12,8 +12,8 @@
 
 namespace gptq::kernels {
 
-/// The kernel of `which` for codes of Bits = 2, 3, 4 or 8 bits that stand for such levels; levels as bytes are for 4 bits.
-/// Throws unsupported_error where this machine cannot run it.
+/// The kernel of `which` for codes of Bits = 2, 3, 4 or 8 bits that stand for such levels; levels as bytes are for 4
+/// bits. Throws unsupported_error where this machine cannot run it.
 template <held_as Held, int Bits, levels_as Levels>
 kernel find_kernel(isa which);
 

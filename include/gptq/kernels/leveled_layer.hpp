@@ -45,9 +45,10 @@ inline std::optional<whole_levels> find_whole_levels(std::span<const float> leve
 
 }  // namespace detail
 
-/// What is needed of a layer to lay it out, in the memory of the view or of its own. Where inputs become integers, whole
-/// levels become bytes, and scales and zero points follow their unit; codes of more than 4 bits are replaced by their
-/// bytes. All else that is not affine becomes a table of floats. The values of the weights stay exactly what they are.
+/// What is needed of a layer to lay it out, in the memory of the view or of its own. Where inputs become integers,
+/// whole levels become bytes, and scales and zero points follow their unit; codes of more than 4 bits are replaced by
+/// their bytes. All else that is not affine becomes a table of floats. The values of the weights stay exactly what they
+/// are.
 class leveled_layer {
  public:
     /// Throws shape_error where the layer has not 2^bits levels.

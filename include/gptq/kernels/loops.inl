@@ -251,8 +251,9 @@ template <class Format, int Bits>
     });
 }
 
-/// The same for a plane of Bits bits a code that count Weight times, with tables: codes are not made numbers one by one,
-/// but each nibble of codes stands for what it adds. Vec is vec, or compilers would look for tables in all of them.
+/// The same for a plane of Bits bits a code that count Weight times, with tables: codes are not made numbers one by
+/// one, but each nibble of codes stands for what it adds. Vec is vec, or compilers would look for tables in all of
+/// them.
 template <class Vec, int Bits, int Weight>
 [[gnu::always_inline]] inline void look_up_plane(const std::uint32_t* words, const std::uint32_t* input,
                                                  row_sums<float_format<own_levels>>& sums) {
@@ -286,8 +287,8 @@ template <int Bits>
     });
 }
 
-/// One row and the panel's output features [lane, lane + width * lanes). Not inlined: with -O3, g++ 12 then schedules codes
-/// of 3 bits so that they take a quarter more time.
+/// One row and the panel's output features [lane, lane + width * lanes). Not inlined: with -O3, g++ 12 then schedules
+/// codes of 3 bits so that they take a quarter more time.
 template <class Format, int Bits>
 [[gnu::noinline]] inline void multiply_row(const level_table* table, const std::uint32_t* words, const segment_position& at,
                          const rows_view& inputs, std::size_t lane, float* out) {
@@ -420,8 +421,8 @@ inline void unpack_segment(const level_table* table, const std::uint32_t* words,
     }
 }
 
-/// The tile of rows [first, first + Rows) and of the panel's output features [lane, lane + width * lanes), from operands that
-/// unpack_segment left in the cache.
+/// The tile of rows [first, first + Rows) and of the panel's output features [lane, lane + width * lanes), from
+/// operands that unpack_segment left in the cache.
 template <class Format, std::size_t Rows>
 inline void multiply_tile(const std::uint32_t* operands, const segment_position& at, const rows_view& inputs,
                           std::size_t first, std::size_t lane, float* out) {

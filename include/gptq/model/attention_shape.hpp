@@ -6,8 +6,8 @@
 
 namespace gptq::model {
 
-/// Queries, keys and values lie in windows, one after the other, that do not see each other; a window's queries belong to
-/// the last positions of its keys.
+/// Queries, keys and values lie in windows, one after the other, that do not see each other; a window's queries belong
+/// to the last positions of its keys.
 struct attention_shape {
     std::size_t heads = 1;     ///< a multiple of kv_heads
     std::size_t kv_heads = 1;  ///< each is read by as many heads, which follow one another

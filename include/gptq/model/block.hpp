@@ -108,9 +108,9 @@ class block_run {
           buffers_(buffers),
           scratch_(scratch) {}
 
-    /// Stands at the first site. With `texts`, which must outlive the run, the states are those of further tokens of each,
-    /// text after text, in place of windows. A run with a leader, which goes one site ahead of it, sends its tokens to the
-    /// same experts with the same shares.
+    /// Stands at the first site. With `texts`, which must outlive the run, the states are those of further tokens of
+    /// each, text after text, in place of windows. A run with a leader, which goes one site ahead of it, sends its
+    /// tokens to the same experts with the same shares.
     void begin(matrix_view<float> hidden, std::size_t window_length, std::span<const kv_rows<number>> texts,
                const block_run* leader = nullptr) {
         resume(0, hidden, hidden, window_length, leader);
@@ -122,8 +122,8 @@ class block_run {
     void resume(std::size_t site, matrix_view<float> hidden, matrix_view<float> entered, std::size_t window_length,
                 const block_run* leader = nullptr);
 
-    /// Goes on to the next site: computes what the layers of the last one make of its inputs, with whatever weights they
-    /// have by now. False after the last site, when the states are the block's output.
+    /// Goes on to the next site: computes what the layers of the last one make of its inputs, with whatever weights
+    /// they have by now. False after the last site, when the states are the block's output.
     bool next();
 
     /// Where the run stands, an index of the description's sites.

@@ -18,8 +18,8 @@
 
 namespace gptq::model {
 
-/// Who wants gradients of the layers of blocks, the head and the norms, which are told apart by where they lie. Views are valid during the call.
-/// Either function may be empty.
+/// Who wants gradients of the layers of blocks, the head and the norms, which are told apart by where they lie. Views
+/// are valid during the call. Either function may be empty.
 template <class B>
 struct gradient_takers {
     using weights = typename B::weights;

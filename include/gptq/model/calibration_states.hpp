@@ -36,9 +36,9 @@ std::size_t windows_of_chunk(const token_windows& windows) {
                     std::max<std::size_t>(1, chunk_tokens<B> / windows.length));
 }
 
-/// Which chunks are where. The first `kept` ones stay in memory with all that is computed between the layers of a block.
-/// The next `held` ones stay there as states, and the others in a file: what their layers read is computed again for
-/// each site, from the start of its step.
+/// Which chunks are where. The first `kept` ones stay in memory with all that is computed between the layers of a
+/// block. The next `held` ones stay there as states, and the others in a file: what their layers read is computed again
+/// for each site, from the start of its step.
 struct chunk_places {
     std::size_t kept = std::numeric_limits<std::size_t>::max();
     std::size_t held = 0;

@@ -24,8 +24,9 @@ struct chat_message {
     std::string role, content;
 };
 
-/// One question to a model, or a whole conversation, as its chat template puts it. The template itself, a program in Jinja, is not run: it is
-/// recognized by the marks it writes, and what families of templates differ in is read out of it.
+/// One question to a model, or a whole conversation, as its chat template puts it. The template itself, a program in
+/// Jinja, is not run: it is recognized by the marks it writes, and what families of templates differ in is read out of
+/// it.
 class chat_template {
  public:
     /// The template of a model's folder: chat_template.jinja or else "chat_template" of tokenizer_config.json (of a
@@ -50,9 +51,9 @@ class chat_template {
     /// ends a text. Throws unsupported_error for a system message where the template knows none.
     std::string render(const std::string& user, const std::string& system = "", const std::string& eos = "</s>") const;
 
-    /// A conversation, without the beginning-of-text token: a system message first, if there is one, and then the user and
-    /// the assistant in turns. `bos` is the text of the token that begins a text, which Llama 2 writes between turns.
-    /// Throws unsupported_error for other roles, another order, and as render().
+    /// A conversation, without the beginning-of-text token: a system message first, if there is one, and then the user
+    /// and the assistant in turns. `bos` is the text of the token that begins a text, which Llama 2 writes between
+    /// turns. Throws unsupported_error for other roles, another order, and as render().
     std::string conversation(const std::vector<chat_message>& messages, const std::string& eos = "</s>",
                              const std::string& bos = "<s>") const;
 

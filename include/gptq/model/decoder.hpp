@@ -172,8 +172,8 @@ class basic_decoder {
         if (config_.logit_cap != 0.0f) backend_.cap(config_.logit_cap, logits);
     }
 
-    /// The parts, for who goes through them one by one. Whatever a change of weights gives, the model computes from then
-    /// on.
+    /// The parts, for who goes through them one by one. Whatever a change of weights gives, the model computes from
+    /// then on.
     const embedding<B>& tables() const { return embedding_; }
     std::vector<block_of<B>>& blocks() { return blocks_; }
     head_inputs_of<B>& head_inputs() { return head_inputs_; }
@@ -181,8 +181,8 @@ class basic_decoder {
     std::optional<typename B::weights>& head_layer() { return head_; }
 
     /// Reads further tokens of the text in `cache`, and returns the logits after the last of them [vocab_size].
-    /// Throws shape_error for no tokens, a token outside the vocabulary, and more tokens than the cache has room for; the
-    /// cache then is as it was.
+    /// Throws shape_error for no tokens, a token outside the vocabulary, and more tokens than the cache has room for;
+    /// the cache then is as it was.
     tensor1<float> append(std::span<const std::int32_t> tokens, basic_kv_cache<B>& cache) const;
 
     /// Reads further tokens of several texts at once, which costs little more than those of one where they are few, and
@@ -193,8 +193,8 @@ class basic_decoder {
     tensor2<float> append_each(std::span<const basic_continuation<B>> texts) const;
 
     /// Reads one text and shows what is computed on the way: what each linear layer reads, the states after each block,
-    /// what the head reads, and the logits. `wanted` are some of observable_names(); `see` gets them in the order in which
-    /// they are computed. Throws option_error for a name that is none.
+    /// what the head reads, and the logits. `wanted` are some of observable_names(); `see` gets them in the order in
+    /// which they are computed. Throws option_error for a name that is none.
     void observe(std::span<const std::int32_t> tokens, std::span<const std::string> wanted,
                  const observe_function& see) const;
 

@@ -1,5 +1,5 @@
-// DifferentiableModelBackend: a ModelBackend whose operations have their adjoints beside them, for the way back through a
-// model.
+// DifferentiableModelBackend: a ModelBackend whose operations have their adjoints beside them, for the way back through
+// a model.
 #pragma once
 
 #include <concepts>

@@ -98,8 +98,8 @@ inline void softmax_within(std::span<float> row, std::size_t first, std::size_t 
 namespace detail {
 
 /// f(r) for every row r of a [rows, cols] matrix, with the machine's vector instructions; by several threads only where
-/// there are `much` elements. BLAS has threads of its own: between its calls, two teams whose idle threads wait actively keep
-/// each other from the processors.
+/// there are `much` elements. BLAS has threads of its own: between its calls, two teams whose idle threads wait
+/// actively keep each other from the processors.
 template <class F>
 void for_each_row(std::size_t rows, std::size_t cols, const F& f, std::size_t much = std::size_t{1} << 20) {
     const std::size_t threads = rows * cols < much ? 1 : kernels::default_threads();

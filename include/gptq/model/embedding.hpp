@@ -47,8 +47,8 @@ class embedding {
     const typename B::table& tokens() const { return tokens_; }
 
     /// Writes the states of tokens into out [tokens, hidden]: windows of `window_length` tokens, each at positions
-    /// first_position, first_position + 1, ... Throws shape_error for a token outside the vocabulary, or a position that
-    /// the model has no vector for.
+    /// first_position, first_position + 1, ... Throws shape_error for a token outside the vocabulary, or a position
+    /// that the model has no vector for.
     void look_up(const B& backend, const model_config& c, std::span<const std::int32_t> ids, std::size_t window_length,
                  std::size_t first_position, matrix_view<float> out) const {
         for (std::size_t first = 0; first < ids.size(); first += window_length)

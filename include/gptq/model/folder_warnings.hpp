@@ -33,7 +33,8 @@ class tensor_use {
 /// One sentence each, the folder named. Throws as io::quantization_config::parse for files that are no JSON.
 std::vector<std::string> folder_warnings(const model_config& config, const io::model_folder& folder);
 
-/// What a copy of the model does not have of its folder, io::model_folder::left_files(), in a sentence; "" if it has all.
+/// What a copy of the model does not have of its folder, io::model_folder::left_files(), in a sentence; "" if it has
+/// all.
 std::string left_files_warning(const io::model_folder& folder);
 
 }  // namespace gptq::model

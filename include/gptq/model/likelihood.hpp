@@ -32,8 +32,8 @@ inline double kl_divergence(std::span<const float> reference, std::span<const fl
     return sum;
 }
 
-/// Row r of the logits of some tokens becomes `factor` times the gradient of -log likelihood of targets[r]; a token without
-/// a target, which is a window's last one, has none.
+/// Row r of the logits of some tokens becomes `factor` times the gradient of -log likelihood of targets[r]; a token
+/// without a target, which is a window's last one, has none.
 struct likelihood_adjoint_row {
     matrix_view<float> logits;  // [count, vocab_size]
     std::span<const std::int32_t> targets;

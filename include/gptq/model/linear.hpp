@@ -67,8 +67,8 @@ struct linear {
     /// Writes X [T, K] · Wᵀ + terms + bias into Y [T, N]. Throws shape_error where the shapes do not fit.
     void apply(matrix_view<const float> x, matrix_view<float> y) const;
 
-    /// apply without terms and bias, in pieces that are left to do. `beside` is another layer's job with the same inputs,
-    /// or null.
+    /// apply without terms and bias, in pieces that are left to do. `beside` is another layer's job with the same
+    /// inputs, or null.
     linear_job begin(matrix_view<const float> x, matrix_view<float> y, const linear_job* beside) const;
 
  private:

@@ -16,8 +16,9 @@ namespace gptq::model {
 /// How the frequencies of the rotation are changed for long contexts.
 enum class rope_scaling { none, linear, dynamic, llama3, yarn, longrope };
 
-/// One rotary position embedding; all but theta belong to rope_scaling. Pairs that turn more than high_freq_factor times
-/// in the original context keep their speed, those that turn less than low_freq_factor times are slowed down by factor.
+/// One rotary position embedding; all but theta belong to rope_scaling. Pairs that turn more than high_freq_factor
+/// times in the original context keep their speed, those that turn less than low_freq_factor times are slowed down by
+/// factor.
 struct rope_settings {
     double theta = 10000.0;
     rope_scaling scaling = rope_scaling::none;

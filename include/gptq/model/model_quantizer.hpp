@@ -69,8 +69,8 @@ class block_reader {
     std::future<stored_block> next_;
 };
 
-/// The blocks of one run of quantize_model, after the plan was made. Blocks that `record` has already are passed through
-/// with the weights that their codes stand for, and every other one is added to it.
+/// The blocks of one run of quantize_model, after the plan was made. Blocks that `record` has already are passed
+/// through with the weights that their codes stand for, and every other one is added to it.
 template <ModelBackend B>
 class model_quantizer {
  public:

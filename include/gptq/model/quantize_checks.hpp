@@ -44,8 +44,8 @@ void check_scales(const std::string& module, const quantized_layer& layer);
 /// Throws shape_error for tokens that make no windows, or that the vocabulary lacks.
 void check_windows(const model_config& config, const token_windows& windows);
 
-/// Refuses a disk that cannot hold the finished blocks of a run, its result, and `states_bytes` of states at once, before
-/// the work rather than after it, and files to carry along that cannot be opened. Throws io_error.
+/// Refuses a disk that cannot hold the finished blocks of a run, its result, and `states_bytes` of states at once,
+/// before the work rather than after it, and files to carry along that cannot be opened. Throws io_error.
 void check_space(const io::model_folder& folder, const quantization_plan& plan, const io::run_folder& run,
                  std::uintmax_t states_bytes);
 
@@ -82,8 +82,8 @@ struct memory_use {
 };
 
 /// Places `tokens` of calibration text, in chunks of `chunk` tokens, within `budget` bytes; `asked` tells whether
-/// somebody asked for this budget, or the system has no more. Throws error where even one chunk does not fit: within what
-/// was asked for, or within half as much again as the system has.
+/// somebody asked for this budget, or the system has no more. Throws error where even one chunk does not fit: within
+/// what was asked for, or within half as much again as the system has.
 memory_use plan_memory(const memory_estimate& estimate, std::size_t tokens, std::size_t chunk, double budget,
                        bool asked);
 

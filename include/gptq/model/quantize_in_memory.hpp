@@ -22,9 +22,9 @@ using make_layer =
     std::function<made_layer(const std::string& name, matrix_view<const float> W, const hessian<float>& H)>;
 
 /// Passes the calibration text through the model in `folder`, calls `make` for each linear layer of its blocks in their
-/// order, and returns the model with those layers, held as `backend` holds them. Throws what basic_decoder::load throws,
-/// shape_error for unusable windows and for a layer of another shape than W, non_finite_error naming the layer for
-/// inputs or results that are NaN or infinite, and what `make` throws.
+/// order, and returns the model with those layers, held as `backend` holds them. Throws what basic_decoder::load
+/// throws, shape_error for unusable windows and for a layer of another shape than W, non_finite_error naming the layer
+/// for inputs or results that are NaN or infinite, and what `make` throws.
 decoder quantize_in_memory(const io::model_folder& folder, const token_windows& windows, const make_layer& make,
                            const cpu_model_backend& backend = {});
 

@@ -19,13 +19,13 @@ namespace gptq::model {
 
 /// What to make of a model.
 struct quantize_model_options {
-    /// What the new checkpoint will say about itself, with the settings of its modules; rules in `config.dynamic` change
-    /// those of single modules. `config.calibration` is filled in.
+    /// What the new checkpoint will say about itself, with the settings of its modules; rules in `config.dynamic`
+    /// change those of single modules. `config.calibration` is filled in.
     io::quantization_config config = {};
     bool restart = false;  ///< discard what an unfinished run has left, in place of going on with it
-    /// Bytes of memory that the work may take, within about a fifth. Where that is not enough for all calibration tokens,
-    /// some of what a block computes is computed twice, and states go to a file in OUT.partial; the result has the same
-    /// bytes. Nothing: what the system has free, or on a device, no limit.
+    /// Bytes of memory that the work may take, within about a fifth. Where that is not enough for all calibration
+    /// tokens, some of what a block computes is computed twice, and states go to a file in OUT.partial; the result has
+    /// the same bytes. Nothing: what the system has free, or on a device, no limit.
     std::optional<std::uint64_t> memory = std::nullopt;
 };
 

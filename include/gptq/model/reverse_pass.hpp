@@ -17,9 +17,9 @@
 
 namespace gptq::model {
 
-/// What each block has read is kept; the inside of a block is computed again on the way back, so that the memory is that
-/// of the states and of one block. The order of the calls: forward(); logits() and head_backward() for parts that make
-/// up the text; backward().
+/// What each block has read is kept; the inside of a block is computed again on the way back, so that the memory is
+/// that of the states and of one block. The order of the calls: forward(); logits() and head_backward() for parts that
+/// make up the text; backward().
 template <DifferentiableModelBackend B>
 class reverse_pass {
  public:

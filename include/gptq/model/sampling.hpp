@@ -21,7 +21,8 @@ struct sampling_options {
     double top_p = 1.0;
     /// Draw from tokens that are at least so likely, as a part of the most likely one's probability; 0: from all.
     double min_p = 0.0;
-    /// Logits of tokens that the text has already are divided by it if positive, multiplied if negative; 1: as they are.
+    /// Logits of tokens that the text has already are divided by it if positive, multiplied if negative; 1: as they
+    /// are.
     double repetition_penalty = 1.0;
 };
 

@@ -1,5 +1,5 @@
-// The layers of a stage on any backend: what the calibration tokens say about their common input, the codes of each, and
-// what the codes do to its outputs.
+// The layers of a stage on any backend: what the calibration tokens say about their common input, the codes of each,
+// and what the codes do to its outputs.
 #pragma once
 
 #include <cstddef>
@@ -108,8 +108,8 @@ class stage_solver {
     /// What comes now is of another block.
     void begin_block() { common_.reset(); }
 
-    /// What `x` says about the layers of a stage. Throws non_finite_error, naming the first of them, for inputs that are
-    /// NaN or infinite.
+    /// What `x` says about the layers of a stage. Throws non_finite_error, naming the first of them, for inputs that
+    /// are NaN or infinite.
     stage_statistics<B> gather(const stage_plan& plan, const std::vector<weights*>& modules, const inputs& x) {
         std::vector<decltype(backend_.floats(*modules.front()))> held;
         stage_weights shown;

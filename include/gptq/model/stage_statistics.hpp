@@ -135,10 +135,10 @@ double sampled_saving(const stage_weights& weights, const Drift& drift) {
     return saving;
 }
 
-/// The drift with the factor, of those with drift_dampings, whose correction does most for the tokens held out, found by
-/// steps from the middle one for as long as each helps; nothing if no factorization succeeds. A damping too small does
-/// worse than the next, and so does one too large: few stages have a better one beyond a worse one. Takes what `fit` and
-/// `held` have, but for fit's Hessian, if it finds one.
+/// The drift with the factor, of those with drift_dampings, whose correction does most for the tokens held out, found
+/// by steps from the middle one for as long as each helps; nothing if no factorization succeeds. A damping too small
+/// does worse than the next, and so does one too large: few stages have a better one beyond a worse one. Takes what
+/// `fit` and `held` have, but for fit's Hessian, if it finds one.
 template <ModelBackend B, class Factorize>
 std::optional<stage_drift<B>> fit_drift(token_sums<B>& fit, token_sums<B>& held, const stage_weights& weights,
                                         const Factorize& factorize) {

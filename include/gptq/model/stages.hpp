@@ -220,9 +220,9 @@ class block_walk {
 
 /// Runs block `index` over all windows, whose states it replaces by the block's output. Calls on_stage(modules, inputs)
 /// once for each site of the block's description, in this order; the site's outputs are computed afterwards, with
-/// whatever weights the modules then have. `float_weights`, where `states` has those of a float model, is the same block
-/// of it, which runs in step: its tokens go to the experts of the model at hand. An exception from on_stage leaves
-/// `states` unspecified.
+/// whatever weights the modules then have. `float_weights`, where `states` has those of a float model, is the same
+/// block of it, which runs in step: its tokens go to the experts of the model at hand. An exception from on_stage
+/// leaves `states` unspecified.
 template <ModelBackend B>
 void run_block_by_stages(const B& backend, const model_config& config, block_of<B>& weights,
                          const std::type_identity_t<block_of<B>>* float_weights, std::size_t index,

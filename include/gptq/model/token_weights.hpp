@@ -27,8 +27,8 @@ class token_weights {
  public:
     /// Runs the float model in `folder` forwards and back over each window, the loss being that of the next tokens.
     /// Memory: the model in float, the states of a window before each block, and a float for each token and module.
-    /// `before_block` is called before each block of each pass, and may throw. Throws unsupported_error for a model with
-    /// experts, and as decoder::load.
+    /// `before_block` is called before each block of each pass, and may throw. Throws unsupported_error for a model
+    /// with experts, and as decoder::load.
     token_weights(const io::model_folder& folder, const token_windows& windows,
                   const std::function<void()>& before_block = {});
 

@@ -71,8 +71,8 @@ class tokenizer {
     /// encode() never adds it; encode_whole() does.
     bool always_adds_bos() const { return data_->adds_bos; }
 
-    /// The ids of a whole text with the beginning-of-text token at its head where always_adds_bos() says so and the text
-    /// does not begin with that token's own text: what a model of this tokenizer was trained to read.
+    /// The ids of a whole text with the beginning-of-text token at its head where always_adds_bos() says so and the
+    /// text does not begin with that token's own text: what a model of this tokenizer was trained to read.
     std::vector<std::int32_t> encode_whole(std::string_view text) const;
 
     /// One more than the largest id that encode() can give.

@@ -17,8 +17,8 @@ namespace gptq::model::detail {
 /// Ids at or above this are refused: 16 times the largest vocabularies in use, and small enough to index by.
 inline constexpr std::int32_t max_token_id = 1 << 22;
 
-/// Longer pieces, where a text is searched for every one that begins at a place, and longer marks at the ends of symbols
-/// are refused: those in use have a few dozen bytes, and a search costs as many steps.
+/// Longer pieces, where a text is searched for every one that begins at a place, and longer marks at the ends of
+/// symbols are refused: those in use have a few dozen bytes, and a search costs as many steps.
 inline constexpr std::size_t max_piece_bytes = 1024;
 
 /// Lets maps with std::string keys be searched by std::string_view.

@@ -1,5 +1,5 @@
-// Tunes the scales of a quantized model end to end: its codes stay, and its scales move so that its distributions of the
-// next token come near those of the float model (the second phase of EfficientQAT, Chen et al., ACL 2025, with
+// Tunes the scales of a quantized model end to end: its codes stay, and its scales move so that its distributions of
+// the next token come near those of the float model (the second phase of EfficientQAT, Chen et al., ACL 2025, with
 // distillation).
 #pragma once
 
@@ -54,10 +54,10 @@ struct tune_result {
     std::vector<std::string> warnings = {};
 };
 
-/// Tunes the checkpoint in `folder` against the model in `reference`, usually the float model that it was made from, and
-/// writes the new checkpoint `out` in the same format. All tensors but scales (and norms) are copied byte for byte. Of
-/// `windows` one in eight, at most eight, is held out: no step reads it, and the scales kept are those that do best on
-/// it. Both models are in memory in float. `out` appears when all of it is on the disk, or not at all. Until then
+/// Tunes the checkpoint in `folder` against the model in `reference`, usually the float model that it was made from,
+/// and writes the new checkpoint `out` in the same format. All tensors but scales (and norms) are copied byte for byte.
+/// Of `windows` one in eight, at most eight, is held out: no step reads it, and the scales kept are those that do best
+/// on it. Both models are in memory in float. `out` appears when all of it is on the disk, or not at all. Until then
 /// out.partial holds the numbers and Adam's state of the last look at the held-out windows: whatever ends a run, the
 /// next one with the same arguments goes on from there, to the same bytes (<gptq/io/run_folder.hpp>).
 ///

@@ -1,5 +1,5 @@
-// Bits where they are worth most: of each stage's choices the ones that lose least together and fit into a size, and the
-// `dynamic` rules that say so.
+// Bits where they are worth most: of each stage's choices the ones that lose least together and fit into a size, and
+// the `dynamic` rules that say so.
 #pragma once
 
 #include <cstddef>
@@ -27,8 +27,8 @@ struct knapsack_solution {
     std::vector<std::size_t> chosen = {};  ///< one choice of each item
     std::uint64_t bytes = 0;
     double loss = 0.0;  ///< the sum
-    /// Sizes were counted in units of so many bytes, each rounded up. 1 unit = what divides all differences of sizes, so
-    /// that nothing is rounded, unless the table would have more than max_units columns.
+    /// Sizes were counted in units of so many bytes, each rounded up. 1 unit = what divides all differences of sizes,
+    /// so that nothing is rounded, unless the table would have more than max_units columns.
     std::uint64_t unit = 1;
     bool exact = true;  ///< nothing was rounded: no other choice within the size loses less
 };
@@ -63,9 +63,9 @@ struct allocation_problem {
     std::uint64_t other_weights = 0;  ///< likewise
 };
 
-/// From the rows of a study at depth layers and the sensitivities: the loss of a choice is the stage's error with it, times
-/// what the probe's divergence is for each of its own error. Takes the cells of `method`. Throws option_error, saying
-/// what to do, where there are none, or where they differ in what rules cannot say.
+/// From the rows of a study at depth layers and the sensitivities: the loss of a choice is the stage's error with it,
+/// times what the probe's divergence is for each of its own error. Takes the cells of `method`. Throws option_error,
+/// saying what to do, where there are none, or where they differ in what rules cannot say.
 allocation_problem allocation_of(std::span<const study_row> rows, std::span<const stage_sensitivity> sensitivities,
                                  const std::string& method);
 
@@ -75,8 +75,8 @@ knapsack_solution allocate_bytes(const allocation_problem& problem, std::uint64_
 /// The least bytes with a predicted loss of at most `most_loss`, in nats a token; as smallest_knapsack.
 knapsack_solution allocate_loss(const allocation_problem& problem, double most_loss);
 
-/// The rules that give each stage its choice, for `gptq quantize --dynamic`, GPTQModel and vLLM. Stages of equal choices
-/// and modules share a rule. `block_prefix` is what names of blocks begin with, such as "model.layers.".
+/// The rules that give each stage its choice, for `gptq quantize --dynamic`, GPTQModel and vLLM. Stages of equal
+/// choices and modules share a rule. `block_prefix` is what names of blocks begin with, such as "model.layers.".
 nlohmann::ordered_json allocation_rules(const allocation_problem& problem, const knapsack_solution& solution,
                                         const std::string& block_prefix);
 

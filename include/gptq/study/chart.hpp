@@ -41,8 +41,8 @@ struct heat_map {
 std::string chart_script(const scatter_chart& chart);
 std::string chart_script(const heat_map& map);
 
-/// gnuplot's SVG as an element of a page: its black becomes the color of the text, its names begin with `id`, and screen
-/// readers say `what`.
+/// gnuplot's SVG as an element of a page: its black becomes the color of the text, its names begin with `id`, and
+/// screen readers say `what`.
 std::string inline_svg(const std::string& svg, const std::string& id, const std::string& what);
 
 }  // namespace gptq::study

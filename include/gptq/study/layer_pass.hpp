@@ -48,9 +48,9 @@ struct sensitivity_probe {
 /// What the cell of a probe is called in a study's folder.
 nlohmann::ordered_json probe_json(const sensitivity_probe& probe);
 
-/// Fills the cells' layers and sizes, and the probe's stages where there is a probe. after_block(done, all) follows each
-/// block, when all of them have that many. A probe holds the whole float model in memory, else one block is there at a
-/// time. Throws non_finite_error naming the module for weights or activations that are NaN or infinite, and what
+/// Fills the cells' layers and sizes, and the probe's stages where there is a probe. after_block(done, all) follows
+/// each block, when all of them have that many. A probe holds the whole float model in memory, else one block is there
+/// at a time. Throws non_finite_error naming the module for weights or activations that are NaN or infinite, and what
 /// `watch` and `after_block` throw.
 void measure_layers(const study_input& input, std::vector<layer_cell>& cells, sensitivity_probe* probe,
                     const study_watch& watch, const std::function<void(std::size_t, std::size_t)>& after_block);

@@ -43,8 +43,8 @@ struct study_plan {
     std::vector<skipped_cell> skipped;
 };
 
-/// Refuses axes before any work: throws option_error for an empty list, for a method, grid or order of unknown name, and
-/// for bits and group sizes that no checkpoint format holds, naming those that do.
+/// Refuses axes before any work: throws option_error for an empty list, for a method, grid or order of unknown name,
+/// and for bits and group sizes that no checkpoint format holds, naming those that do.
 void check_axes(const study_axes& axes);
 
 /// Adds the cells of `axes`, which check_axes let through. What a method or `fits` refuses by an exception of this
@@ -55,8 +55,8 @@ void add_cells(study_plan& plan, const study_axes& axes, study_depth depth,
 /// Throws what plan_quantization throws for a model that the cell does not fit.
 void check_fit(const study_cell& cell, const model::model_config& config, const io::model_folder& folder);
 
-/// Axes from a list of objects, or one of them. Keys of an object: "method", "bits", "group_size", "grid", "order", each
-/// a value or a list; "format"; and other settings of settings_json. What it leaves out is as in `usual`. `where`
+/// Axes from a list of objects, or one of them. Keys of an object: "method", "bits", "group_size", "grid", "order",
+/// each a value or a list; "format"; and other settings of settings_json. What it leaves out is as in `usual`. `where`
 /// begins messages. Throws format_error.
 std::vector<study_axes> axes_from_json(const nlohmann::ordered_json& plan, const study_axes& usual,
                                        const std::string& where);

@@ -30,8 +30,8 @@ struct paired_difference {
 /// Throws shape_error where the windows differ.
 paired_difference difference_of(const model::perplexity_result& cell, const model::perplexity_result& baseline);
 
-/// The geometric mean over the texts of a cell's perplexity over the float model's, less 1. Throws shape_error where the
-/// texts differ, or there is none.
+/// The geometric mean over the texts of a cell's perplexity over the float model's, less 1. Throws shape_error where
+/// the texts differ, or there is none.
 double relative_increase(const cell_result& cell, const cell_result& baseline);
 
 /// What a choice costs and what it loses, both better if smaller.

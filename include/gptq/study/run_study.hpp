@@ -52,8 +52,8 @@ std::vector<study_row> run_study(const study_input& input, const study_folder& f
                                  const std::vector<study_cell>& cells, const study_options& options,
                                  const study_observer& observer);
 
-/// The sensitivities that a study at depth layers measured; nothing where there are none. Of several, those of the probe
-/// with least bits. Throws format_error.
+/// The sensitivities that a study at depth layers measured; nothing where there are none. Of several, those of the
+/// probe with least bits. Throws format_error.
 std::optional<std::vector<stage_sensitivity>> read_sensitivities(const study_folder& folder);
 
 /// All finished cells of a depth. Throws format_error.

@@ -1,5 +1,5 @@
-// check_model_backend: holds a ModelBackend to its sentences in <gptq/model/backend.hpp>, with plain_model_backend as the
-// oracle.
+// check_model_backend: holds a ModelBackend to its sentences in <gptq/model/backend.hpp>, with plain_model_backend as
+// the oracle.
 #pragma once
 
 #include <algorithm>
@@ -370,7 +370,8 @@ class model_backend_check : findings {
         });
     }
 
-    // --- 13, 14: what the solver uses ----------------------------------------------------------------------------------
+    // --- 13, 14: what the solver uses
+    // ----------------------------------------------------------------------------------
 
     void check_replacing() {
         const model::stored_layer w = layer(12, 24, true, 0);
@@ -423,7 +424,8 @@ class model_backend_check : findings {
         }
     }
 
-    // --- 17, 18: rows --------------------------------------------------------------------------------------------------
+    // --- 17, 18: rows
+    // --------------------------------------------------------------------------------------------------
 
     void check_gathering() {
         const matrix<float> x = numbers(6, 24), y = numbers(3, 24), states = numbers(6, 24);
@@ -466,8 +468,9 @@ class model_backend_check : findings {
 
 }  // namespace detail
 
-/// Holds `backend` to the sentences of ModelBackend that can be seen to be broken (all but 16), each operation on matrices
-/// whose rows do not follow each other in memory, against plain_model_backend. solver() is another subject: check_backend.
+/// Holds `backend` to the sentences of ModelBackend that can be seen to be broken (all but 16), each operation on
+/// matrices whose rows do not follow each other in memory, against plain_model_backend. solver() is another subject:
+/// check_backend.
 template <model::ModelBackend B>
 [[nodiscard]] violations check_model_backend(const B& backend = {}) {
     return detail::model_backend_check<B>(backend).all();

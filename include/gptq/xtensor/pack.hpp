@@ -167,9 +167,9 @@ void check_packed_shapes(const packed_layer& t, std::size_t groups) {
 }  // namespace detail
 
 /// The tensors that a checkpoint of layout L holds for `q`; bias and names are the file's business.
-/// Throws unsupported_error where L has no form for q.bits or the layer is not affine, shape_error where it cannot hold the shape, and
-/// format_error where a number cannot be stored exactly: a code or a zero point out of range (a zero of 0 in gptq_v1),
-/// a scale that is no half.
+/// Throws unsupported_error where L has no form for q.bits or the layer is not affine, shape_error where it cannot hold
+/// the shape, and format_error where a number cannot be stored exactly: a code or a zero point out of range (a zero of
+/// 0 in gptq_v1), a scale that is no half.
 template <PackLayout L>
 packed<L> pack(const quantized_layer& q) {
     packed<L> t;

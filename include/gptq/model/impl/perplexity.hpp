@@ -29,7 +29,8 @@ inline constexpr std::size_t logits_held = std::size_t{1} << 23;
 /// The sums that a perplexity and its error are made of.
 class nll_sums {
  public:
-    /// A window of `count` scored tokens whose -log p sum up to `sum`. Throws non_finite_error where that is not finite.
+    /// A window of `count` scored tokens whose -log p sum up to `sum`. Throws non_finite_error where that is not
+    /// finite.
     void add(double sum, std::size_t count) {
         if (!std::isfinite(sum))
             throw non_finite_error("the model's output is not finite in window " + std::to_string(scores_.size()) +

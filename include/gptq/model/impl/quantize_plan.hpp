@@ -63,8 +63,8 @@ GPTQ_INLINE zero_points zeros_of(io::checkpoint_format format) {
     return format == io::checkpoint_format::gptq ? zero_points::from_one : zero_points::from_zero;
 }
 
-/// The settings of one module after the rules; nothing if they leave it alone. Throws unsupported_error for static groups
-/// without an order to quantize them in.
+/// The settings of one module after the rules; nothing if they leave it alone. Throws unsupported_error for static
+/// groups without an order to quantize them in.
 inline std::optional<quantize_settings> settings_of(const io::quantization_config& config, const std::string& name) {
     const auto settings = config.settings_of(name);
     if (!settings) return std::nullopt;

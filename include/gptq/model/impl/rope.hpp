@@ -17,8 +17,8 @@ namespace gptq::model {
 
 namespace detail {
 
-/// How much of its speed pair i keeps by yarn: all of it before the pair that turns high_freq_factor times in the original
-/// context, none after the one that turns low_freq_factor times.
+/// How much of its speed pair i keeps by yarn: all of it before the pair that turns high_freq_factor times in the
+/// original context, none after the one that turns low_freq_factor times.
 inline double kept_by_yarn(const rope_settings& rope, std::size_t i, std::size_t features) {
     const auto dim = static_cast<double>(features);
     const auto pair_of = [&](double turns) {

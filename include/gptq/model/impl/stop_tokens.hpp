@@ -21,7 +21,8 @@
 namespace gptq::model {
 namespace detail {
 
-/// Adds an id that is not there yet. Negative ones mean "none". Throws format_error, naming the file, for anything else.
+/// Adds an id that is not there yet. Negative ones mean "none". Throws format_error, naming the file, for anything
+/// else.
 inline void add_stop_token(const nlohmann::json& id, const std::string& file, std::vector<std::int32_t>& stops) {
     if (!id.is_number_integer()) throw format_error(file + ": eos_token_id is not a token id or a list of them");
     if (id.is_number_unsigned() &&

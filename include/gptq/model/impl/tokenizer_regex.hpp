@@ -92,8 +92,8 @@ GPTQ_INLINE bool regex::match(search& state, std::size_t from) const {
         throw unsupported_error("the tokenizer's regular expression " + in_quotes(pattern_) +
                                 " fails on this text: " + reason);
     };
-    // A match cannot be interrupted, but for its number of steps: each attempt takes no more than a few times as long as
-    // the one before it.
+    // A match cannot be interrupted, but for its number of steps: each attempt takes no more than a few times as long
+    // as the one before it.
     int count = PCRE2_ERROR_MATCHLIMIT;
     for (std::uint32_t steps = 250; count == PCRE2_ERROR_MATCHLIMIT && steps < std::uint32_t{1} << 30; steps *= 4) {
         count = try_match(state, from, steps);

@@ -45,7 +45,8 @@ inline std::uint64_t common_unit(std::span<const knapsack_item> items) {
     return unit == 0 ? 1 : unit;
 }
 
-/// The table of solve_knapsack: best(c) after some items is the least loss in at most c units beyond the smallest sizes.
+/// The table of solve_knapsack: best(c) after some items is the least loss in at most c units beyond the smallest
+/// sizes.
 class knapsack_table {
  public:
     knapsack_table(std::span<const knapsack_item> items, std::uint64_t unit, std::size_t capacity)

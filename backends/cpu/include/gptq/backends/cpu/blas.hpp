@@ -42,8 +42,8 @@ inline void require(bool fits, const char* routine) {
     if (!fits) throw shape_error(std::string("BLAS ") + routine + ": the shapes of the operands do not fit together");
 }
 
-/// C = alpha op(A) op(B) + beta C, k of whose products an element sums; "T" transposes. The library's matrices are stored
-/// by columns, so that it computes C' = op(B)' op(A)'.
+/// C = alpha op(A) op(B) + beta C, k of whose products an element sums; "T" transposes. The library's matrices are
+/// stored by columns, so that it computes C' = op(B)' op(A)'.
 inline void multiply(const char* op_of_a, matrix_view<const float> A, const char* op_of_b, matrix_view<const float> B,
                      std::size_t k, matrix_view<float> C, float alpha, float beta) {
     const int rows = dimension(C.rows), cols = dimension(C.cols), depth = dimension(k);

@@ -29,7 +29,8 @@
 
 namespace gptq::model {
 
-/// The default model of ModelBackend and DifferentiableModelBackend. Copies share the memory of the weights that they hold.
+/// The default model of ModelBackend and DifferentiableModelBackend. Copies share the memory of the weights that they
+/// hold.
 class cpu_model_backend {
  public:
     using activation = float;

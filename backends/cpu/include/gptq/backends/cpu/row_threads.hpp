@@ -13,9 +13,9 @@ struct row_work {
     void (*call)(const void* work, std::size_t first, std::size_t last);
 };
 
-/// work.call(first, last) for parts that make up [0, n), by as many threads as kernels::default_threads() says. A thread
-/// that is through with a part takes the next: the BLAS's threads still spin for a while after its calls, and slow some
-/// down.
+/// work.call(first, last) for parts that make up [0, n), by as many threads as kernels::default_threads() says. A
+/// thread that is through with a part takes the next: the BLAS's threads still spin for a while after its calls, and
+/// slow some down.
 ///
 /// What a part throws is thrown here, once all have ended. The threads end with the call. OpenMP's would wait actively
 /// for some milliseconds after it, and the BLAS, which has threads of its own and comes next, would get no processor:

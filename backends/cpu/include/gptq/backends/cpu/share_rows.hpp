@@ -22,8 +22,8 @@
 
 namespace gptq::detail {
 
-/// Keeps another thread from the processor that the caller is on. To the scheduler, that is no busier than those on which
-/// the BLAS's threads wait actively: started there, a thread would share it with the caller.
+/// Keeps another thread from the processor that the caller is on. To the scheduler, that is no busier than those on
+/// which the BLAS's threads wait actively: started there, a thread would share it with the caller.
 inline void keep_away([[maybe_unused]] std::jthread& other) {
 #if defined(__linux__)
     cpu_set_t allowed;
@@ -34,8 +34,9 @@ inline void keep_away([[maybe_unused]] std::jthread& other) {
 #endif
 }
 
-/// Does the first of n rows in the calling thread, and says how many are done: all of them where what is left would take
-/// less time than starting a thread, taking them to be no longer than the first, or where there is one thread only.
+/// Does the first of n rows in the calling thread, and says how many are done: all of them where what is left would
+/// take less time than starting a thread, taking them to be no longer than the first, or where there is one thread
+/// only.
 inline std::size_t do_first_rows(std::size_t n, std::size_t rows, std::size_t threads, row_work work) {
     using clock = std::chrono::steady_clock;
     constexpr std::chrono::duration<double> starting = std::chrono::microseconds(50);

@@ -1,4 +1,5 @@
-// Causal attention of few queries over many keys, as generation takes it; and attend(), which chooses among the kernels.
+// Causal attention of few queries over many keys, as generation takes it; and attend(), which chooses among the
+// kernels.
 //
 // Reading keys and values is all the work there is, so they are read once: a block has a part of the keys of one of
 // their heads, and all queries of all heads that read them are the 16 rows of its fragments. Its warps share the keys

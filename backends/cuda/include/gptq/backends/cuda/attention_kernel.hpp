@@ -1,9 +1,9 @@
 // Causal attention of many queries: softmax(scale q k') v of every head, without a matrix of scores in memory.
 //
 // A block has a tile of queries of one head and walks over the keys that any of them sees, a tile at a time, while the
-// next tile is copied. A warp has 16 queries. Its scores and sums stay in registers; with every tile the sums are scaled
-// to the highest score so far, so that no power overflows. Probabilities are rounded to T for the product with the
-// values, as inputs of tensor cores are. Every sum has one order: the same call gives the same bits.
+// next tile is copied. A warp has 16 queries. Its scores and sums stay in registers; with every tile the sums are
+// scaled to the highest score so far, so that no power overflows. Probabilities are rounded to T for the product with
+// the values, as inputs of tensor cores are. Every sum has one order: the same call gives the same bits.
 #pragma once
 
 #include <algorithm>
@@ -225,8 +225,8 @@ constexpr void copy_rows(Context& ctx, matrix_view<const T> from, std::uint32_t 
 
 }  // namespace detail
 
-/// The kernel for head_dim up to HeadDim; see the top of this file. Rows of all matrices begin at multiples of 16 bytes,
-/// and head_dim is a multiple of 8.
+/// The kernel for head_dim up to HeadDim; see the top of this file. Rows of all matrices begin at multiples of 16
+/// bytes, and head_dim is a multiple of 8.
 template <tensor_element T, std::size_t HeadDim>
 class attend_kernel {
  public:
@@ -356,8 +356,8 @@ class attend_kernel {
     }
 };
 
-/// Any shape and number, a warp for each query of each head: 32 keys at a time, a lane each, and then 32 elements of the
-/// values. For what tensor cores do not take, and for capped scores.
+/// Any shape and number, a warp for each query of each head: 32 keys at a time, a lane each, and then 32 elements of
+/// the values. For what tensor cores do not take, and for capped scores.
 template <class T>
 class attend_plain_kernel {
  public:

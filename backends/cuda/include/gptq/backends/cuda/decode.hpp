@@ -61,8 +61,8 @@ struct sum_parts_kernel {
 /// The rows that one launch of the decode kernel takes at most.
 inline constexpr std::size_t decode_rows = 32;
 
-/// Into how many parts to split a layer for a launch of up to `blocks` blocks; parts cost a second kernel, so a layer of
-/// more strips is not split. Each warp of a part has a tile at least.
+/// Into how many parts to split a layer for a launch of up to `blocks` blocks; parts cost a second kernel, so a layer
+/// of more strips is not split. Each warp of a part has a tile at least.
 constexpr std::size_t decode_parts(const fragment_shape& shape, std::size_t blocks) {
     const std::size_t wanted = blocks / shape.strips();
     return std::clamp(wanted, std::size_t{1}, std::max(shape.tiles / 4, std::size_t{1}));

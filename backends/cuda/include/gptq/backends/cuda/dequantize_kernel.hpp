@@ -11,8 +11,8 @@
 namespace gptq::cuda {
 
 /// slab = the weights of output features [64 first_strip, 64 first_strip + slab.rows), each rounded to T once. A warp a
-/// tile, which it puts together in shared memory to write whole rows of it. Columns are slots, those that are empty hold
-/// finite numbers: X in slot order (decode.hpp) times slab' is Y.
+/// tile, which it puts together in shared memory to write whole rows of it. Columns are slots, those that are empty
+/// hold finite numbers: X in slot order (decode.hpp) times slab' is Y.
 template <int Bits, tensor_element T>
 struct dequantize_kernel {
     static_assert(has_fragments(Bits));

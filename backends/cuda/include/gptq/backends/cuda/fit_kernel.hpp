@@ -1,8 +1,8 @@
 // Grids of groups, fitted by the lanes of a warp together.
 //
 // A search tries dozens of candidates on the same weights. Each lane tries some of them side by side on all weights,
-// which all lanes read at once: nothing is passed around but, at the end, who found the best one. Each loss is summed in
-// the order of the plain search, so that the grid found is the same.
+// which all lanes read at once: nothing is passed around but, at the end, who found the best one. Each loss is summed
+// in the order of the plain search, so that the grid found is the same.
 #pragma once
 
 #include <algorithm>
@@ -49,7 +49,8 @@ class grid_rounder<Bits, Grid> {
         highest_ = std::max(first, last);
     }
     constexpr float nearest(float x) const {
-        // One instruction each on a device, which std::min and std::max are not: they promise more of what is no number.
+        // One instruction each on a device, which std::min and std::max are not: they promise more of what is no
+        // number.
         const float kept = std::fmin(highest_, std::fmax(lowest_, x));
         const float quotient = kept * inverse_;
         const float remainder = std::fma(-quotient, scale_, kept);

@@ -1,4 +1,5 @@
-// Whole models on a CUDA machine: the model of ModelBackend whose rows are kernels and whose products are the machine's.
+// Whole models on a CUDA machine: the model of ModelBackend whose rows are kernels and whose products are the
+// machine's.
 #pragma once
 
 #include <cstddef>

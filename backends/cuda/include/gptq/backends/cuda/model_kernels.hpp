@@ -1,7 +1,7 @@
 // The parts of a decoder block that are no products, as kernels: norms, rotation, gating, embedding, scoring.
 //
-// Two shapes of launches serve all of them. element_blocks gives a block some neighbouring elements of one row. row_blocks
-// gives a row a whole block, or, where rows are short, a warp.
+// Two shapes of launches serve all of them. element_blocks gives a block some neighbouring elements of one row.
+// row_blocks gives a row a whole block, or, where rows are short, a warp.
 #pragma once
 
 #include <algorithm>

@@ -1,7 +1,7 @@
 // Products with quantized weights on a machine: prepare once, then Y = X Wq' for any number of rows.
 //
-// Up to 64 rows take the decode kernel, which reads each packed weight once for every 32 of them. More rows dequantize a
-// slab of weights at a time and leave the product to the machine's dense one.
+// Up to 64 rows take the decode kernel, which reads each packed weight once for every 32 of them. More rows dequantize
+// a slab of weights at a time and leave the product to the machine's dense one.
 #pragma once
 
 #include <algorithm>
