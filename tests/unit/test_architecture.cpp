@@ -181,6 +181,10 @@ TEST_CASE("rope settings of old and new files mean the same", "[architecture]") 
     CHECK(older.rope == newer.rope);
     CHECK(older.rope == rope_settings{5000.0, rope_scaling::llama3, 8.0, 1.0, 4.0, 64.0});
     CHECK(older.window_rope == older.rope);
+    // Places in pictures, which texts have none of.
+    const json mrope = {{"type", "mrope"}, {"mrope_section", {1, 1, 2}}};
+    CHECK(parse_model_config(with(minimal("llama"), {{"rope_scaling", mrope}})).rope ==
+          parse_model_config(minimal("llama")).rope);
 
     const auto gemma_older =
         parse_model_config(with(minimal("gemma3_text"), {{"rope_theta", 7000.0},

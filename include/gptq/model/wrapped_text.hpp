@@ -40,8 +40,8 @@ inline constexpr std::array<wrapped_model, 7> wrapped_models = {{
 const wrapped_model* find_wrapped(const nlohmann::json& config);
 
 /// The settings of the text model as its own config.json would have them: "text_config", or in older files the whole.
-/// Rotation by places in pictures (mrope) is plain rotation for text. Throws format_error for a "text_config" that is
-/// no object, and what config_values throws. `what` names the file in messages.
+/// Throws format_error for a "text_config" that is no object, and what config_values throws. `what` names the file in
+/// messages.
 nlohmann::json text_settings(const wrapped_model& wrapped, const nlohmann::json& config, const std::string& what);
 
 /// `names` with what the folder puts before those of the text model: "language_model.", "model.language_model.", or

@@ -157,7 +157,7 @@ inline rope_settings parse_dynamic(const config_values& values, rope_settings ro
 inline rope_settings parse_rope(const config_values& values, double theta, const rope_context& context) {
     rope_settings rope{.theta = values.positive("rope_theta", theta)};
     const std::string type = values.text("rope_type", values.text("type", "default"));
-    if (type == "default") return rope;
+    if (type == "default" || type == "mrope") return rope;  // rotation by places in pictures is plain for text
     if (type == "longrope" || type == "su") return parse_longrope(values, rope, context);
     if (type == "dynamic") return parse_dynamic(values, rope, context);
     if (type != "linear" && type != "llama3" && type != "yarn")

@@ -44,10 +44,6 @@ GPTQ_INLINE nlohmann::json text_settings(const wrapped_model& wrapped, const nlo
     for (const auto& [key, value] : defaults.items())
         if (usual && !text.contains(key)) text[key] = value;
     if (const nlohmann::json* tied = whole.find("tie_word_embeddings")) text["tie_word_embeddings"] = *tied;
-    for (const char* key : {"rope_scaling", "rope_parameters"})
-        for (const char* kind : {"type", "rope_type"})
-            if (text.contains(key) && text[key].is_object() && text[key].value(kind, nlohmann::json()) == "mrope")
-                text[key][kind] = "default";
     return text;
 }
 
