@@ -459,10 +459,14 @@ GPTQ_INLINE quantization_config read_compressed_config(const nlohmann::ordered_j
         if (!base && object["config_groups"].size() == 1) base = settings;
     }
     if (!base) {  // what no target names is not quantized
-        const auto named = std::find_if(rules.begin(), rules.end(), [](const auto& rule) { return !rule.is_null(); });
-        if (named == rules.end()) throw format_error(where + ": no group has targets");
-        base = *named;
-        rules["-:.*"] = nullptr;
+        std::string named;
+        for (const auto& [rule, settings] : rules.items()) {
+            if (rule.starts_with("-:")) continue;
+            if (!base) base = settings;
+            named += (named.empty() ? "(?:" : "|(?:") + rule.substr(2) + ")";
+        }
+        if (!base) throw format_error(where + ": no group has targets");
+        rules["-:(?!" + named + ")"] = nullptr;
     }
     quantization_config config;
     read_origin(object, where, config);
