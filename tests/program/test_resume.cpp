@@ -288,6 +288,16 @@ TEST_CASE("a block that is not the codes of this model is refused, not used") {
     CHECK(rest.modules.size() == modules_a_block);
 }
 
+TEST_CASE("a folder of that name that no run has made is left as it is") {
+    const scene s;
+    fs::create_directory(s.partial);
+    write_file(s.partial / "thesis.txt", "x");
+    counter nobody;
+    CHECK(message_of<gptq::io_error>([&] { s.run(nobody, s.out); }).find("thesis.txt") != std::string::npos);
+    CHECK(contents(s.partial).size() == 1);
+    CHECK(nobody.modules.empty());
+}
+
 TEST_CASE("a block without its line in the record counts for nothing") {
     // As a run leaves it that is killed between the two.
     const scene s;

@@ -25,8 +25,8 @@ namespace gptq::io {
 /// A run that is killed at any moment leaves the pieces that run.json tells of. Pieces without a run.json are nothing.
 class run_folder {
  public:
-    /// Opens OUT.partial, or makes it. Throws io_error if OUT exists, if another process works on it, or if the folder
-    /// cannot be written to.
+    /// Opens OUT.partial, or makes it. Throws io_error if OUT exists, if another process works on it, if the folder holds
+    /// what no run has put there, or if it cannot be written to.
     explicit run_folder(const std::filesystem::path& out);
     run_folder(const run_folder&) = delete;
     run_folder& operator=(const run_folder&) = delete;

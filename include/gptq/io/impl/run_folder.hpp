@@ -23,6 +23,7 @@
 #include <gptq/io/folder_writer.hpp>
 #include <gptq/io/json.hpp>
 #include <gptq/io/run_folder.hpp>
+#include <gptq/quote.hpp>
 
 namespace gptq::io {
 namespace detail {
@@ -30,11 +31,29 @@ namespace detail {
 inline constexpr const char* lock_name = "lock";
 inline constexpr const char* state_name = "run.json";
 
+/// Whether a run makes files of that name, or with something behind it until they are complete.
+inline bool is_of_run(const std::string& name) {
+    if (name == lock_name || name == "result" || name.starts_with(state_name) || name.starts_with("scratch"))
+        return true;
+    const std::size_t digits = name.find_first_not_of("0123456789");
+    return digits != 0 && digits != std::string::npos && name.substr(digits).starts_with(".safetensors");
+}
+
+/// A folder of that name may be somebody else's. Throws io_error for one that no run made.
+inline void require_run(const std::filesystem::path& folder) {
+    std::error_code code;
+    for (const auto& entry : std::filesystem::directory_iterator(folder, code))
+        if (const std::string name = entry.path().filename().string(); !is_of_run(name))
+            throw io_error(folder.string() + ": holds " + in_quotes(name) +
+                           ", which is no part of an unfinished run; move it away, or give another name");
+}
+
 }  // namespace detail
 
 GPTQ_INLINE run_folder::run_folder(const std::filesystem::path& out)
     : run_folder(detail::new_folder_name(out), detail::new_folder_name(out) += ".partial") {
     refuse_existing(out_);
+    detail::require_run(path_);
     do {
         if (::mkdir(path_.c_str(), 0777) != 0 && errno != EEXIST) detail::throw_io_error(path_, "create", errno);
     } while (!lock());  // a run that ends takes its folder away, perhaps just now
