@@ -117,7 +117,7 @@ const std::vector<std::string> layer_cells = {"--depth", "layers", "--method", "
 
 }  // namespace
 
-TEST_CASE("a study that is killed at random moments ends with the same results") {
+TEST_CASE("a study that is killed at random moments ends with the same results", "[runs]") {
     if (skipped()) return;
     kill_at_random(model_cells, 3, 1);
     kill_at_random(layer_cells, 2, 2);
@@ -129,7 +129,7 @@ TEST_CASE("a study that is killed at twenty random moments ends with the same re
     kill_at_random(layer_cells, 20, 4);
 }
 
-TEST_CASE("two processes that begin one study together compute no cell twice") {
+TEST_CASE("two processes that begin one study together compute no cell twice", "[runs]") {
     if (skipped()) return;
     const scene s;
     for (const auto& options : {model_cells, layer_cells}) {
