@@ -34,6 +34,9 @@ std::filesystem::path new_folder_name(const std::filesystem::path& out);
 /// Waits until the entries of a folder are on the disk.
 void sync_folder(const std::filesystem::path& folder);
 
+/// A name for a file that is not complete yet. What an earlier run left under it goes.
+std::filesystem::path fresh_name(std::filesystem::path path);
+
 /// Puts a complete file, which is on the disk, in the place of another or of none. Throws io_error if it cannot.
 void replace_file(const std::filesystem::path& from, const std::filesystem::path& to);
 

@@ -35,8 +35,7 @@
 namespace gptq::io {
 namespace detail {
 
-/// A name for a file that is not complete yet. What an earlier run left under it goes.
-inline std::filesystem::path fresh_name(std::filesystem::path path) {
+GPTQ_INLINE std::filesystem::path fresh_name(std::filesystem::path path) {
     path += ".new";
     std::filesystem::remove(path);
     return path;

@@ -15,32 +15,10 @@
 #include <gptq/io/json.hpp>
 #include <gptq/io/settings_json.hpp>
 #include <gptq/study/cell.hpp>
+#include <gptq/study/impl/json_members.hpp>
 
 namespace gptq::study {
 namespace detail {
-
-using json = nlohmann::ordered_json;
-
-/// A member that must be there. Throws format_error.
-template <class T>
-T member(const json& object, const char* key, const std::string& where) {
-    const auto found = io::setting<T>(object, key, where);
-    if (!found) throw format_error(where + ": has no \"" + key + "\"");
-    return *found;
-}
-
-inline std::uint64_t count_member(const json& object, const char* key, const std::string& where) {
-    const auto found = object.find(key);
-    if (found == object.end() || !found->is_number_unsigned())
-        throw format_error(where + ": \"" + key + "\" must be a whole number of at least 0");
-    return found->get<std::uint64_t>();
-}
-
-inline const json& list_member(const json& object, const char* key, const std::string& where) {
-    const auto found = object.find(key);
-    if (found == object.end() || !found->is_array()) throw format_error(where + ": \"" + key + "\" must be a list");
-    return *found;
-}
 
 inline json text_json(const text_score& text) {
     const model::perplexity_result& r = text.result;
@@ -76,8 +54,6 @@ inline layer_score layer_from_json(const json& object, const std::string& where)
             count_member(object, "bytes", where),
             count_member(object, "weights", where)};
 }
-
-inline json optional_json(const auto& value) { return value ? json(*value) : json(nullptr); }
 
 }  // namespace detail
 

@@ -39,6 +39,7 @@
 #include <gptq/model/weights.hpp>
 #include <gptq/quantized.hpp>
 #include <gptq/study/cell.hpp>
+#include <gptq/study/impl/json_members.hpp>
 #include <gptq/study/input.hpp>
 #include <gptq/study/layer_pass.hpp>
 #include <gptq/study/method.hpp>

@@ -18,6 +18,7 @@
 
 #include <gptq/compiled.hpp>
 #include <gptq/study/chart.hpp>
+#include <gptq/study/impl/json_members.hpp>
 #include <gptq/study/report.hpp>
 #include <gptq/study/results.hpp>
 

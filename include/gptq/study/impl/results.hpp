@@ -19,6 +19,7 @@
 #include <gptq/io/quantization_config.hpp>
 #include <gptq/model/perplexity.hpp>
 #include <gptq/model/quantize_log.hpp>
+#include <gptq/study/impl/json_members.hpp>
 #include <gptq/study/results.hpp>
 
 namespace gptq::study {

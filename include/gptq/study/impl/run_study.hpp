@@ -17,6 +17,7 @@
 #include <gptq/model/stopwatch.hpp>
 #include <gptq/study/cell.hpp>
 #include <gptq/study/folder.hpp>
+#include <gptq/study/impl/json_members.hpp>
 #include <gptq/study/input.hpp>
 #include <gptq/study/layer_pass.hpp>
 #include <gptq/study/model_cell.hpp>
