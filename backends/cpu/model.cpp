@@ -33,6 +33,7 @@
 #include <gptq/model/impl/quantize_model.hpp>
 #include <gptq/model/impl/quantize_plan.hpp>
 #include <gptq/model/impl/quantized_folder.hpp>
+#include <gptq/model/impl/reader_rules.hpp>
 #include <gptq/model/impl/report.hpp>
 #include <gptq/model/impl/reverse_pass.hpp>
 #include <gptq/model/impl/rope.hpp>

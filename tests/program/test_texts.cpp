@@ -80,6 +80,17 @@ TEST_CASE("a file that is no text is refused by its kind", "[program][texts]") {
     refused("PK\x03\x04 and more", "zip");
     refused("\x28\xb5\x2f\xfd and more", "zstd file");
     refused(std::string("\050\265\057\375\004\130\061\000\000\150\303\251\012\171", 14), "zstd file that is cut off");
+#ifdef GPTQ_HAS_ZSTD
+    // 600 blocks of four bytes, each 128 KB of "a".
+    std::string bomb("\x28\xb5\x2f\xfd\0\x38", 6);
+    for (int i = 0; i < 600; ++i)
+        bomb += std::string(i == 599 ? "\3\0\x10"
+                                       "a"
+                                     : "\2\0\x10"
+                                       "a",
+                            4);
+    refused(bomb, "no text does");
+#endif
     refused("%PDF-1.4", "PDF");
     refused("\x1f\x8b cut off", "gzip");
     refused(" \n\t\n", "blanks");

@@ -1,4 +1,5 @@
 // Quantization configs: every name and place that other programs use, what is refused, what is written, and the rules.
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <string>
@@ -8,6 +9,8 @@
 #include <gptq/io/dynamic_rules.hpp>
 #include <gptq/io/json.hpp>
 #include <gptq/io/quantization_config.hpp>
+#include <gptq/model/quantize_plan.hpp>
+#include <gptq/model/reader_rules.hpp>
 #include <gptq/version.hpp>
 
 #include "support/catch.hpp"
@@ -227,6 +230,49 @@ TEST_CASE("rules use Perl's regular expressions", "[config]") {
     CHECK_FALSE(rules.match("model.layers.1.self_attn.q_proj").skip);
     CHECK(rules.match("model.layers.10.self_attn.q_proj").skip);
     CHECK_FALSE(rules.match("model.layers.0.self_attn.k_proj").skip);
+}
+
+TEST_CASE("rules are written for readers that take other names, or none", "[config]") {
+    // Two blocks: q and k read one input, down another.
+    const auto stages_of = [](const io::quantization_config& wanted) {
+        gptq::model::quantization_plan plan;
+        for (std::size_t layer = 0; layer < 2; ++layer)
+            for (const std::vector<std::string>& names :
+                 {std::vector<std::string>{"self_attn.q_proj", "self_attn.k_proj"}, {"mlp.down_proj"}}) {
+                gptq::model::stage_plan stage{layer, {}, {}};
+                for (const std::string& name : names)
+                    stage.modules.push_back({"model.layers." + std::to_string(layer) + "." + name, name, 8, 8});
+                stage.settings = wanted.settings_of(stage.modules.front().name);
+                plan.stages.push_back(stage);
+            }
+        return plan;
+    };
+    const auto written = [&](const std::string& rules, io::checkpoint_format format = io::checkpoint_format::gptq) {
+        io::quantization_config wanted;
+        wanted.format = format;
+        wanted.dynamic = rules_from(rules);
+        return gptq::model::for_readers(wanted, stages_of(wanted), "model.layers.");
+    };
+    const std::string rule = R"x({"-:.*\\.1\\..*[qkv]_proj": {}, "+:.*[qkv]_proj": {"bits": 8}, "+:.*": {"bits": 3}})x";
+    const auto config = written(rule);
+    CHECK(config.dynamic.match("model.layers.1.self_attn.qkv_proj").skip);
+    CHECK(config.dynamic.match("model.layers.0.self_attn.qkv_proj").bits == 8);  // and not 3, of the last rule
+    CHECK(config.dynamic.match("model.layers.0.self_attn.q_proj").bits == 8);
+    CHECK(config.dynamic.rules().size() == 5);
+    // What is quantized everywhere is named by its end.
+    const std::vector<std::string> names = {"mlp.down_proj", "model.layers.0.self_attn.k_proj",
+                                            "model.layers.0.self_attn.q_proj"};
+    auto sorted = config.quantized_modules;
+    std::sort(sorted.begin(), sorted.end());
+    CHECK(sorted == names);
+    const auto listed = config.to_json()["modules_in_block_to_quantize"];
+    REQUIRE(listed.size() == 1);
+    CHECK(listed[0].size() == 3);
+    // Rules that match the fused name, or leave nothing alone, stay as they are.
+    const auto plain = written(R"({"+:.*attn": {"bits": 8}})");
+    CHECK(plain.dynamic.rules().size() == 1);
+    CHECK_FALSE(plain.to_json().contains("modules_in_block_to_quantize"));
+    CHECK(written(rule, io::checkpoint_format::compressed_tensors).dynamic.rules().size() == 3);
 }
 
 TEST_CASE("bad rules are refused, naming the rule", "[config]") {

@@ -75,10 +75,6 @@ class dynamic_rules {
 
     bool empty() const { return rules_.empty(); }
 
-    /// What the rules say about the module `name`, such as "model.layers.0.mlp.up_proj". Throws format_error if an
-    /// expression is too costly to match.
-    dynamic_match match(std::string_view name) const;
-
     /// One rule, as it was read.
     struct rule {
         std::string expression;  ///< without its prefix
@@ -86,6 +82,13 @@ class dynamic_rules {
         nlohmann::ordered_json settings;  ///< all of them, as they were given
         detail::anchored_pattern pattern;
     };
+
+    /// What the rules say about the module `name`, such as "model.layers.0.mlp.up_proj". Throws format_error if an
+    /// expression is too costly to match.
+    dynamic_match match(std::string_view name) const;
+
+    /// The rule that decides about the module `name`; null if none does. Throws as match().
+    const rule* find(std::string_view name) const;
 
     /// In the order in which they are tried.
     const std::vector<rule>& rules() const { return rules_; }

@@ -18,8 +18,15 @@ constexpr std::size_t max_text_bytes = std::size_t{4} << 30;
 
 namespace detail {
 
-/// Throws format_error for a text that is longer after decompression than a text may be.
-inline void check_decompressed(const std::string& text, const std::string& path) {
+/// No text is a thousand times as long as its compressed form; what claims to be is only looked at so far.
+constexpr std::size_t max_ratio = 1000;
+constexpr std::size_t always_decompressed = std::size_t{64} << 20;
+
+/// Throws format_error for what `packed_bytes` have become if that is longer than a text may be, or than they can hold.
+inline void check_decompressed(const std::string& text, std::size_t packed_bytes, const std::string& path) {
+    if (text.size() > always_decompressed && text.size() / max_ratio > packed_bytes)
+        throw format_error(path + ": " + std::to_string(packed_bytes) + " bytes decompress to more than " +
+                           std::to_string(text.size()) + ", which no text does; decompress it if it is one");
     if (text.size() > max_text_bytes)
         throw format_error(path + ": decompresses to more than the " + std::to_string(max_text_bytes) +
                            " bytes that a text may have; give a part of it");
@@ -50,7 +57,7 @@ inline std::string gunzip(const std::string& packed, const std::string& path) {
         if (status != Z_OK && status != Z_STREAM_END)
             throw format_error(path + ": is a gzip file that is cut off or damaged");
         text.append(block, 0, block.size() - z.avail_out);
-        check_decompressed(text, path);
+        check_decompressed(text, packed.size(), path);
         if (status != Z_STREAM_END) continue;
         if (z.avail_in == 0 && given == packed.size()) return text;
         if (::inflateReset(&z) != Z_OK) throw format_error(path + ": is a damaged gzip file");

@@ -53,6 +53,9 @@ struct quantization_config {
     bool true_sequential = true;
     bool lm_head = false;  ///< the output layer is quantized too
     dynamic_rules dynamic;
+    /// Ends of the names of the modules that are quantized, where rules leave others alone: for transformers, which reads
+    /// no rules in GPTQ's format. Written, and not looked at when it is read.
+    std::vector<std::string> quantized_modules;
     /// There where this library wrote the checkpoint; then `settings` are all those that made it.
     std::optional<calibration_record> calibration = std::nullopt;
     /// There where this library tuned the scales, whoever quantized.

@@ -29,7 +29,7 @@ inline std::string unzstd(const std::string& packed, const std::string& path) {
         if (ZSTD_isError(wanted) || (wanted != 0 && in.pos == before && out.pos == 0))
             throw format_error(path + ": is a zstd file that is cut off or damaged");
         text.append(block, 0, out.pos);
-        check_decompressed(text, path);
+        check_decompressed(text, packed.size(), path);
     }
     return text;
 }

@@ -8,11 +8,13 @@
 #include <variant>
 #include <vector>
 
+#include <gptq/half.hpp>
 #include <gptq/matmul.hpp>
 #include <gptq/matrix_view.hpp>
 #include <gptq/model/backend.hpp>
 #include <gptq/model/dense.hpp>
 #include <gptq/model/stored_layer.hpp>
+#include <gptq/model/table.hpp>
 #include <gptq/weight_memory.hpp>
 #include <gptq/xtensor/adapt.hpp>
 #include <gptq/xtensor/quantized.hpp>
@@ -27,7 +29,8 @@ enum class quantized_form { dense, exact, int16, int8 };
 class linear_job {
  public:
     linear_job() = default;
-    explicit linear_job(dense_job<>&& job) : job_(job) {}
+    template <class T>
+    explicit linear_job(dense_job<T>&& job) : job_(job) {}
     explicit linear_job(begun_product<float>&& product) : job_(std::move(product)) {}
 
     /// The product with a quantized layer, if it is one.
@@ -44,13 +47,15 @@ class linear_job {
         void operator()(std::size_t, std::size_t) const {}
     };
 
-    std::variant<nothing, dense_job<>, begun_product<float>> job_;
+    std::variant<nothing, dense_job<float>, dense_job<half>, dense_job<bfloat16>, begun_product<float>> job_;
 };
 
 /// Y = X · Wᵀ + terms + bias with W [N, K].
 struct linear {
     tensor2<float> weight = make_tensor2<float>(0, 0);  ///< [N, K]; empty where `packed` holds the layer
-    std::variant<std::monostate, prepared<activation::exact>, prepared<activation::int16>, prepared<activation::int8>>
+    /// Codes, or numbers of two bytes as the files have them; nothing where `weight` holds the layer.
+    std::variant<std::monostate, table, prepared<activation::exact>, prepared<activation::int16>,
+                 prepared<activation::int8>>
         packed;
     tensor1<float> bias = make_tensor1<float>(0);  ///< [N], or empty
     std::vector<low_rank_term> terms;              ///< of adapters
@@ -63,6 +68,9 @@ struct linear {
 
     /// Makes the layer hold `q` in that form, codes in `memory` if it is given.
     void hold(const quantized_layer& q, quantized_form form, weight_memory* memory = nullptr);
+    /// Makes the layer hold these numbers: in float for quantized_form::dense, which is for those who change them or
+    /// want their gradients, and as the files have them otherwise. Products are the same to the bit.
+    void hold(table&& numbers, quantized_form form);
 
     /// Writes X [T, K] · Wᵀ + terms + bias into Y [T, N]. Throws shape_error where the shapes do not fit.
     void apply(matrix_view<const float> x, matrix_view<float> y) const;
@@ -72,13 +80,16 @@ struct linear {
     linear_job begin(matrix_view<const float> x, matrix_view<float> y, const linear_job* beside) const;
 
  private:
-    /// on_codes(prepared) or on_dense(view of weight), whichever the layer holds.
+    /// on_codes(prepared) or on_dense(view of the numbers), whichever the layer holds.
     template <class OnCodes, class OnDense>
     std::invoke_result_t<OnDense, matrix_view<const float>> on_weights(OnCodes&& on_codes, OnDense&& on_dense) const {
         return std::visit(
             [&](const auto& held) {
-                if constexpr (std::is_same_v<std::decay_t<decltype(held)>, std::monostate>)
+                using form = std::decay_t<decltype(held)>;
+                if constexpr (std::is_same_v<form, std::monostate>)
                     return on_dense(view_of(weight));
+                else if constexpr (std::is_same_v<form, table>)
+                    return held.visit(on_dense);
                 else
                     return on_codes(held);
             },

@@ -29,6 +29,7 @@
 #include <gptq/model/quantize_log.hpp>
 #include <gptq/model/quantize_plan.hpp>
 #include <gptq/model/quantized_folder.hpp>
+#include <gptq/model/reader_rules.hpp>
 #include <gptq/model/run_record.hpp>
 #include <gptq/model/spared_layers.hpp>
 #include <gptq/model/stage_solver.hpp>
@@ -248,7 +249,8 @@ quantize_result quantize_model(const io::model_folder& folder, const std::filesy
     const model_config config = read_model_config(folder);
     const quantization_plan plan = plan_quantization(config, folder, options.config);
     detail::check_windows(config, windows);
-    const io::quantization_config described = spare_others(config, folder, detail::described(options.config, windows));
+    const io::quantization_config described = for_readers(
+        spare_others(config, folder, detail::described(options.config, windows)), plan, config.arch.names.blocks);
     io::run_folder run(out);
     run_record record(run, run_description(described, windows, folder, detail::arithmetic_of<B>()), options.restart);
     if (record.finished() != 0) observer.on_resumed(record.finished(), plan.pieces());

@@ -35,6 +35,9 @@ class table {
     /// Row r times `factor` to out [cols].
     void copy_row(std::size_t r, float factor, std::span<float> out) const;
 
+    /// Whether the numbers take two bytes each.
+    bool is_narrow() const { return !std::holds_alternative<tensor2<float>>(numbers_); }
+
     /// All of it in float.
     tensor2<float> floats() const&;
     tensor2<float> floats() &&;

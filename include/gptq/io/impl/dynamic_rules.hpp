@@ -73,10 +73,15 @@ GPTQ_INLINE dynamic_rules::dynamic_rules(const nlohmann::ordered_json& rules, co
             if (key.starts_with("-:") == skipping) add(key, settings, where, unknown);
 }
 
+GPTQ_INLINE const dynamic_rules::rule* dynamic_rules::find(std::string_view name) const {
+    for (const rule& r : rules_)
+        if (r.pattern.matches(name)) return &r;
+    return nullptr;
+}
+
 GPTQ_INLINE dynamic_match dynamic_rules::match(std::string_view name) const {
-    for (const auto& r : rules_)
-        if (r.pattern.matches(name)) return r.effect;
-    return {};
+    const rule* decides = find(name);
+    return decides == nullptr ? dynamic_match() : decides->effect;
 }
 
 GPTQ_INLINE nlohmann::ordered_json dynamic_rules::to_json() const {

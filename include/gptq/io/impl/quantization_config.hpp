@@ -659,6 +659,8 @@ GPTQ_INLINE nlohmann::ordered_json gptq_config_json(const quantization_config& c
     object["act_group_aware"] = settings.order == order_kind::group_aware;
     object["true_sequential"] = config.true_sequential;
     if (!config.dynamic.empty()) object["dynamic"] = config.dynamic.to_json();
+    if (!config.quantized_modules.empty())
+        object["modules_in_block_to_quantize"] = nlohmann::ordered_json::array({config.quantized_modules});
     object["meta"] = meta_json(config);
     return object;
 }

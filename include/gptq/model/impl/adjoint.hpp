@@ -46,7 +46,7 @@ GPTQ_INLINE void multiply_adjoint(std::span<const linear_gradient<linear>> outpu
     for (const auto& [layer, dy] : outputs) {
         if (layer.weight.size() == 0)
             throw unsupported_error(
-                "the gradient of a layer that is held as codes: hold it dense "
+                "the gradient of a layer that is not held in float: hold it dense "
                 "(quantized_form::dense)");
         blas::gemm(dy, view_of(layer.weight), dx, 1.0f, kept);
         for (const low_rank_term& term : layer.terms) detail::add_term_adjoint(term, dy, dx);

@@ -39,12 +39,11 @@ GPTQ_INLINE void linear_job::operator()(std::size_t first, std::size_t last) con
 }
 
 GPTQ_INLINE std::size_t linear::out_features() const {
-    return on_weights([](const auto& m) { return m.out_features(); },
-                      [](matrix_view<const float> w) { return w.rows; });
+    return on_weights([](const auto& m) { return m.out_features(); }, [](const auto& w) { return w.rows; });
 }
 
 GPTQ_INLINE std::size_t linear::in_features() const {
-    return on_weights([](const auto& m) { return m.in_features(); }, [](matrix_view<const float> w) { return w.cols; });
+    return on_weights([](const auto& m) { return m.in_features(); }, [](const auto& w) { return w.cols; });
 }
 
 GPTQ_INLINE void linear::hold(const quantized_layer& q, quantized_form form, weight_memory* memory) {
@@ -57,6 +56,15 @@ GPTQ_INLINE void linear::hold(const quantized_layer& q, quantized_form form, wei
     }
 }
 
+GPTQ_INLINE void linear::hold(table&& numbers, quantized_form form) {
+    const bool narrow = form != quantized_form::dense && numbers.is_narrow();
+    weight = narrow ? make_tensor2<float>(0, 0) : std::move(numbers).floats();
+    if (narrow)
+        packed = std::move(numbers);
+    else
+        packed = std::monostate();
+}
+
 GPTQ_INLINE linear_job linear::begin(matrix_view<const float> x, matrix_view<float> y, const linear_job* beside) const {
     if (x.cols != in_features() || y.cols != out_features() || x.rows != y.rows)
         throw shape_error("linear layer " + shape_string(out_features(), in_features()) + ": input " +
@@ -64,8 +72,8 @@ GPTQ_INLINE linear_job linear::begin(matrix_view<const float> x, matrix_view<flo
                           " do not fit it");
     const begun_product<float>* product = beside != nullptr ? beside->product() : nullptr;
     return on_weights([&](const auto& m) { return linear_job(m.begin(x, y, {}, no_epilogue{}, product)); },
-                      [&](matrix_view<const float> w) {
-                          if (!worth_blas(x)) return linear_job(dense_job<>{x, w, y});
+                      [&]<class T>(matrix_view<const T> w) {
+                          if (!worth_blas(x)) return linear_job(dense_job<T>{x, w, y});
                           multiply_dense(x, w, y);
                           return linear_job();
                       });

@@ -266,10 +266,16 @@ inline void warn_about_readers(const io::quantization_config& config, const std:
         warnings.push_back(
             "transformers takes the output layer of a checkpoint in format gptq for a new one, and computes nonsense; "
             "compressed-tensors is read");
-    if (!config.dynamic.empty())
+    const auto& rules = config.dynamic.rules();
+    if (std::any_of(rules.begin(), rules.end(), [](const auto& rule) { return !rule.effect.skip; }))
         warnings.push_back(
-            "transformers fails on rules in format gptq, which GPTQModel reads; compressed-tensors is read by both "
-            "transformers and vLLM");
+            "transformers fails on rules that change settings in format gptq, which GPTQModel reads; "
+            "compressed-tensors is read by both transformers and vLLM");
+    if (scattered)
+        warnings.push_back(
+            "vLLM does not look at the order of inputs (g_idx) in groups in the order of activations; --order gar is "
+            "as "
+            "good and needs none");
 }
 
 inline std::vector<std::string> plan_warnings(const io::quantization_config& config,

@@ -21,6 +21,7 @@
 
 #include <gptq/compiled.hpp>
 #include <gptq/error.hpp>
+#include <gptq/model/reader_rules.hpp>
 #include <gptq/quote.hpp>
 #include <gptq/settings.hpp>
 #include <gptq/study/allocate.hpp>
@@ -208,12 +209,9 @@ inline std::string literal(std::string_view name) {
 
 /// The names, and those under which vLLM fuses them.
 inline std::vector<std::string> with_fused_names(std::vector<std::string> modules) {
-    const auto add = [&modules](std::string_view first, std::string_view fused) {
+    if (modules.size() > 1)
         for (const std::string& name : std::vector<std::string>(modules))
-            if (name.ends_with(first))
-                modules.push_back(name.substr(0, name.size() - first.size()) + std::string(fused));
-    };
-    if (modules.size() > 1) add("q_proj", "qkv_proj"), add("gate_proj", "gate_up_proj");
+            if (const auto fused = model::fused_name(name)) modules.push_back(*fused);
     return modules;
 }
 

@@ -47,7 +47,8 @@ class cpu_model_backend {
     static constexpr std::size_t attention_tokens = 1;
     static constexpr bool beside_host = false;
 
-    /// Quantized layers are held in `form`.
+    /// Quantized layers are held in `form`. Layers of numbers are held as the files have them, but in float for
+    /// quantized_form::dense.
     cpu_model_backend(quantized_form form = quantized_form::exact) : form_(form) {}
 
     const cpu_backend& solver() const { return solver_; }
@@ -65,7 +66,7 @@ class cpu_model_backend {
 
     linear hold(stored_layer&& stored) const {
         linear layer;
-        if (auto* numbers = std::get_if<model::table>(&stored.weights)) layer.weight = std::move(*numbers).floats();
+        if (auto* numbers = std::get_if<model::table>(&stored.weights)) layer.hold(std::move(*numbers), form_);
         if (const auto* codes = std::get_if<quantized_layer>(&stored.weights)) layer.hold(*codes, form_, memory_.get());
         layer.bias = std::move(stored.bias);
         layer.terms = std::move(stored.terms);
