@@ -28,6 +28,7 @@
 #include "interrupt.hpp"
 #include "number_checks.hpp"
 #include "output.hpp"
+#include "ranks.hpp"
 #include "threads.hpp"
 
 namespace {
@@ -489,6 +490,22 @@ int fail(const char* what) {
     return 1;
 }
 
+/// The exit status of a command.
+int run(const std::function<void()>& command) {
+    try {
+        catch_interrupts();
+        command();
+        flush_output();
+        return 0;
+    } catch (const std::bad_alloc&) {
+        return fail("out of memory");
+    } catch (const std::length_error&) {
+        return fail("out of memory: a size that was asked for is too large");
+    } catch (const std::exception& problem) {
+        return fail(problem.what());
+    }
+}
+
 /// Prints what --help and --version ask for.
 int show(const CLI::App& app, const CLI::ParseError& request) {
     const int status = app.exit(request);
@@ -542,16 +559,7 @@ int main(int argc, char** argv) {
         fail(line.c_str());
         return 2;
     }
-    try {
-        catch_interrupts();
-        chosen();
-        flush_output();
-        return 0;
-    } catch (const std::bad_alloc&) {
-        return fail("out of memory");
-    } catch (const std::length_error&) {
-        return fail("out of memory: a size that was asked for is too large");
-    } catch (const std::exception& problem) {
-        return fail(problem.what());
-    }
+    const int status = run(chosen);
+    end_ranks(status);
+    return status;
 }

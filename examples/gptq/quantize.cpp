@@ -101,6 +101,8 @@ void quantize_and_tune(const quantize_arguments& arguments) {
 }  // namespace
 
 void quantize(const quantize_arguments& arguments) {
+    if (!ranks().alone() && (!arguments.type.empty() || arguments.tuned != 0 || !arguments.hessians.empty()))
+        throw gptq::unsupported_error("--type, --tuned and --hessians are work for one process; run it without mpirun");
     if (!arguments.type.empty()) return quantize_to_gguf(arguments);
     if (io::is_gguf(arguments.model))
         throw gptq::unsupported_error(arguments.model + ": a GGUF file becomes a GGUF file; add --type, such as q4_k");

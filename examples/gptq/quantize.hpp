@@ -27,6 +27,7 @@
 #include "interrupt.hpp"
 #include "output.hpp"
 #include "progress.hpp"
+#include "ranks.hpp"
 #include "text_file.hpp"
 
 namespace program {
@@ -73,6 +74,8 @@ inline model::quantize_model_options options_of(const quantize_arguments& argume
     model::quantize_model_options options;
     options.restart = arguments.restart;
     if (arguments.memory != 0) options.memory = arguments.memory;
+    options.ranks = ranks();
+    options.sums_in_order = arguments.reproducible;
     io::quantization_config& config = options.config;
     config.format = io::format_of_name(arguments.format.empty() ? usual : arguments.format).value();
     config.settings = arguments.settings;
@@ -147,6 +150,7 @@ void run_and_report(const Run& run, const quantize_arguments& arguments, const s
     io::refuse_existing(arguments.out);
     const model::quantize_model_options options = options_of(arguments);
     const io::model_folder folder(arguments.model);
+    if (!options.ranks.leads()) return static_cast<void>(run(folder, options, model::model_observer_ref()));
     watcher observer;
     model::quantize_result result =
         telling_of_blocks(arguments.out, [&] { return run(folder, options, model::model_observer_ref(observer)); });

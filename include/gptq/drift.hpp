@@ -180,8 +180,22 @@ class basic_drift {
             backend_.multiply(P, W, mean, 1.0f, 0.0f);
     }
 
-    std::size_t in_features() const { return mean_.view().cols; }  ///< K
-    std::size_t samples() const { return samples_; }               ///< how many tokens were added
+    /// The mean, of which somebody else has added the tokens, in the place of the one here: [K, K] or [N, K], in host
+    /// memory. Throws shape_error for another shape, non_finite_error for NaN and infinity.
+    void take(matrix_view<const float> mean, std::size_t samples) {
+        if (mean.rows != mean_.view().rows || mean.cols != mean_.view().cols)
+            throw shape_error("drift: a mean of " + shape_string(mean.rows, mean.cols) + " in the place of one of " +
+                              shape_string(mean_.view().rows, mean_.view().cols));
+        require_finite(mean, "drift", "row", "column");
+        const auto lent = backend_.lend(mean);
+        backend_.for_each_row(mean.rows, detail::copy_row{lent.view(), mean_.view()});
+        samples_ = samples;
+    }
+
+    std::size_t in_features() const { return mean_.view().cols; }   ///< K
+    std::size_t samples() const { return samples_; }                ///< how many tokens were added
+    matrix_view<const float> mean() const { return mean_.view(); }  ///< in the backend's memory
+    bool of_layer() const { return layer_.view().rows != 0; }       ///< whether it was made for one layer
 
  private:
     static constexpr std::size_t chunk_tokens = 1024;

@@ -10,9 +10,11 @@
 #include <string>
 #include <vector>
 
+#include <gptq/communicator.hpp>
 #include <gptq/error.hpp>
 #include <gptq/io/model_folder.hpp>
 #include <gptq/model/quantize_model.hpp>
+#include <gptq/thread_ranks.hpp>
 
 #include "program/run_program.hpp"
 #include "program/tiny_model.hpp"
@@ -20,6 +22,7 @@
 #include "support/message.hpp"
 #include "support/sanitized.hpp"
 #include "support/temp_dir.hpp"
+#include "support/threads.hpp"
 
 namespace fs = std::filesystem;
 namespace io = gptq::io;
@@ -64,10 +67,7 @@ struct counter {
     }
     void on_module(const model::module_record& r) { modules.push_back(std::to_string(r.layer) + "." + r.module); }
     void on_columns(std::size_t, std::size_t) const {}
-    void on_resumed(std::size_t done, std::size_t all) {
-        CHECK(done <= all);
-        resumed = done;
-    }
+    void on_resumed(std::size_t done, std::size_t) { resumed = done; }
 };
 
 struct scene {
@@ -95,6 +95,37 @@ struct scene {
             counter watching;
             run(watching, out);
         });
+    }
+};
+
+/// Three chunks of calibration text and a bit, on several ranks.
+struct rank_scene : scene {
+    explicit rank_scene(const gptq_test::tiny_model& sizes = {.blocks = 2}) : scene(sizes) {
+        windows = some_windows(25, 256);
+        options.sums_in_order = true;
+    }
+
+    /// What each rank said that threw, where rank `r` is watched by watching[r].
+    std::vector<std::string> run_on(std::vector<counter>& watching, const fs::path& to) const {
+        gptq::thread_ranks all(watching.size());
+        std::vector<std::string> said(watching.size());
+        gptq_test::on_ranks(watching.size(), [&](std::size_t rank) {
+            auto ranks = all.of(rank);
+            model::quantize_model_options mine = options;
+            mine.ranks = ranks;
+            said[rank] =
+                message_of([&] { model::quantize_model(io::model_folder(source), to, windows, mine, watching[rank]); });
+        });
+        return said;
+    }
+    void check_same_bytes(std::size_t size) const {
+        counter alone;
+        run(alone, temporary.path() / "alone");
+        std::vector<counter> watching(size);
+        CHECK(run_on(watching, out) == std::vector<std::string>(size, "nothing was thrown"));
+        for (const counter& one : watching) CHECK(one.modules == alone.modules);
+        CHECK(contents(out) == contents(temporary.path() / "alone"));
+        CHECK_FALSE(fs::exists(partial));
     }
 };
 
@@ -455,4 +486,76 @@ TEST_CASE("--reproducible: the same bytes with any number of threads and whateve
         CHECK(nll == wanted_nll);
         fs::remove_all(s.temporary.path() / "out");
     }
+}
+
+TEST_CASE("several ranks write the bytes of one where sums are in order", "[ranks]") {
+    SECTION("two") { rank_scene().check_same_bytes(2); }
+    SECTION("more than there are chunks") { rank_scene().check_same_bytes(5); }
+    SECTION("with drift, half of it of states") {
+        rank_scene s;
+        s.options.config.settings.correct_drift = true;
+        s.check_same_bytes(3);
+    }
+    SECTION("with little memory") {
+        rank_scene s;
+        s.options.memory = std::uint64_t{4} << 20;
+        s.check_same_bytes(2);
+    }
+    SECTION("experts, of which one has no tokens") {
+        rank_scene s({.blocks = 1, .experts = true});
+        s.check_same_bytes(3);
+    }
+}
+
+TEST_CASE("several ranks that add at once come to almost the same codes", "[ranks]") {
+    rank_scene s;
+    s.options.sums_in_order = false;
+    s.options.config.settings.correct_drift = true;
+    counter alone;
+    s.run(alone, s.temporary.path() / "alone");
+    std::vector<counter> watching(3);
+    CHECK(s.run_on(watching, s.out) == std::vector<std::string>(3, "nothing was thrown"));
+    const auto ours = model::read_quant_log(s.out / model::quant_log_name);
+    const auto expected = model::read_quant_log(s.temporary.path() / "alone" / model::quant_log_name);
+    REQUIRE(ours.size() == expected.size());
+    for (std::size_t i = 0; i < ours.size(); ++i) {
+        CHECK(ours[i].samples == 25 * 256);
+        CHECK(ours[i].error == Approx(expected[i].error).epsilon(0.02));
+        CHECK(ours[i].drift_share == Approx(expected[i].drift_share).margin(0.15));
+    }
+}
+
+TEST_CASE("a rank that stops ends the work of all, and the next run goes on with it", "[ranks]") {
+    rank_scene s;
+    counter alone;
+    s.run(alone, s.temporary.path() / "alone");
+    std::vector<counter> watching(3);
+    watching[1].stop_after = modules_a_block + 2;
+    const auto said = s.run_on(watching, s.out);
+    CHECK(said[0] == "rank 1 has stopped: enough");
+    CHECK(said[1] == "enough");
+    CHECK(said[2] == said[0]);
+    CHECK_FALSE(fs::exists(s.out));
+    std::vector<counter> rest(2);
+    CHECK(s.run_on(rest, s.out) == std::vector<std::string>(2, "nothing was thrown"));
+    CHECK(rest[0].resumed == 1);
+    CHECK(rest[1].resumed == 1);
+    CHECK(contents(s.out) == contents(s.temporary.path() / "alone"));
+}
+
+TEST_CASE("ranks with other settings or texts are refused", "[ranks]") {
+    rank_scene s;
+    gptq::thread_ranks all(2);
+    std::vector<std::string> said(2);
+    gptq_test::on_ranks(2, [&](std::size_t rank) {
+        auto ranks = all.of(rank);
+        model::quantize_model_options mine = s.options;
+        mine.ranks = ranks;
+        mine.config.settings.bits = rank == 0 ? 4 : 3;
+        counter watching;
+        said[rank] =
+            message_of([&] { model::quantize_model(io::model_folder(s.source), s.out, s.windows, mine, watching); });
+    });
+    for (const std::string& message : said) CHECK(mentions(message, "rank 1", "other settings"));
+    CHECK_FALSE(fs::exists(s.partial));
 }

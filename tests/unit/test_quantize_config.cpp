@@ -253,7 +253,8 @@ TEST_CASE("rules are written for readers that take other names, or none", "[conf
         wanted.dynamic = rules_from(rules);
         return gptq::model::for_readers(wanted, stages_of(wanted), "model.layers.");
     };
-    const std::string rule = R"x({"-:.*\\.1\\..*[qkv]_proj": {}, "+:.*[qkv]_proj": {"bits": 8}, "+:.*": {"bits": 3}})x";
+    const std::string rule =
+        R"x({"-:.*\\.1\\..*\\.[qkv]_proj": {}, "+:.*\\.[qkv]_proj": {"bits": 8}, "+:.*": {"bits": 3}})x";
     const auto config = written(rule);
     CHECK(config.dynamic.match("model.layers.1.self_attn.qkv_proj").skip);
     CHECK(config.dynamic.match("model.layers.0.self_attn.qkv_proj").bits == 8);  // and not 3, of the last rule

@@ -15,6 +15,10 @@
 
 namespace gptq::io {
 
+/// A new file in `folder` that has no name any more: nothing is left of it when the process ends, in whatever way. What
+/// is there under `name` with ".new" is removed. Throws io_error.
+output_file unnamed_file(const std::filesystem::path& folder, const std::string& name);
+
 /// The folder OUT.partial, of one process at a time:
 ///
 ///     lock          held by that process, free when it ends in whatever way
@@ -53,8 +57,7 @@ class run_folder {
     /// Where OUT is put together, in the same file system. The folder is not there.
     std::filesystem::path result() const;
 
-    /// A file for what memory does not hold. It has no name: nothing is left of it when the process ends, in whatever
-    /// way.
+    /// An unnamed file for what memory does not hold.
     output_file scratch() const;
 
     /// Bytes of all files in the folder.

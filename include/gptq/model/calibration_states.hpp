@@ -44,15 +44,26 @@ struct chunk_places {
     std::size_t held = 0;
 };
 
+/// Chunks [first, last) of the calibration's, as far as it has them.
+struct chunk_range {
+    std::size_t first = 0, last = std::numeric_limits<std::size_t>::max();
+};
+
+/// The part of `chunks` chunks that rank `rank` of `size` computes.
+constexpr chunk_range chunks_of_rank(std::size_t chunks, std::size_t rank, std::size_t size) {
+    return {chunks * rank / size, chunks * (rank + 1) / size};
+}
+
 /// The states of the model at hand, and where a float model runs beside it, of that one.
 template <ModelBackend B>
 class calibration_states {
  public:
-    /// The states that the first block reads. `file` takes the chunks that are not in memory, if there are any. The
-    /// backend and the config must outlive it. Throws as embedding::look_up, and io_error for a full disk.
+    /// The states that the first block reads, of the chunks of `share`; what is said of chunks is said of these. `file`
+    /// takes those that are not in memory, if there are any. The backend and the config must outlive it. Throws as
+    /// embedding::look_up, and io_error for a full disk.
     calibration_states(const B& backend, const model_config& config, const embedding<B>& tables,
                        const token_windows& windows, bool beside_float, chunk_places places = {},
-                       std::optional<io::output_file> file = std::nullopt)
+                       std::optional<io::output_file> file = std::nullopt, chunk_range share = {})
         : backend_(backend),
           config_(config),
           places_(places),
@@ -61,8 +72,8 @@ class calibration_states {
           tokens_(windows.tokens.size()),
           models_(beside_float ? 2 : 1) {
         const std::size_t step = windows_of_chunk<B>(windows) * windows.length;
-        for (std::size_t first = 0; first < tokens_; first += step)
-            chunks_.push_back({first, std::min(step, tokens_ - first), {}});
+        for (std::size_t first = 0, c = 0; first < tokens_; first += step, ++c)
+            if (c >= share.first && c < share.last) chunks_.push_back({first, std::min(step, tokens_ - first), {}});
         for (std::size_t c = 0; c < chunks_.size(); ++c) {
             const auto ids = std::span(windows.tokens).subspan(chunks_[c].first, chunks_[c].tokens);
             for (std::size_t m = 0; m < models_; ++m) {
@@ -73,7 +84,7 @@ class calibration_states {
     }
 
     std::size_t window_length() const { return window_length_; }
-    std::size_t tokens() const { return tokens_; }
+    std::size_t tokens() const { return tokens_; }  ///< of the whole calibration
     bool beside_float() const { return models_ == 2; }
     std::size_t chunks() const { return chunks_.size(); }
     std::size_t first_token(std::size_t chunk) const { return chunks_[chunk].first; }
@@ -148,7 +159,8 @@ class calibration_states {
     /// Where in the file the states of a chunk begin, in bytes.
     std::size_t slot(std::size_t chunk, std::size_t model, bool entered) const {
         const std::size_t matrices = (entered ? models_ : 0) + model;
-        return (matrices * tokens_ + chunks_[chunk].first) * config_.hidden_size * sizeof(float);
+        const std::size_t first = chunks_.front().first, all = chunks_.back().first + chunks_.back().tokens - first;
+        return (matrices * all + chunks_[chunk].first - first) * config_.hidden_size * sizeof(float);
     }
 
     /// f(rows of m, host memory for them, where they are in the file).

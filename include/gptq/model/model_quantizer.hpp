@@ -3,21 +3,27 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
+#include <cstdint>
+#include <exception>
 #include <filesystem>
 #include <future>
 #include <limits>
 #include <optional>
+#include <span>
 #include <string>
 #include <type_traits>
 #include <unordered_map>
 #include <utility>
 #include <vector>
 
+#include <gptq/communicator.hpp>
 #include <gptq/half.hpp>
 #include <gptq/io/file.hpp>
 #include <gptq/io/model_folder.hpp>
 #include <gptq/io/run_folder.hpp>
+#include <gptq/messages.hpp>
 #include <gptq/model/block.hpp>
 #include <gptq/model/calibration.hpp>
 #include <gptq/model/calibration_states.hpp>
@@ -70,24 +76,26 @@ class block_reader {
     std::future<stored_block> next_;
 };
 
-/// The blocks of one run of quantize_model, after the plan was made. Blocks that `record` has already are passed
-/// through with the weights that their codes stand for, and every other one is added to it.
+/// The blocks of one run of quantize_model, after the plan was made. The first `restored` blocks, which `record` has
+/// already, are passed through with the weights that their codes stand for, and every other one is added to it. Of
+/// several ranks, the first has the record, and the others null.
 template <ModelBackend B>
 class model_quantizer {
  public:
     model_quantizer(const B& backend, const model_config& config, const io::model_folder& folder,
-                    const quantization_plan& plan, const quantize_model_options& options, run_record& record,
-                    model_observer_ref observer, const token_weights* guide)
+                    const quantization_plan& plan, const quantize_model_options& options, run_record* record,
+                    std::size_t restored, model_observer_ref observer, const token_weights* guide)
         : backend_(backend),
           config_(config),
           folder_(folder),
           plan_(plan),
           options_(options),
           record_(record),
-          restored_(record.finished()),
+          restored_(restored),
           observer_(observer),
           guide_(guide),
-          solver_(backend, options.config.format, observer) {
+          ranks_(options.ranks),
+          solver_(backend, options.config.format, observer, {options.ranks, options.sums_in_order}) {
         for (const stage_plan& stage : plan.stages) {
             stage_of_.emplace(stage.modules.front().name, &stage);
             weights_total_ += static_cast<double>(stage.weights());
@@ -98,7 +106,7 @@ class model_quantizer {
     void run(const token_windows& windows, const chunk_places& places, std::optional<io::output_file> file) {
         if (restored_ == plan_.pieces()) return;
         states_type states(backend_, config_, load_embedding(config_, folder_, backend_), windows,
-                           options_.config.settings.correct_drift, places, std::move(file));
+                           options_.config.settings.correct_drift, places, std::move(file), share_of(windows));
         block_reader blocks(config_, folder_, B::beside_host);
         for (std::size_t i = 0; i < config_.blocks; ++i) {
             quantize_block(i, blocks.take(i), states);
@@ -154,9 +162,31 @@ class model_quantizer {
         weights_done_ += static_cast<double>(plan.weights());
     }
 
+    chunk_range share_of(const token_windows& windows) const {
+        const std::size_t of_chunk = windows_of_chunk<B>(windows);
+        return chunks_of_rank((windows.count() + of_chunk - 1) / of_chunk, ranks_.rank(), ranks_.size());
+    }
+
     void restore_stage(const std::vector<weights*>& modules, const stage_plan& plan) {
+        std::vector<solved_module> found(modules.size());
+        if (ranks_.leads())
+            for (std::size_t i = 0; i < modules.size(); ++i)
+                found[i].codes = record_->read(plan.layer, options_.config, plan.modules[i].name);
+        exchange(found, [](std::size_t) { return std::size_t{0}; });
+        for (std::size_t i = 0; i < modules.size(); ++i) solver_.restore(plan, *modules[i], found[i].codes);
+    }
+
+    /// Every rank gets module i of rank owner(i).
+    template <class Owner>
+    void exchange(std::vector<solved_module>& modules, const Owner& owner) const {
+        if (ranks_.alone()) return;
+        message_writer mine;
         for (std::size_t i = 0; i < modules.size(); ++i)
-            solver_.restore(plan, *modules[i], record_.read(plan.layer, options_.config, plan.modules[i].name));
+            if (owner(i) == ranks_.rank()) put(mine, modules[i]);
+        const rank_messages given = ranks_.exchange(mine.bytes());
+        std::vector<message_reader> theirs(given.begin(), given.end());
+        for (std::size_t i = 0; i < modules.size(); ++i)
+            if (owner(i) != ranks_.rank()) modules[i] = get_solved(theirs.at(owner(i)));
     }
 
     void quantize_stage(const std::vector<weights*>& modules, const stage_plan& plan, const inputs& x) {
@@ -168,20 +198,28 @@ class model_quantizer {
         }
     }
 
-    /// One Hessian, one factorization.
+    /// One Hessian, one factorization. Ranks take turns with the modules.
     void quantize_together(const std::vector<weights*>& modules, const stage_plan& plan, const inputs& x) {
         const stopwatch shared;
         const stage_statistics<B> statistics = solver_.gather(plan, modules, x);
         notes_.experts_lacking += statistics.lacks_tokens ? 1 : 0;
         const double shared_seconds = shared.seconds() / static_cast<double>(modules.size());
+        const auto owner = [this](std::size_t i) { return (turn_ + i) % ranks_.size(); };
+        std::vector<solved_module> solved(modules.size());
         for (std::size_t i = 0; i < modules.size(); ++i) {
+            if (owner(i) != ranks_.rank()) continue;
             report_progress(plan.modules[i]);
             const stopwatch own;
-            solved_module solved = solver_.solve(plan, *modules[i], statistics);
-            solved.record.samples = statistics.tokens;
-            solved.record.seconds = shared_seconds + own.seconds();
-            keep(plan, plan.modules[i], std::move(solved));
+            solved[i] = solver_.solve(plan, *modules[i], statistics);
+            solved[i].record.samples = statistics.tokens;
+            solved[i].record.seconds = shared_seconds + own.seconds();
         }
+        exchange(solved, owner);
+        for (std::size_t i = 0; i < modules.size(); ++i) {
+            if (owner(i) != ranks_.rank()) solver_.restore(plan, *modules[i], solved[i].codes);
+            keep(plan, plan.modules[i], std::move(solved[i]));
+        }
+        turn_ += modules.size();
     }
 
     void keep(const stage_plan& plan, const module_plan& module, solved_module&& solved) {
@@ -197,8 +235,13 @@ class model_quantizer {
     /// What was found since the last piece ended is written, where B is elsewhere beside the work on the next one.
     void end_piece(std::size_t index) {
         if (index < restored_) return;
+        if (record_ == nullptr) {
+            layers_.clear();
+            notes_ = {};
+            return;
+        }
         writing_.add([this, layers = std::exchange(layers_, {}), notes = std::exchange(notes_, {})] {
-            record_.add(options_.config.format, layers, notes);
+            record_->add(options_.config.format, layers, notes);
         });
     }
 
@@ -211,10 +254,12 @@ class model_quantizer {
     const io::model_folder& folder_;
     const quantization_plan& plan_;
     const quantize_model_options& options_;
-    run_record& record_;
+    run_record* const record_;    // null on all ranks but the first
     const std::size_t restored_;  // pieces of an earlier run
     model_observer_ref observer_;
     const token_weights* guide_;  // null where all tokens count the same
+    communicator_ref ranks_;
+    std::size_t turn_ = 0;  // modules so far that ranks took turns with
     stage_solver<B> solver_;
     std::unordered_map<std::string, const stage_plan*> stage_of_;  // by the name of its first module
     std::vector<named_layer> layers_;                              // of the piece in hand
@@ -236,7 +281,77 @@ std::string arithmetic_of() {
 template <ModelBackend B>
 double memory_budget(const quantize_model_options& options) {
     if (options.memory) return static_cast<double>(*options.memory);
-    return B::beside_host ? std::numeric_limits<double>::infinity() : available_memory();
+    const double neighbours = static_cast<double>(options.ranks.neighbours());
+    return B::beside_host ? std::numeric_limits<double>::infinity() : available_memory() / neighbours;
+}
+
+/// Throws communication_error where a rank computes something else than the first, and unsupported_error for what is not
+/// divided among ranks.
+inline void check_ranks(const quantize_model_options& options, const nlohmann::ordered_json& description) {
+    if (options.ranks.alone()) return;
+    const std::string mine = description.dump();
+    const rank_messages all = options.ranks.exchange(std::as_bytes(std::span(mine)));
+    for (std::size_t r = 1; r < all.size(); ++r)
+        if (all[r] != all.front())
+            throw communication_error("rank " + std::to_string(r) +
+                                      " quantizes another model, on another text or with other settings than rank 0");
+}
+
+/// A file without a name for what memory does not hold, on the disk of this rank.
+inline io::output_file scratch_file(const std::optional<io::run_folder>& run, std::size_t rank) {
+    if (run) return run->scratch();
+    return io::unnamed_file(std::filesystem::temp_directory_path(), "gptq-rank-" + std::to_string(rank));
+}
+
+/// What quantize_model does, for each rank.
+template <ModelBackend B>
+quantize_result quantize_as_rank(const io::model_folder& folder, const std::filesystem::path& out,
+                                 const token_windows& windows, const quantize_model_options& options,
+                                 model_observer_ref observer, const B& backend) {
+    const stopwatch watch;
+    const communicator_ref& ranks = options.ranks;
+    const model_config config = read_model_config(folder);
+    const quantization_plan plan = plan_quantization(config, folder, options.config);
+    check_windows(config, windows);
+    const io::quantization_config described = for_readers(
+        spare_others(config, folder, detail::described(options.config, windows)), plan, config.arch.names.blocks);
+    const nlohmann::ordered_json description = run_description(described, windows, folder, arithmetic_of<B>());
+    check_ranks(options, description);
+    std::optional<io::run_folder> run;
+    std::optional<run_record> record;
+    if (ranks.leads()) {
+        run.emplace(out);
+        record.emplace(*run, description, options.restart);
+    }
+    const std::array<std::uint64_t, 1> mine{record ? record->finished() : 0};
+    const std::size_t restored = numbers_in<std::uint64_t>(ranks.exchange(std::as_bytes(std::span(mine))).front())[0];
+    if (restored != 0) observer.on_resumed(restored, plan.pieces());
+    const std::size_t chunk = windows_of_chunk<B>(windows) * windows.length;
+    const chunk_range share = chunks_of_rank((windows.tokens.size() + chunk - 1) / chunk, ranks.rank(), ranks.size());
+    const std::size_t tokens = std::min(share.last * chunk, windows.tokens.size()) - share.first * chunk;
+    const memory_use memory = plan_memory(estimate_memory(config, plan, options.config.settings.correct_drift), tokens,
+                                          chunk, memory_budget<B>(options), options.memory.has_value());
+    auto warnings = run_warnings(folder, config, plan, windows);
+    if (!memory.warning.empty()) warnings.push_back(memory.warning);
+    for (const std::string& warning : warnings) observer.on_warning(warning);
+    if (ranks.leads()) {
+        check_space(folder, plan, *run, memory.file_bytes);
+        check_numbers(config, folder, plan);
+    }
+    std::optional<io::output_file> file;
+    if (memory.file_bytes != 0) file.emplace(scratch_file(run, ranks.rank()));
+    std::optional<token_weights> guide;
+    if (options.config.settings.guided && restored != plan.pieces())
+        guide.emplace(folder, windows, [&] { observer.on_progress(0.0, "the loss"); });
+    model_quantizer<B>(backend, config, folder, plan, options, record ? &*record : nullptr, restored, observer,
+                       guide ? &*guide : nullptr)
+        .run(windows, memory.places, std::move(file));
+    quantize_result result;
+    if (ranks.leads()) result = write_result(*run, *record, folder, plan, described, config.ignores_tying);
+    ranks.exchange({});  // all is written when any rank returns
+    result.warnings.insert(result.warnings.begin(), warnings.begin(), warnings.end());
+    result.seconds = watch.seconds();
+    return result;
 }
 
 }  // namespace detail
@@ -245,34 +360,12 @@ template <ModelBackend B>
 quantize_result quantize_model(const io::model_folder& folder, const std::filesystem::path& out,
                                const token_windows& windows, const quantize_model_options& options,
                                model_observer_ref observer, const B& backend) {
-    const detail::stopwatch watch;
-    const model_config config = read_model_config(folder);
-    const quantization_plan plan = plan_quantization(config, folder, options.config);
-    detail::check_windows(config, windows);
-    const io::quantization_config described = for_readers(
-        spare_others(config, folder, detail::described(options.config, windows)), plan, config.arch.names.blocks);
-    io::run_folder run(out);
-    run_record record(run, run_description(described, windows, folder, detail::arithmetic_of<B>()), options.restart);
-    if (record.finished() != 0) observer.on_resumed(record.finished(), plan.pieces());
-    const memory_use memory = plan_memory(estimate_memory(config, plan, options.config.settings.correct_drift),
-                                          windows.tokens.size(), windows_of_chunk<B>(windows) * windows.length,
-                                          detail::memory_budget<B>(options), options.memory.has_value());
-    detail::check_space(folder, plan, run, memory.file_bytes);
-    auto warnings = detail::run_warnings(folder, config, plan, windows);
-    if (!memory.warning.empty()) warnings.push_back(memory.warning);
-    for (const std::string& warning : warnings) observer.on_warning(warning);
-    detail::check_numbers(config, folder, plan);
-    std::optional<io::output_file> file;
-    if (memory.file_bytes != 0) file.emplace(run.scratch());
-    std::optional<token_weights> guide;
-    if (options.config.settings.guided && record.finished() != plan.pieces())
-        guide.emplace(folder, windows, [&] { observer.on_progress(0.0, "the loss"); });
-    detail::model_quantizer<B>(backend, config, folder, plan, options, record, observer, guide ? &*guide : nullptr)
-        .run(windows, memory.places, std::move(file));
-    quantize_result result = detail::write_result(run, record, folder, plan, described, config.ignores_tying);
-    result.warnings.insert(result.warnings.begin(), warnings.begin(), warnings.end());
-    result.seconds = watch.seconds();
-    return result;
+    try {
+        return detail::quantize_as_rank(folder, out, windows, options, observer, backend);
+    } catch (const std::exception& problem) {
+        options.ranks.fail(problem.what());
+        throw;
+    }
 }
 
 }  // namespace gptq::model

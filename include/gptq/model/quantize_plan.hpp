@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include <gptq/communicator.hpp>
 #include <gptq/io/model_folder.hpp>
 #include <gptq/io/quantization_config.hpp>
 #include <gptq/model/model_config.hpp>
@@ -27,6 +28,10 @@ struct quantize_model_options {
     /// tokens, some of what a block computes is computed twice, and states go to a file in OUT.partial; the result has
     /// the same bytes. Nothing: what the system has free, or on a device, no limit.
     std::optional<std::uint64_t> memory = std::nullopt;
+    /// Who quantizes the model together, each calling quantize_model with the same arguments (<gptq/communicator.hpp>).
+    /// Rank 0 writes.
+    communicator_ref ranks = {};
+    bool sums_in_order = false;  ///< several ranks write the bytes of one, and wait for each other's sums
 };
 
 /// One linear layer.

@@ -20,6 +20,7 @@
 #include <gptq/model/model_observer.hpp>
 #include <gptq/model/quantize_log.hpp>
 #include <gptq/model/quantize_plan.hpp>
+#include <gptq/model/solved_module.hpp>
 #include <gptq/model/stage_statistics.hpp>
 #include <gptq/model/stages.hpp>
 #include <gptq/refine.hpp>
@@ -88,12 +89,6 @@ factored_hessian<S, inverse_free_path> factorize_for(order_kind order, const bas
 
 }  // namespace detail
 
-/// A layer's codes, and the numbers of its module_record that they decide.
-struct solved_module {
-    quantized_layer codes;
-    module_record record;
-};
-
 /// Quantizes layers where they lie: their weights become what their codes stand for.
 template <ModelBackend B>
 class stage_solver {
@@ -101,9 +96,10 @@ class stage_solver {
     using weights = typename B::weights;
     using inputs = stage_inputs<typename B::activation>;
 
-    /// Both arguments must outlive it.
-    stage_solver(const B& backend, io::checkpoint_format format, model_observer_ref observer)
-        : backend_(backend), solver_(backend.solver()), format_(format), observer_(observer) {}
+    /// The backend and the observer must outlive it. All ranks of `division` gather at the same time.
+    stage_solver(const B& backend, io::checkpoint_format format, model_observer_ref observer,
+                 const token_division& division = {})
+        : backend_(backend), solver_(backend.solver()), format_(format), observer_(observer), division_(division) {}
 
     /// What comes now is of another block.
     void begin_block() { common_.reset(); }
@@ -122,7 +118,7 @@ class stage_solver {
         };
         try {
             return gather_statistics(backend_, x, shown, plan.settings->method == quantize_method::gptq, factorize,
-                                     common_);
+                                     common_, division_);
         } catch (const non_finite_error& problem) {
             throw non_finite_error(plan.modules.front().name + ": " + problem.what());
         }
@@ -254,6 +250,7 @@ class stage_solver {
     const solver& solver_;
     io::checkpoint_format format_;
     model_observer_ref observer_;
+    token_division division_;
     common_hessian<B> common_;  // of the block in hand
 };
 

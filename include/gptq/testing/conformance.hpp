@@ -11,6 +11,9 @@
 // and in <gptq/testing/check_model_backend.hpp>, because it needs the headers of models:
 // check_model_backend(backend)    ModelBackend, against <gptq/model/reference_model_backend.hpp>
 //
+// and in <gptq/testing/check_communicator.hpp>:
+// check_communicator(ranks)       Communicator, called by all ranks at once
+//
 // Each returns one line for every broken promise, with the number of its sentence, and nothing for a model that
 // conforms.
 #pragma once

@@ -114,11 +114,13 @@ GPTQ_INLINE void run_folder::write_piece(std::size_t index, const std::function<
 
 GPTQ_INLINE std::filesystem::path run_folder::result() const { return path_ / "result"; }
 
-GPTQ_INLINE output_file run_folder::scratch() const {
-    output_file file(detail::fresh_name(path_ / "scratch"));
+GPTQ_INLINE output_file unnamed_file(const std::filesystem::path& folder, const std::string& name) {
+    output_file file(detail::fresh_name(folder / name));
     std::filesystem::remove(file.path());
     return file;
 }
+
+GPTQ_INLINE output_file run_folder::scratch() const { return unnamed_file(path_, "scratch"); }
 
 GPTQ_INLINE std::size_t run_folder::bytes() const {
     std::size_t sum = 0;
