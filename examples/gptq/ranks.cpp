@@ -1,8 +1,6 @@
 #include "ranks.hpp"
 
 #ifdef GPTQ_PROGRAM_HAS_MPI
-#include <mpi.h>
-
 #include <cstdlib>
 #include <optional>
 

@@ -1,6 +1,13 @@
 // mpi_communicator: the processes that mpirun starts as the ranks of a Communicator. MPI is version 3 or later.
 #pragma once
 
+// Their old C++ interface is not used, and does not compile without warnings.
+#ifndef OMPI_SKIP_MPICXX
+#define OMPI_SKIP_MPICXX 1
+#endif
+#ifndef MPICH_SKIP_MPICXX
+#define MPICH_SKIP_MPICXX 1
+#endif
 #include <mpi.h>
 
 #include <algorithm>
