@@ -30,6 +30,8 @@
 #include <gptq/model/quantize_plan.hpp>
 #include <gptq/model/quantized_folder.hpp>
 #include <gptq/model/run_record.hpp>
+#include <gptq/model/scale_fold.hpp>
+#include <gptq/model/scale_search.hpp>
 #include <gptq/model/spared_layers.hpp>
 #include <gptq/model/stage_solver.hpp>
 #include <gptq/model/stages.hpp>
@@ -117,6 +119,7 @@ class model_quantizer {
 
     void quantize_block(std::size_t index, stored_block&& stored, states_type& states) {
         solver_.begin_block();
+        fold_scales_into(index, stored, states);
         std::optional<block_of<B>> float_layer;
         if (states.beside_float()) float_layer.emplace(hold_block(backend_, stored_block(stored)));
         block_of<B> layer = hold_block(backend_, std::move(stored));
@@ -124,6 +127,22 @@ class model_quantizer {
                             [this](stage_modules<weights>& stage, const inputs& x) {
                                 pass_stage(stage.modules, *stage_of_.at(stage.names.front()), x);
                             });
+    }
+
+    /// A block of an earlier run has the norms and biases that were written then; its weights are what codes stand for.
+    void fold_scales_into(std::size_t index, stored_block& stored, states_type& states) {
+        if (index < restored_) return take_folded(config_, record_.piece(index), stored);
+        std::vector<const stage_plan*> stages;
+        bool scales = false;
+        for (const block_site& site : stored.what.sites) {
+            const stage_plan* stage = stage_of_.at(stored.what.full_name(site.modules.front()));
+            stages.push_back(stage);
+            scales = scales || (stage->settings && stage->settings->scales_inputs());
+        }
+        if (!scales) return;
+        report_progress(stages.front()->modules.front());
+        const block_scaler<B> scaler(backend_, config_, folder_, options_.config.format, std::move(stages));
+        folded_ = scaler.scale(stored, index, states);
     }
 
     /// The head's own drift is left alone: what follows it is the loss, not another layer.
@@ -196,9 +215,9 @@ class model_quantizer {
     /// What was found since the last piece ended is written, where B is elsewhere beside the work on the next one.
     void end_piece(std::size_t index) {
         if (index < restored_) return;
-        writing_.add([this, layers = std::exchange(layers_, {}), notes = std::exchange(notes_, {})] {
-            record_.add(options_.config.format, layers, notes);
-        });
+        writing_.add(
+            [this, layers = std::exchange(layers_, {}), notes = std::exchange(notes_, {}),
+             folded = std::exchange(folded_, {})] { record_.add(options_.config.format, layers, notes, folded); });
     }
 
     void report_progress(const module_plan& module) {
@@ -218,6 +237,7 @@ class model_quantizer {
     std::unordered_map<std::string, const stage_plan*> stage_of_;  // by the name of its first module
     std::vector<named_layer> layers_;                              // of the piece in hand
     run_notes notes_;                                              // on it
+    folded_tensors folded_;                                        // of it
     double weights_total_ = 0.0;
     double weights_done_ = 0.0;
     work_queue writing_{B::beside_host ? std::size_t{1} : std::size_t{0}};  // last: it uses the others
