@@ -48,8 +48,7 @@ struct clip_row {
     }
 
     constexpr void clip(std::size_t r, std::size_t first, std::size_t width, float limit) const {
-        for (std::size_t k = first; k < first + width; ++k)
-            clipped(r, k) = std::min(std::max(W(r, k), -limit), limit);
+        for (std::size_t k = first; k < first + width; ++k) clipped(r, k) = std::min(std::max(W(r, k), -limit), limit);
     }
 
     constexpr double loss_at(std::size_t r, std::size_t first, std::size_t width, float limit) const {

@@ -154,6 +154,11 @@ TEST_CASE("a run that is stopped anywhere and gone on with gives the bytes of on
         s.options.config.settings.group_size = 32;
         s.options.config.lm_head = true;
     }
+    SECTION("with scales folded into norms") {
+        s.options.config.settings = gptq::settings::awq();
+        s.options.config.settings.group_size = 32;
+        s.options.config.format = io::checkpoint_format::gptq_v2;
+    }
     check_every_stop(s);
 }
 

@@ -76,7 +76,8 @@ class folded_tensors {
     std::vector<named_tensor> tensors_;
 };
 
-/// Puts the norms and biases that `stored` has in the place of the block's: those that folded_tensors wrote.
+/// Puts the norms and biases that `stored` has in the place of the block's: those that folded_tensors wrote. Throws
+/// shape_error for one of another size, and what reading throws.
 void take_folded(const model_config& config, const io::model_folder& stored, stored_block& block);
 
 }  // namespace gptq::model

@@ -21,14 +21,13 @@
 #include <gptq/model/block.hpp>
 #include <gptq/model/scale_fold.hpp>
 #include <gptq/model/table.hpp>
-#include <gptq/model/weights.hpp>
 
 namespace gptq::model {
 namespace detail {
 
 inline const block_norm* find_norm(const block_description& block, norm_place place) {
-    const auto found = std::find_if(block.norms.begin(), block.norms.end(),
-                                    [place](const block_norm& n) { return n.place == place; });
+    const auto found =
+        std::find_if(block.norms.begin(), block.norms.end(), [place](const block_norm& n) { return n.place == place; });
     return found == block.norms.end() ? nullptr : &*found;
 }
 
@@ -120,6 +119,17 @@ inline io::dtype written_dtype(const io::model_folder& source, const std::string
     return type == io::dtype::f64 ? io::dtype::f32 : type;
 }
 
+/// What `stored` has under that name, if it does, plus `plus`.
+inline void take_stored(const io::model_folder& stored, const std::string& name, tensor1<float>& values, float plus) {
+    if (!stored.contains(name)) return;
+    tensor1<float> found = stored.read_vector(name);
+    if (found.size() != values.size())
+        throw shape_error(stored.describe(name) + ": has " + std::to_string(found.size()) +
+                          " elements; the model's tensor has " + std::to_string(values.size()));
+    for (float& x : found) x += plus;
+    values = std::move(found);
+}
+
 }  // namespace detail
 
 GPTQ_INLINE scale_fold fold_before(const model_config& config, const block_description& block, std::size_t site) {
@@ -185,8 +195,8 @@ GPTQ_INLINE std::vector<float> storable_scales(const model_config& config, const
     return scales;
 }
 
-GPTQ_INLINE void folded_tensors::put(const io::model_folder& source, const std::string& name,
-                                     tensor1<float>& values, float minus) {
+GPTQ_INLINE void folded_tensors::put(const io::model_folder& source, const std::string& name, tensor1<float>& values,
+                                     float minus) {
     if (values.size() == 0) return;
     const io::dtype type = detail::written_dtype(source, name);
     for (float& x : values) x -= minus;
@@ -201,8 +211,8 @@ GPTQ_INLINE void folded_tensors::put(const io::model_folder& source, const std::
         *there = std::move(tensor);
 }
 
-GPTQ_INLINE void folded_tensors::add(const model_config& config, const io::model_folder& source,
-                                     stored_block& block, const scale_fold& fold) {
+GPTQ_INLINE void folded_tensors::add(const model_config& config, const io::model_folder& source, stored_block& block,
+                                     const scale_fold& fold) {
     if (fold.norm) {
         const std::string name = detail::norm_name(block.what, *fold.norm);
         norm_layer& norm = block.norm(*fold.norm).value();
@@ -220,16 +230,16 @@ GPTQ_INLINE void folded_tensors::write(const io::tensor_sink& sink) const {
 }
 
 GPTQ_INLINE void take_folded(const model_config& config, const io::model_folder& stored, stored_block& block) {
-    const weight_reader reader(stored);
-    for (const block_norm& n : block.what.norms)
-        if (const std::string name = block.what.prefix + n.name; stored.contains(name + ".weight"))
-            block.norm(n.place) = reader.read_norm(config, name, n.features);
+    for (const block_norm& n : block.what.norms) {
+        const std::string name = block.what.prefix + n.name;
+        norm_layer& norm = block.norm(n.place).value();
+        detail::take_stored(stored, name + ".weight", norm.weight, config.arch.norm_adds_one ? 1.0f : 0.0f);
+        detail::take_stored(stored, name + ".bias", norm.bias, 0.0f);
+    }
     for (std::size_t site = 0; site < block.layers.size(); ++site)
-        for (std::size_t m = 0; m < block.layers[site].size(); ++m) {
-            const block_module& module = block.what.sites[site].modules[m];
-            const std::string name = block.what.full_name(module) + ".bias";
-            if (stored.contains(name)) block.layers[site][m].bias = reader.vector(name, module.out_features);
-        }
+        for (std::size_t m = 0; m < block.layers[site].size(); ++m)
+            detail::take_stored(stored, block.what.full_name(block.what.sites[site].modules[m]) + ".bias",
+                                block.layers[site][m].bias, 0.0f);
 }
 
 }  // namespace gptq::model
