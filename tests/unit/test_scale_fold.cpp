@@ -23,8 +23,8 @@
 #include "support/temp_dir.hpp"
 
 using namespace gptq::model;
-using gptq_test::mentions;
 using gptq_test::golden_model;
+using gptq_test::mentions;
 using gptq_test::message_of;
 
 namespace {
