@@ -50,12 +50,12 @@ inline std::vector<float> awq_scales(std::span<const double> mean, double alpha)
 }
 
 /// SmoothQuant, equation 4: inputs^alpha / weights^(1 - alpha), of largest magnitudes of an input and of the weights
-/// that it meets; magnitudes and scales below 1e-5 count as that, and what is not finite as 1.
+/// that it meets; magnitudes and scales below 1e-5 count as that. The scale of an input that was always 0 is 1.
 inline std::vector<float> smooth_scales(std::span<const double> inputs, std::span<const double> weights, double alpha) {
     std::vector<float> scales;
     for (std::size_t i = 0; i < inputs.size(); ++i) {
         const double s = std::pow(inputs[i], alpha) / std::pow(std::max(weights[i], 1e-5), 1.0 - alpha);
-        scales.push_back(std::isfinite(s) ? static_cast<float>(std::max(s, 1e-5)) : 1.0f);
+        scales.push_back(inputs[i] > 0.0 && std::isfinite(s) ? static_cast<float>(std::max(s, 1e-5)) : 1.0f);
     }
     return scales;
 }

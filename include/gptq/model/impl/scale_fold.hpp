@@ -15,6 +15,7 @@
 
 #include <gptq/compiled.hpp>
 #include <gptq/error.hpp>
+#include <gptq/half.hpp>
 #include <gptq/io/model_folder.hpp>
 #include <gptq/io/stored_numbers.hpp>
 #include <gptq/model/architecture.hpp>
@@ -119,6 +120,12 @@ inline io::dtype written_dtype(const io::model_folder& source, const std::string
     return type == io::dtype::f64 ? io::dtype::f32 : type;
 }
 
+/// The number that a tensor of the type holds in the place of x; infinite where it holds none.
+inline float as_stored(io::dtype type, float x) {
+    if (type == io::dtype::f16) return to_float(narrow<half>(x));
+    return type == io::dtype::bf16 ? to_float(narrow<bfloat16>(x)) : x;
+}
+
 /// What `stored` has under that name, if it does, plus `plus`.
 inline void take_stored(const io::model_folder& stored, const std::string& name, tensor1<float>& values, float plus) {
     if (!stored.contains(name)) return;
@@ -185,11 +192,9 @@ GPTQ_INLINE std::vector<float> storable_scales(const model_config& config, const
     const std::string name = detail::norm_name(block.what, *fold.norm) + ".weight";
     const tensor1<float>& weight = block.norm(*fold.norm).value().weight;
     const float one = config.arch.norm_adds_one ? 1.0f : 0.0f;
+    const io::dtype type = detail::written_dtype(source, name);
     for (std::size_t i = 0; i < scales.size(); ++i) {
-        float quotient = weight(i) / scales[i] - one;
-        const matrix_view<float> number(&quotient, 1, 1);
-        io::stored_as(detail::written_dtype(source, name), number, name);
-        const float exact = weight(i) / (quotient + one);
+        const float exact = weight(i) / (detail::as_stored(type, weight(i) / scales[i] - one) + one);
         scales[i] = exact > 0.0f && std::isfinite(exact) ? exact : 1.0f;
     }
     return scales;
