@@ -40,6 +40,7 @@
 #include <gptq/model/impl/routing.hpp>
 #include <gptq/model/impl/run_record.hpp>
 #include <gptq/model/impl/sampling.hpp>
+#include <gptq/model/impl/scale_fold.hpp>
 #include <gptq/model/impl/spared_layers.hpp>
 #include <gptq/model/impl/stop_tokens.hpp>
 #include <gptq/model/impl/stored_model.hpp>

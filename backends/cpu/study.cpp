@@ -8,6 +8,7 @@
 #include <gptq/study/impl/chart.hpp>
 #include <gptq/study/impl/folder.hpp>
 #include <gptq/study/impl/input.hpp>
+#include <gptq/study/impl/json_members.hpp>
 #include <gptq/study/impl/layer_pass.hpp>
 #include <gptq/study/impl/model_cell.hpp>
 #include <gptq/study/impl/plan.hpp>

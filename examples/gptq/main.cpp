@@ -94,8 +94,13 @@ void add_windows(CLI::App& command, calibration_arguments& a) {
         ->check(CLI::Range(2, 1 << 20));
 }
 
-/// Those that studies have, too: what the solver does.
+/// Those that studies have, too: what is done to a layer.
 void add_solver_settings(CLI::App& command, gptq::quantize_settings& s) {
+    command
+        .add_option("--smooth", s.smooth,
+                    "SmoothQuant's alpha: fold scales into what comes before layers, so that their weights take over "
+                    "this share of the inputs' outliers")
+        ->check(CLI::Range(0.0, 1.0));
     const auto take_damping = [&s](const std::string& given) {
         s.damp_percent = given == "auto" ? std::nullopt : std::optional(std::stod(given));
     };
@@ -125,8 +130,12 @@ void add_settings(CLI::App& command, gptq::quantize_settings& s) {
     command.add_option("--bits", s.bits, "bits a weight: 2, 3, 4 or 8")->capture_default_str();
     command.add_option("--group-size", s.group_size, "input features that share a scale; -1: all of a row")
         ->capture_default_str();
-    command.add_flag_callback(
-        "--asym", [&s] { s.sym = false; }, "asymmetric grid");
+    CLI::Option* asym = command.add_flag_callback(
+        "--asym", [&s] { s.sym = false; }, "asymmetric grid; the default of --method awq");
+    command
+        .add_flag_callback(
+            "--sym", [&s] { s.sym = true; }, "symmetric grid; the default of other methods")
+        ->excludes(asym);
     const auto take_order = [&s](const std::string& name) { s.order = gptq::order_of_name(name).value(); };
     CLI::Option* order =
         command.add_option_function<std::string>("--order", take_order, "in which order columns are quantized")
@@ -170,9 +179,10 @@ void add_gguf_type(CLI::App& command, quantize_arguments& a) {
         command
             .add_option("--type", a.type, "OUT becomes a GGUF file for llama.cpp whose layers have blocks of this type")
             ->check(CLI::IsMember(names));
-    for (const char* other : {"--bits", "--group-size", "--asym", "--order", "--desc-act", "--search", "--candidates",
-                              "--refine", "--correct-drift", "--best", "--tuned", "--method", "--format", "--dynamic",
-                              "--lm-head", "--memory", "--restart", "--device", "--hessians"})
+    for (const char* other :
+         {"--bits",   "--group-size", "--asym",    "--sym",           "--order",   "--desc-act", "--search",
+          "--smooth", "--candidates", "--refine",  "--correct-drift", "--best",    "--tuned",    "--method",
+          "--format", "--dynamic",    "--lm-head", "--memory",        "--restart", "--device",   "--hessians"})
         type->excludes(command.get_option(other));
     command.add_option("--base", a.base, "with --type: the float GGUF file of MODEL; default: MODEL, if it is one")
         ->needs(type);
@@ -195,22 +205,26 @@ void add_quantize(CLI::App& app, quantize_arguments& a, std::function<void()>& c
             ->add_flag("--tuned{300}", a.tuned,
                        "--best, and scales tuned after it in 300 steps, or --tuned=N in N ones, as by gptq tune")
             ->check(at_least_one());
-    const auto take_method = [&a](const std::string& name) {
-        a.settings.method = name == "rtn" ? gptq::quantize_method::round_to_nearest : gptq::quantize_method::gptq;
-    };
-    command->add_option_function<std::string>("--method", take_method, "gptq, or rtn: round to nearest, the baseline")
-        ->check(CLI::IsMember({"gptq", "rtn"}))
+    const auto take_method = [&a](const std::string& name) { a.settings.method = gptq::method_of_name(name).value(); };
+    command
+        ->add_option_function<std::string>(
+            "--method", take_method,
+            "gptq; rtn: round to nearest, the baseline; or awq: that after scales are folded into what comes before, "
+            "in clipped groups")
+        ->check(CLI::IsMember(gptq::method_names))
         ->default_str("gptq");
     command->add_option("--calib", a.calib, "text file to calibrate with; -: standard input; rtn needs none");
     CLI::Option* hessians = command->add_option(
         "--hessians", a.hessians, "folder of Hessians that another program stored, in place of a text: for any model");
     command->parse_complete_callback([&a, command, tuned] {
-        const bool rounds = a.settings.method == gptq::quantize_method::round_to_nearest;
-        if (a.calib.empty() && a.hessians.empty() && !rounds) throw CLI::RequiredError("--calib or --hessians");
+        const bool rounds = a.settings.method != gptq::quantize_method::gptq;
+        const bool blind = a.settings.method == gptq::quantize_method::round_to_nearest && !a.settings.smooth;
+        if (a.calib.empty() && a.hessians.empty() && !blind) throw CLI::RequiredError("--calib or --hessians");
         if (a.tuned != 0 && (a.calib.empty() || a.calib == "-"))
             throw CLI::ValidationError(tuned->get_name(), "reads --calib twice, so it needs a file");
         take_format(*command, a.format, a.settings);
         if (rounds) take_preset(*command, gptq::settings::nearest(), a.settings);
+        if (a.settings.method == gptq::quantize_method::awq) a.settings.sym = command->count("--sym") != 0;
         gptq::quantize_settings best = gptq::settings::best(a.settings.bits);
         best.correct_drift = best.correct_drift && a.hessians.empty();
         if (a.best || a.tuned != 0) take_preset(*command, best, a.settings);
@@ -415,7 +429,7 @@ void add_study(CLI::App& app, study_arguments& a, std::function<void()>& chosen)
     const auto add_axis = [&](const char* name, std::string& list, const char* what) {
         command->add_option(name, list, std::string(what) + "; a list with commas")->capture_default_str();
     };
-    add_axis("--method", a.methods, "rtn, gptq, best; at depth layers nf4, fp4, too");
+    add_axis("--method", a.methods, "rtn, gptq, best; at depth model awq, at depth layers nf4, fp4, too");
     add_axis("--bits", a.bits, "bits a weight: 2, 3, 4 or 8");
     add_axis("--group-size", a.group_sizes, "input features that share a scale; -1: all of a row");
     add_axis("--grid", a.grids, "sym, asym");

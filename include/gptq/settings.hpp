@@ -14,8 +14,24 @@
 
 namespace gptq {
 
-/// How a layer's codes are found; round_to_nearest is the baseline that ignores the calibration inputs.
-enum class quantize_method { gptq, round_to_nearest };
+/// How a layer's codes are found; round_to_nearest is the baseline that ignores the calibration inputs. awq rounds to
+/// nearest, too, after scales are folded into what comes before a layer (model/scale_search.hpp), in groups that are
+/// clipped (clip_groups.hpp); whole models only.
+enum class quantize_method { gptq, round_to_nearest, awq };
+
+/// Their names in programs and files, in the order of quantize_method.
+inline constexpr std::array<std::string_view, 3> method_names{"gptq", "rtn", "awq"};
+
+inline std::string method_name(quantize_method method) {
+    return std::string(method_names[static_cast<std::size_t>(method)]);
+}
+
+/// The method of that name; nothing if there is none.
+inline std::optional<quantize_method> method_of_name(std::string_view name) {
+    for (std::size_t i = 0; i < method_names.size(); ++i)
+        if (method_names[i] == name) return static_cast<quantize_method>(i);
+    return std::nullopt;
+}
 
 /// The orders in which columns are quantized; each has a type in <gptq/orders.hpp>.
 enum class order_kind { natural, act, act_static, group_aware };
@@ -34,7 +50,7 @@ inline std::optional<order_kind> order_of_name(std::string_view name) {
 
 /// How a layer is quantized. As it is constructed, it is settings::recommended().
 struct quantize_settings {
-    quantize_method method = quantize_method::gptq;  ///< gptq, or rounding to nearest
+    quantize_method method = quantize_method::gptq;  ///< how codes are found
     int bits = 4;                                    ///< per weight, 2 to 8
     int group_size = 128;                            ///< input features that share a scale; per_channel: all of a row
     bool sym = true;                                 ///< no zero points
@@ -50,6 +66,12 @@ struct quantize_settings {
     bool correct_drift = false;  ///< aim at the float model's outputs (drift.hpp); whole models only
 
     bool guided = false;  ///< weigh tokens by the loss's gradient (model/token_weights.hpp); whole models only
+    /// SmoothQuant's alpha, 0 to 1: the share of the inputs' outliers that weights take over before they are quantized
+    /// (model/scale_search.hpp); nothing: none. Whole models only.
+    std::optional<double> smooth = std::nullopt;
+
+    /// Scales of inputs are folded into what comes before layers.
+    bool scales_inputs() const { return method == quantize_method::awq || smooth; }
 
     bool operator==(const quantize_settings&) const = default;
 
@@ -90,7 +112,26 @@ inline quantize_settings nearest(int bits = 4) {
     return {.method = quantize_method::round_to_nearest, .bits = bits, .order = order_kind::natural, .search = false};
 }
 
+/// AWQ as it was published: zero points, and nothing of the solver's.
+inline quantize_settings awq(int bits = 4) {
+    quantize_settings s = nearest(bits);
+    s.method = quantize_method::awq;
+    s.sym = false;
+    return s;
+}
+
 }  // namespace settings
+
+namespace detail {
+
+/// "0.5", "1.0".
+inline std::string digits_of(double x) {
+    std::string digits = std::to_string(x);
+    digits.erase(digits.find_last_not_of('0') + 1);
+    return digits.ends_with('.') ? digits + "0" : digits;
+}
+
+}  // namespace detail
 
 /// In words: "4 bits, groups of 128, symmetric, gar order, damping auto, searched".
 inline std::string describe(const quantize_settings& s) {
@@ -98,15 +139,11 @@ inline std::string describe(const quantize_settings& s) {
         std::to_string(s.bits) + " bits, " +
         (s.group_size == per_channel ? "one group per row" : "groups of " + std::to_string(s.group_size)) +
         (s.sym ? ", symmetric" : ", asymmetric");
+    if (s.smooth) text += ", smoothed by " + detail::digits_of(*s.smooth);
     if (s.method == quantize_method::round_to_nearest) return text + ", rounded to nearest";
+    if (s.method == quantize_method::awq) return text + ", scaled and clipped by awq";
     text += ", " + order_name(s.order) + " order, damping ";
-    if (s.damp_percent) {
-        std::string digits = std::to_string(*s.damp_percent);
-        digits.erase(digits.find_last_not_of('0') + 1);
-        text += digits.ends_with('.') ? digits + "0" : digits;
-    } else {
-        text += "auto";
-    }
+    text += s.damp_percent ? detail::digits_of(*s.damp_percent) : "auto";
     if (s.search) text += ", ranges searched";
     if (s.candidates > 1) text += ", " + std::to_string(s.candidates) + " candidates";
     if (s.refine_rounds > 0) text += ", refined " + std::to_string(s.refine_rounds) + " times";
@@ -143,11 +180,16 @@ inline void quantize_settings::check() const {
     require(refine_rounds >= 0 && refine_rounds <= max_refine_rounds,
             "refine_rounds: " + std::to_string(refine_rounds) + " cannot be done; choose 0 to " +
                 std::to_string(max_refine_rounds));
+    require(!smooth || (*smooth >= 0.0 && *smooth <= 1.0),
+            "smooth: " + std::to_string(smooth.value_or(0.0)) + " is not a share; give 0 to 1");
+    require(!smooth || method != quantize_method::awq, "smooth: awq chooses scales itself; leave out one of the two");
+    require(!smooth || !correct_drift,
+            "smooth: the float model beside, which drift is corrected by, is not smoothed; leave out one of the two");
     if (method == quantize_method::gptq) return;
     require(
         order == order_kind::natural && !search && candidates == 1 && refine_rounds == 0 && !correct_drift && !guided,
-        "method: rounding to nearest knows no order, search, candidates, refinement, correction of drift or "
-        "guidance; leave them out (settings::nearest())");
+        "method: rounding to nearest, also that of awq, knows no order, search, candidates, refinement, correction of "
+        "drift or guidance; leave them out (settings::nearest(), settings::awq())");
 }
 
 }  // namespace gptq

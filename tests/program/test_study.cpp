@@ -292,7 +292,7 @@ TEST_CASE("what no study can be is said before any work") {
     const fs::path none = s.dir.path() / "none", empty = s.dir.path() / "empty.txt", plan = s.dir.path() / "plan.json";
     gptq_test::write_file(empty, "");
     gptq_test::write_file(plan, R"([{"bits": [3, 6]}])");
-    refused({"--method", "rtn,awq"}, 2, "\"awq\"", none);
+    refused({"--method", "rtn,exl2"}, 2, "\"exl2\"", none);
     refused({"--bits", "4,5"}, 2, "5 bits", none);
     refused({"--bits", "4,,3"}, 2, "a value is empty", none);
     refused({"--group-size", "x"}, 2, "not a whole number", none);

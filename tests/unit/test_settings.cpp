@@ -36,11 +36,17 @@ quantize_settings unusual() {
             .correct_drift = true};
 }
 
+quantize_settings smoothed(quantize_settings settings, double alpha) {
+    settings.smooth = alpha;
+    return settings;
+}
+
 }  // namespace
 
 TEST_CASE("settings out of range are refused by name, and with what would do", "[settings]") {
-    for (const quantize_settings& s : {gptq::settings::paper(), gptq::settings::recommended(3), gptq::settings::best(2),
-                                       gptq::settings::nearest(8), unusual()})
+    for (const quantize_settings& s :
+         {gptq::settings::paper(), gptq::settings::recommended(3), gptq::settings::best(2), gptq::settings::nearest(8),
+          gptq::settings::awq(3), smoothed(gptq::settings::nearest(), 0.25), smoothed({}, 0.5), unusual()})
         CHECK_NOTHROW(s.check());
     CHECK(contains(refusal({.bits = 9}), "bits: 9"));
     CHECK(contains(refusal({.bits = 1}), "2 to 8"));
@@ -55,6 +61,10 @@ TEST_CASE("settings out of range are refused by name, and with what would do", "
     quantize_settings rounding = gptq::settings::nearest();
     rounding.candidates = 2;
     CHECK(contains(refusal(rounding), "candidates"));
+    CHECK(contains(refusal(smoothed({}, 1.5)), "smooth: 1.5"));
+    CHECK(contains(refusal(smoothed({}, std::nan(""))), "smooth: nan"));
+    CHECK(contains(refusal(smoothed(gptq::settings::awq(), 0.5)), "awq chooses scales itself"));
+    CHECK(contains(refusal(smoothed(gptq::settings::best(), 0.5)), "drift"));
 }
 
 TEST_CASE("presets say what they are called after", "[settings]") {
@@ -75,8 +85,9 @@ TEST_CASE("presets say what they are called after", "[settings]") {
 }
 
 TEST_CASE("settings come back from JSON as they were", "[settings]") {
-    for (const quantize_settings& s : {gptq::settings::paper(), gptq::settings::recommended(3), gptq::settings::best(2),
-                                       gptq::settings::nearest(8), unusual()}) {
+    for (const quantize_settings& s :
+         {gptq::settings::paper(), gptq::settings::recommended(3), gptq::settings::best(2), gptq::settings::nearest(8),
+          gptq::settings::awq(3), smoothed(gptq::settings::nearest(), 0.25), smoothed({}, 0.5), unusual()}) {
         const auto text = io::settings_json(s).dump();
         CHECK(io::settings_from_json(io::parse_json<nlohmann::ordered_json>(text, "test"), "test") == s);
     }
@@ -96,7 +107,8 @@ TEST_CASE("a checkpoint's description tells all settings that made it, in every 
     for (const auto format :
          {io::checkpoint_format::gptq, io::checkpoint_format::gptq_v2, io::checkpoint_format::compressed_tensors})
         for (const quantize_settings& s : {gptq::settings::paper(), gptq::settings::recommended(8),
-                                           gptq::settings::best(4), gptq::settings::nearest(8), unusual()}) {
+                                           gptq::settings::best(4), gptq::settings::nearest(8), gptq::settings::awq(3),
+                                           smoothed(gptq::settings::nearest(), 0.25), smoothed({}, 0.5), unusual()}) {
             if (format == io::checkpoint_format::compressed_tensors && s.bits == 3) continue;
             io::quantization_config c;
             c.format = format;

@@ -67,7 +67,7 @@ study::study_row row(const std::string& method, int bits, std::uint64_t bytes, c
 }  // namespace
 
 TEST_CASE("axes span cells, each once, and what does not fit is said") {
-    const study::study_axes axes{.methods = {"rtn", "gptq", "nf4"},
+    const study::study_axes axes{.methods = {"rtn", "gptq", "awq", "nf4"},
                                  .bits = {2, 4},
                                  .group_sizes = {32, 64},
                                  .grids = {"sym", "asym"},
@@ -86,17 +86,18 @@ TEST_CASE("axes span cells, each once, and what does not fit is said") {
     };
     CHECK(says("64 divides nothing"));
     CHECK(says("nf4: has 4 bits, not 2"));
+    CHECK(says("--depth model"));
 
     study::study_plan deep;
     study::add_cells(deep, axes, study::study_depth::model, no_64);
-    CHECK(deep.cells.size() == 12);  // without nf4, which no checkpoint holds
+    CHECK(deep.cells.size() == 12 + 4);  // without nf4, which no checkpoint holds; awq knows no order
 }
 
 TEST_CASE("axes that no study can have are refused, and the message names what would do") {
     const auto refused = [](study::study_axes axes, const char* part) {
         CHECK(mentions(message_of([&] { study::check_axes(axes); }), part));
     };
-    refused({.methods = {"awq"}}, "rtn, gptq, best");
+    refused({.methods = {"exl2"}}, "rtn, gptq, best");
     refused({.bits = {4, 5}}, "5 bits; choose from 2, 3, 4, 8");
     refused({.group_sizes = {48}}, "groups of 48");
     refused({.group_sizes = {0}}, "groups of 0");

@@ -11,7 +11,8 @@ namespace gptq::io {
 
 /// {"method": "gptq", "bits": 4, "group_size": 128, "sym": true, "order": "gar", "damping": "auto" or a number,
 /// "search": true, "candidates": 1, "refine": {"rounds": 0, "scales": true, "codes": true}, "correct_drift": false},
-/// of which round-to-nearest ("rtn") has the first four.
+/// of which round-to-nearest ("rtn") and "awq" have the first four; "guided": true and "smooth": alpha where they are
+/// set.
 nlohmann::ordered_json settings_json(const quantize_settings& settings);
 
 /// The settings that such an object tells; what it leaves out is as in settings::recommended() or nearest(). `where`

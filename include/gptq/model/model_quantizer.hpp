@@ -37,6 +37,8 @@
 #include <gptq/model/quantized_folder.hpp>
 #include <gptq/model/reader_rules.hpp>
 #include <gptq/model/run_record.hpp>
+#include <gptq/model/scale_fold.hpp>
+#include <gptq/model/scale_search.hpp>
 #include <gptq/model/spared_layers.hpp>
 #include <gptq/model/stage_solver.hpp>
 #include <gptq/model/stages.hpp>
@@ -126,6 +128,7 @@ class model_quantizer {
 
     void quantize_block(std::size_t index, stored_block&& stored, states_type& states) {
         solver_.begin_block();
+        fold_scales_into(index, stored, states);
         std::optional<block_of<B>> float_layer;
         if (states.beside_float()) float_layer.emplace(hold_block(backend_, stored_block(stored)));
         block_of<B> layer = hold_block(backend_, std::move(stored));
@@ -133,6 +136,22 @@ class model_quantizer {
                             [this](stage_modules<weights>& stage, const inputs& x) {
                                 pass_stage(stage.modules, *stage_of_.at(stage.names.front()), x);
                             });
+    }
+
+    /// A block of an earlier run has the norms and biases that were written then; its weights are what codes stand for.
+    void fold_scales_into(std::size_t index, stored_block& stored, states_type& states) {
+        std::vector<const stage_plan*> stages;
+        bool scales = false;
+        for (const block_site& site : stored.what.sites) {
+            const stage_plan* stage = stage_of_.at(stored.what.full_name(site.modules.front()));
+            stages.push_back(stage);
+            scales = scales || (stage->settings && stage->settings->scales_inputs());
+        }
+        if (!scales) return;
+        if (index < restored_) return take_folded(config_, record_->piece(index), stored);
+        report_progress(stages.front()->modules.front());
+        const block_scaler<B> scaler(backend_, config_, folder_, options_.config.format, std::move(stages));
+        folded_ = scaler.scale(stored, index, states);
     }
 
     /// The head's own drift is left alone: what follows it is the loss, not another layer.
@@ -213,7 +232,9 @@ class model_quantizer {
             solved[i] = solver_.solve(plan, *modules[i], statistics);
             solved[i].record.samples = statistics.tokens;
             solved[i].record.seconds = shared_seconds + own.seconds();
+            if (ranks_.alone()) keep(plan, plan.modules[i], std::move(solved[i]));
         }
+        if (ranks_.alone()) return;
         exchange(solved, owner);
         for (std::size_t i = 0; i < modules.size(); ++i) {
             if (owner(i) != ranks_.rank()) solver_.restore(plan, *modules[i], solved[i].codes);
@@ -235,13 +256,12 @@ class model_quantizer {
     /// What was found since the last piece ended is written, where B is elsewhere beside the work on the next one.
     void end_piece(std::size_t index) {
         if (index < restored_) return;
-        if (record_ == nullptr) {
-            layers_.clear();
-            notes_ = {};
-            return;
-        }
-        writing_.add([this, layers = std::exchange(layers_, {}), notes = std::exchange(notes_, {})] {
-            record_->add(options_.config.format, layers, notes);
+        auto layers = std::exchange(layers_, {});
+        auto notes = std::exchange(notes_, {});
+        auto folded = std::exchange(folded_, {});
+        if (record_ == nullptr) return;
+        writing_.add([this, layers = std::move(layers), notes = std::move(notes), folded = std::move(folded)] {
+            record_->add(options_.config.format, layers, notes, folded);
         });
     }
 
@@ -264,6 +284,7 @@ class model_quantizer {
     std::unordered_map<std::string, const stage_plan*> stage_of_;  // by the name of its first module
     std::vector<named_layer> layers_;                              // of the piece in hand
     run_notes notes_;                                              // on it
+    folded_tensors folded_;                                        // of it
     double weights_total_ = 0.0;
     double weights_done_ = 0.0;
     work_queue writing_{B::beside_host ? std::size_t{1} : std::size_t{0}};  // last: it uses the others
@@ -285,10 +306,14 @@ double memory_budget(const quantize_model_options& options) {
     return B::beside_host ? std::numeric_limits<double>::infinity() : available_memory() / neighbours;
 }
 
-/// Throws communication_error where a rank computes something else than the first, and unsupported_error for what is not
-/// divided among ranks.
-inline void check_ranks(const quantize_model_options& options, const nlohmann::ordered_json& description) {
+/// Throws communication_error where a rank computes something else than the first, and unsupported_error for what is
+/// not divided among ranks.
+inline void check_ranks(const quantize_model_options& options, const quantization_plan& plan,
+                        const nlohmann::ordered_json& description) {
     if (options.ranks.alone()) return;
+    for (const stage_plan& stage : plan.stages)
+        if (stage.settings && stage.settings->scales_inputs())
+            throw unsupported_error("scales of inputs (awq, smooth) are found by one process; run it alone");
     const std::string mine = description.dump();
     const rank_messages all = options.ranks.exchange(std::as_bytes(std::span(mine)));
     for (std::size_t r = 1; r < all.size(); ++r)
@@ -316,7 +341,7 @@ quantize_result quantize_as_rank(const io::model_folder& folder, const std::file
     const io::quantization_config described = for_readers(
         spare_others(config, folder, detail::described(options.config, windows)), plan, config.arch.names.blocks);
     const nlohmann::ordered_json description = run_description(described, windows, folder, arithmetic_of<B>());
-    check_ranks(options, description);
+    check_ranks(options, plan, description);
     std::optional<io::run_folder> run;
     std::optional<run_record> record;
     if (ranks.leads()) {

@@ -8,6 +8,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -20,6 +21,7 @@
 #include <gptq/model/calibration.hpp>
 #include <gptq/model/quantize_log.hpp>
 #include <gptq/model/quantize_plan.hpp>
+#include <gptq/model/scale_fold.hpp>
 #include <gptq/xtensor/quantized.hpp>
 
 namespace gptq::model {
@@ -70,11 +72,16 @@ class run_record {
     /// The codes of a module of a finished block. Throws what io::read_quantized throws.
     quantized_layer read(std::size_t block, const io::quantization_config& config, const std::string& module);
 
-    /// The next block is finished, its layers being these. When this returns, they are on the disk.
-    void add(io::checkpoint_format format, const std::vector<named_layer>& layers, const run_notes& notes);
+    /// All tensors of a finished block; valid until another block is asked for.
+    const io::model_folder& piece(std::size_t block);
 
-    /// Appends the tensors of all finished blocks to the weights of a folder.
-    void copy_to(io::folder_writer& writer) const;
+    /// The next block is finished, its layers being these, and its norms and biases, where scales were folded into
+    /// them. When this returns, they are on the disk.
+    void add(io::checkpoint_format format, const std::vector<named_layer>& layers, const run_notes& notes,
+             const folded_tensors& folded = {});
+
+    /// Appends the tensors of all finished blocks to the weights of a folder, and returns their names.
+    std::unordered_set<std::string> copy_to(io::folder_writer& writer) const;
 
  private:
     void take_up(const nlohmann::ordered_json& state);

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include <gptq/clip_groups.hpp>
 #include <gptq/drift.hpp>
 #include <gptq/error.hpp>
 #include <gptq/factor.hpp>
@@ -145,15 +146,19 @@ class stage_solver {
             record.drift_share = correct_drift(in_backend, corrected.view(), *statistics.drift);
             target = corrected.view();
         }
-        std::optional<measured_layer> result(round(plan, W, statistics));
+        std::optional<measured_layer> result(round(plan, W, W, statistics));
         record.rtn_error = result->error;
+        if (plan.settings->method == quantize_method::awq) {
+            const held_matrix clipped = clip(plan, W, statistics);
+            result.emplace(round(plan, clipped.view(), W, statistics));
+        }
         if (statistics.factor) {
             result.reset();  // first, so that both are never there at once
             result.emplace(solve_for(plan, target, statistics));
             // Where the damped Hessian says little about the measured one. A corrected layer has another target.
             if (!statistics.drift && !(result->error <= record.rtn_error)) {
                 const solve_report report = result->report;
-                result.emplace(round(plan, W, statistics));
+                result.emplace(round(plan, W, W, statistics));
                 result->report = report;
                 result->report.rounded_to_nearest = true;
             }
@@ -223,14 +228,24 @@ class stage_solver {
         return {std::move(codes), std::move(values), report, error};
     }
 
-    measured_layer round(const stage_plan& plan, matrix_view<const float> W,
+    /// `target` is what is rounded. The result is measured against W.
+    measured_layer round(const stage_plan& plan, matrix_view<const float> target, matrix_view<const float> W,
                          const stage_statistics<B>& statistics) const {
         held_layer<solver> codes = room_for(plan, W);
         detail::visit_rounding_scheme(*plan.settings, format_, [&]<class S>() {
-            round_to_nearest_into<S::bits>(in_backend, solver_, W, group_features(plan, W.cols), codes,
+            round_to_nearest_into<S::bits>(in_backend, solver_, target, group_features(plan, W.cols), codes,
                                            typename S::grid{});
         });
         return measured(std::move(codes), {}, W, statistics);
+    }
+
+    held_matrix clip(const stage_plan& plan, matrix_view<const float> W, const stage_statistics<B>& statistics) const {
+        std::optional<held_matrix> clipped;
+        detail::visit_rounding_scheme(*plan.settings, format_, [&]<class S>() {
+            clipped.emplace(
+                clip_groups<S::bits, typename S::grid>(solver_, W, statistics.H.upper(), group_features(plan, W.cols)));
+        });
+        return *std::move(clipped);
     }
 
     /// W is what the solver is to come close to. The result is measured against it.

@@ -1,4 +1,4 @@
-// The methods whose codes checkpoints hold: rounding to nearest, GPTQ, and GPTQ with all that helps.
+// The methods whose codes checkpoints hold: rounding to nearest, GPTQ, GPTQ with all that helps, and AWQ.
 #pragma once
 
 #include <cstddef>
@@ -6,6 +6,7 @@
 
 #include <gptq/backends/cpu/cpu_backend.hpp>
 #include <gptq/backends/cpu/usual.hpp>
+#include <gptq/error.hpp>
 #include <gptq/groups.hpp>
 #include <gptq/held_layer.hpp>
 #include <gptq/model/stage_solver.hpp>
@@ -18,6 +19,9 @@
 
 namespace gptq::study {
 namespace detail {
+
+inline constexpr const char* needs_whole_model =
+    "scales are folded into what comes before a layer, for which a layer by itself is too little (--depth model)";
 
 /// make(held, group) fills a layer of the problem's shape, in groups of so many features.
 template <class Make>
@@ -32,11 +36,12 @@ quantized_layer stored_layer(const layer_problem& p, const Make& make) {
     return layer;
 }
 
-/// The settings of `preset` with the shape of the codes in `wanted`.
+/// The settings of `preset` with the shape of the codes and the smoothing in `wanted`.
 inline quantize_settings shaped(quantize_settings preset, const quantize_settings& wanted) {
     preset.bits = wanted.bits;
     preset.group_size = wanted.group_size;
     preset.sym = wanted.sym;
+    preset.smooth = wanted.smooth;
     return preset;
 }
 
@@ -87,6 +92,16 @@ struct best_method {
         return best;
     }
     static quantized_layer solve(const layer_problem& p) { return gptq_method::solve(p); }
+};
+
+/// Rounding to nearest after scales are folded into what comes before, in clipped groups; at depth `model` only.
+struct awq_method {
+    static constexpr std::string_view name = "awq";
+    static constexpr bool in_checkpoints = true;
+    static quantize_settings settings_of(const quantize_settings& wanted) {
+        return detail::shaped(settings::awq(), wanted);
+    }
+    [[noreturn]] static quantized_layer solve(const layer_problem&) { throw option_error(detail::needs_whole_model); }
 };
 
 }  // namespace gptq::study

@@ -17,7 +17,7 @@ namespace gptq::study {
 namespace detail {
 
 inline constexpr std::array methods{method_of<rtn_method>(), method_of<gptq_method>(), method_of<best_method>(),
-                                    method_of<nf4_method>(), method_of<fp4_method>()};
+                                    method_of<awq_method>(), method_of<nf4_method>(),  method_of<fp4_method>()};
 
 }  // namespace detail
 

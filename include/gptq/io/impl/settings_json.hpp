@@ -29,6 +29,16 @@ inline void take_order(const nlohmann::ordered_json& object, const std::string& 
     order = *known;
 }
 
+/// Those of the method that the object names; of GPTQ where it names none that is known.
+inline quantize_settings usual_settings(const nlohmann::ordered_json& object, const std::string& where) {
+    switch (
+        method_of_name(setting<std::string>(object, "method", where).value_or("")).value_or(quantize_method::gptq)) {
+        case quantize_method::round_to_nearest: return settings::nearest();
+        case quantize_method::awq: return settings::awq();
+        default: return settings::recommended();
+    }
+}
+
 inline void take_refinement(const nlohmann::ordered_json& object, const std::string& where, quantize_settings& s) {
     if (!object.contains("refine")) return;
     const auto& refine = object["refine"];
@@ -42,11 +52,9 @@ inline void take_refinement(const nlohmann::ordered_json& object, const std::str
 
 GPTQ_INLINE nlohmann::ordered_json settings_json(const quantize_settings& s) {
     using json = nlohmann::ordered_json;
-    json object = {{"method", s.method == quantize_method::gptq ? "gptq" : "rtn"},
-                   {"bits", s.bits},
-                   {"group_size", s.group_size},
-                   {"sym", s.sym}};
-    if (s.method == quantize_method::round_to_nearest) return object;
+    json object = {{"method", method_name(s.method)}, {"bits", s.bits}, {"group_size", s.group_size}, {"sym", s.sym}};
+    if (s.smooth) object["smooth"] = *s.smooth;
+    if (s.method != quantize_method::gptq) return object;
     object["order"] = order_name(s.order);
     object["damping"] = s.damp_percent ? json(*s.damp_percent) : json("auto");
     object["search"] = s.search;
@@ -59,8 +67,7 @@ GPTQ_INLINE nlohmann::ordered_json settings_json(const quantize_settings& s) {
 
 GPTQ_INLINE quantize_settings settings_from_json(const nlohmann::ordered_json& object, const std::string& where) {
     if (!object.is_object()) throw format_error(where + ": not a JSON object");
-    const bool rounds = setting<std::string>(object, "method", where) == "rtn";
-    quantize_settings s = rounds ? settings::nearest() : settings::recommended();
+    quantize_settings s = detail::usual_settings(object, where);
     detail::take_setting(object, "bits", where, s.bits);
     detail::take_setting(object, "group_size", where, s.group_size);
     detail::take_setting(object, "sym", where, s.sym);
@@ -74,6 +81,7 @@ GPTQ_INLINE quantize_settings settings_from_json(const nlohmann::ordered_json& o
     detail::take_refinement(object, where, s);
     detail::take_setting(object, "correct_drift", where, s.correct_drift);
     detail::take_setting(object, "guided", where, s.guided);
+    s.smooth = setting<double>(object, "smooth", where);
     try {
         s.check();
     } catch (const option_error& problem) {

@@ -224,6 +224,11 @@ GPTQ_INLINE memory_estimate estimate_memory(const model_config& c, const quantiz
         if (stage.settings) widest = std::max(widest, number(stage.modules.front().in_features));
     }
     const double copies = beside_float_model ? 2.0 : 1.0;
+    // Where scales are folded, a block runs as it was, beside the one that is folded and a copy on the way to either,
+    // and all Hessians of a block are there at once.
+    const bool scales = std::any_of(plan.stages.begin(), plan.stages.end(), [](const stage_plan& stage) {
+        return stage.settings && stage.settings->scales_inputs();
+    });
     const bool reads_old_states = c.experts != 0 || c.parallel;
     memory_estimate estimate;
     // An expert may be the one that most tokens go to: then it reads a copy of their inputs.
@@ -231,9 +236,9 @@ GPTQ_INLINE memory_estimate estimate_memory(const model_config& c, const quantiz
     const std::size_t read = std::max(c.hidden_size, c.query_features()) + (reads_old_states ? c.hidden_size : 0);
     estimate.states = sizeof(float) * copies * number(c.hidden_size) * (reads_old_states ? 2.0 : 1.0);
     estimate.per_token = sizeof(float) * copies * (number(c.hidden_size) + number(read) + number(inside));
-    estimate.fixed =
-        sizeof(float) * (copies * std::max(largest_block, head) + number(c.vocab_size) * number(c.embedding_size) +
-                         (beside_float_model ? 6.0 : 3.0) * widest * widest);
+    estimate.fixed = sizeof(float) * ((copies + (scales ? 2.0 : 0.0)) * std::max(largest_block, head) +
+                                      number(c.vocab_size) * number(c.embedding_size) +
+                                      (beside_float_model || scales ? 6.0 : 3.0) * widest * widest);
     return estimate;
 }
 

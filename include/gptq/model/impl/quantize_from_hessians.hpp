@@ -190,6 +190,10 @@ inline quantization_plan plan_modules(const io::model_folder& folder, const hess
         throw option_error("the drift of inputs cannot be corrected from Hessians: it takes a float model that runs");
     if (wanted.settings.guided)
         throw option_error("Hessians that are there already cannot be guided; leave out --guided");
+    if (wanted.settings.scales_inputs())
+        throw option_error(
+            "Hessians do not say what stands before a layer and takes scales; leave out --smooth, and "
+            "choose another method than awq");
     quantization_plan plan;
     std::string piece;
     for (const std::string& module : source.modules()) {

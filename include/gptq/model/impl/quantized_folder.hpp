@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -40,15 +41,29 @@ GPTQ_INLINE std::string experts_warning(std::size_t inputs) {
            std::string(quant_log_name) + " has the tokens of each, under samples";
 }
 
-/// Everything that was not quantized, byte for byte.
-inline void copy_other_tensors(const io::model_folder& source, const quantization_plan& plan,
-                               io::folder_writer& writer) {
+/// Weights that codes replace.
+inline std::unordered_set<std::string> replaced_tensors(const quantization_plan& plan) {
     std::unordered_set<std::string> replaced;
     for (const stage_plan& stage : plan.stages)
         for (const module_plan& module : stage.modules)
             if (stage.settings) replaced.insert(module.name + std::string(weight_suffix));
-    for (const std::string& name : source.tensor_names())
-        if (!replaced.contains(name)) writer.copy_tensor(source.tensor(name));
+    return replaced;
+}
+
+/// Everything else that `written` does not have, byte for byte. Returns the bytes of what it has, which are those of
+/// norms and biases that scales were folded into.
+inline std::uint64_t copy_other_tensors(const io::model_folder& source, const quantization_plan& plan,
+                                        const std::unordered_set<std::string>& written, io::folder_writer& writer) {
+    const std::unordered_set<std::string> replaced = replaced_tensors(plan);
+    std::uint64_t folded = 0;
+    for (const std::string& name : source.tensor_names()) {
+        if (replaced.contains(name)) continue;
+        if (written.contains(name))
+            folded += source.tensor(name).bytes.size();
+        else
+            writer.copy_tensor(source.tensor(name));
+    }
+    return folded;
 }
 
 inline double quantized_weights(const quantization_plan& plan) {
@@ -65,10 +80,11 @@ GPTQ_INLINE quantize_result write_result(const io::run_folder& run, const run_re
     if (const std::size_t lacking = record.notes().experts_lacking; lacking != 0)
         result.warnings.push_back(experts_warning(lacking));
     io::folder_writer writer(run.out(), run.result());
-    record.copy_to(writer);
+    const std::unordered_set<std::string> written = record.copy_to(writer);
+    const std::uint64_t of_pieces = writer.tensor_bytes();
+    const std::uint64_t folded = copy_other_tensors(source, plan, written, writer);
     if (const double weights = quantized_weights(plan); weights > 0.0)
-        result.bits_per_weight = 8.0 * static_cast<double>(writer.tensor_bytes()) / weights;
-    copy_other_tensors(source, plan, writer);
+        result.bits_per_weight = 8.0 * static_cast<double>(of_pieces - folded) / weights;
     result.bytes = writer.tensor_bytes();
     io::write_configs(writer, source, config, own_head);
     writer.write_text(std::string(quant_log_name), quant_log(result.modules));

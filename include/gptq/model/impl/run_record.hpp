@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -123,14 +124,19 @@ GPTQ_INLINE void run_record::take_up(const nlohmann::ordered_json& state) {
 
 GPTQ_INLINE quantized_layer run_record::read(std::size_t block, const io::quantization_config& config,
                                              const std::string& module) {
+    return io::read_quantized(piece(block), config, module);
+}
+
+GPTQ_INLINE const io::model_folder& run_record::piece(std::size_t block) {
     if (!open_ || open_->first != block) open_.emplace(block, io::model_folder::of_file(folder_.piece(block)));
-    return io::read_quantized(open_->second, config, module);
+    return open_->second;
 }
 
 GPTQ_INLINE void run_record::add(io::checkpoint_format format, const std::vector<named_layer>& layers,
-                                 const run_notes& notes) {
+                                 const run_notes& notes, const folded_tensors& folded) {
     folder_.write_piece(finished_, [&](const io::tensor_sink& sink) {
         for (const auto& [name, layer] : layers) io::write_quantized(sink, format, name, layer);
+        folded.write(sink);
     });
     notes_.modules.insert(notes_.modules.end(), notes.modules.begin(), notes.modules.end());
     notes_.warnings.insert(notes_.warnings.end(), notes.warnings.begin(), notes.warnings.end());
@@ -143,11 +149,16 @@ GPTQ_INLINE void run_record::add(io::checkpoint_format format, const std::vector
                   {"experts_lacking", notes_.experts_lacking}});
 }
 
-GPTQ_INLINE void run_record::copy_to(io::folder_writer& writer) const {
+GPTQ_INLINE std::unordered_set<std::string> run_record::copy_to(io::folder_writer& writer) const {
+    std::unordered_set<std::string> names;
     for (std::size_t i = 0; i < finished_; ++i) {
         const io::safetensors_file piece(folder_.piece(i));
-        for (const io::tensor_info& tensor : piece.tensors()) writer.copy_tensor(tensor);
+        for (const io::tensor_info& tensor : piece.tensors()) {
+            writer.copy_tensor(tensor);
+            names.insert(tensor.name);
+        }
     }
+    return names;
 }
 
 }  // namespace gptq::model

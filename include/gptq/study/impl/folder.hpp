@@ -206,7 +206,14 @@ GPTQ_INLINE void study_folder::remove_half_written(const json& cell) const {
     });
 }
 
-GPTQ_INLINE void study_folder::remove_work(const json& cell) const { detail::remove_at_once(work(cell)); }
+GPTQ_INLINE void study_folder::remove_work(const json& cell) const {
+    detail::remove_at_once(work(cell));
+    // What a process left that was killed when its checkpoint was complete.
+    detail::visit_entries(path_ / "work", [key = key_of(cell) + ".partial"](const auto& left) {
+        std::error_code ignored;
+        if (left.filename().string().starts_with(key)) std::filesystem::remove_all(left, ignored);
+    });
+}
 
 GPTQ_INLINE void study_folder::save(const json& cell, const json& result) const {
     detail::write_cell(cells() / (key_of(cell) + ".json"), cell, result);

@@ -93,9 +93,9 @@ void take_axis(const nlohmann::ordered_json& object, const char* key, const std:
 
 inline study_axes axes_of(const nlohmann::ordered_json& object, const study_axes& usual, const std::string& where) {
     if (!object.is_object()) throw format_error(where + ": the axes of a plan must be an object");
-    static constexpr std::array<std::string_view, 12> known{"method",     "bits",   "group_size",    "grid",
-                                                            "order",      "format", "damping",       "search",
-                                                            "candidates", "refine", "correct_drift", "guided"};
+    static constexpr std::array<std::string_view, 13> known{
+        "method", "bits",       "group_size", "grid",          "order",  "format", "damping",
+        "search", "candidates", "refine",     "correct_drift", "guided", "smooth"};
     for (const auto& [key, value] : object.items()) {
         if (value.is_null()) throw format_error(where + ": " + in_quotes(key) + " has no value");
         if (std::find(known.begin(), known.end(), key) == known.end())
@@ -112,7 +112,7 @@ inline study_axes axes_of(const nlohmann::ordered_json& object, const study_axes
         if (!axes.format) throw format_error(where + ": " + in_quotes(*format) + " is no format");
     }
     nlohmann::ordered_json settings = io::settings_json(usual.fixed);
-    for (const char* key : {"damping", "search", "candidates", "refine", "correct_drift", "guided"})
+    for (const char* key : {"damping", "search", "candidates", "refine", "correct_drift", "guided", "smooth"})
         if (object.contains(key)) settings[key] = object[key];
     axes.fixed = io::settings_from_json(settings, where);
     return axes;
@@ -157,6 +157,8 @@ GPTQ_INLINE void add_cells(study_plan& plan, const study_axes& axes, study_depth
             if (depth == study_depth::model && !method.in_checkpoints)
                 throw option_error("no checkpoint format holds its codes; it has layer errors only (--depth layers)");
             cell.settings = method.settings_of(wanted);
+            if (depth == study_depth::layers && cell.settings.scales_inputs())
+                throw option_error(detail::needs_whole_model);
             if (depth == study_depth::layers) cell.settings.correct_drift = cell.settings.guided = false;
             cell.format = axes.format.value_or(usual_format(cell.settings));
             cell.settings.check();

@@ -114,6 +114,7 @@ inline void add_settings(json& row, const study_cell& cell) {
     put("refine_rounds", quantized && solved, s.refine_rounds);
     put("correct_drift", quantized && solved, s.correct_drift);
     put("guided", quantized && solved, s.guided);
+    put("smooth", quantized && s.smooth, s.smooth.value_or(0.0));
 }
 
 inline void add_sizes(json& row, const cell_result& result) {

@@ -52,16 +52,17 @@ class mpi_communicator {
     bool failed() const { return failed_; }
 
     rank_messages exchange(std::span<const std::byte> bytes) {
-        const std::uint64_t mine = bytes.size();
-        std::vector<std::uint64_t> sizes(size_);
+        mine_.assign(bytes.begin(), bytes.end());
+        length_ = bytes.size();
+        lengths_.resize(size_);
         MPI_Request request = MPI_REQUEST_NULL;
-        MPI_Iallgather(&mine, 1, MPI_UINT64_T, sizes.data(), 1, MPI_UINT64_T, all_, &request);
+        MPI_Iallgather(&length_, 1, MPI_UINT64_T, lengths_.data(), 1, MPI_UINT64_T, all_, &request);
         wait(request);
         rank_messages given;
-        for (const std::uint64_t size : sizes) given.emplace_back(size);
-        const std::uint64_t longest = *std::max_element(sizes.begin(), sizes.end());
+        for (const std::uint64_t length : lengths_) given.emplace_back(length);
+        const std::uint64_t longest = *std::max_element(lengths_.begin(), lengths_.end());
         const std::size_t piece = std::max<std::size_t>(1, most_at_once / size_);
-        for (std::uint64_t first = 0; first < longest; first += piece) exchange_piece(bytes, first, piece, given);
+        for (std::uint64_t first = 0; first < longest; first += piece) exchange_piece(first, piece, given);
         return given;
     }
 
@@ -120,54 +121,66 @@ class mpi_communicator {
     }
 
     /// Bytes [first, first + piece) of each message, as far as it has them.
-    void exchange_piece(std::span<const std::byte> bytes, std::uint64_t first, std::size_t piece,
-                        rank_messages& given) {
+    void exchange_piece(std::uint64_t first, std::size_t piece, rank_messages& given) {
         const auto length_of = [first, piece](std::uint64_t size) {
             return static_cast<int>(std::min<std::uint64_t>(piece, size - std::min(size, first)));
         };
-        std::vector<int> lengths, places;
+        std::vector<int>&lengths = counts_, &places = places_;
+        lengths.clear();
+        places.clear();
         int all = 0;
         for (const auto& message : given) {
             lengths.push_back(length_of(message.size()));
             places.push_back(all);
             all += lengths.back();
         }
-        std::vector<std::byte> together(static_cast<std::size_t>(all));
+        theirs_.resize(static_cast<std::size_t>(all));
         MPI_Request request = MPI_REQUEST_NULL;
-        MPI_Iallgatherv(bytes.data() + std::min<std::uint64_t>(bytes.size(), first), lengths[rank_], MPI_BYTE,
-                        together.data(), lengths.data(), places.data(), MPI_BYTE, all_, &request);
+        MPI_Iallgatherv(mine_.data() + std::min<std::uint64_t>(mine_.size(), first), lengths[rank_], MPI_BYTE,
+                        theirs_.data(), lengths.data(), places.data(), MPI_BYTE, all_, &request);
         wait(request);
         for (std::size_t r = 0; r < size_; ++r)
             if (lengths[r] != 0)
-                std::memcpy(given[r].data() + first, together.data() + places[r], static_cast<std::size_t>(lengths[r]));
+                std::memcpy(given[r].data() + first, theirs_.data() + places[r], static_cast<std::size_t>(lengths[r]));
     }
 
     void sum_piece(std::span<float> numbers) {
-        std::vector<int> counts, places;
+        std::vector<int>&counts = counts_, &places = places_;
+        counts.clear();
+        places.clear();
         for (std::size_t r = 0; r < size_; ++r) {
             places.push_back(static_cast<int>(numbers.size() * r / size_));
             counts.push_back(static_cast<int>(numbers.size() * (r + 1) / size_) - places.back());
         }
         const std::size_t mine = static_cast<std::size_t>(counts[rank_]);
-        const std::vector<int> same(size_, counts[rank_]);
-        std::vector<int> beside;
-        for (std::size_t r = 0; r < size_; ++r) beside.push_back(static_cast<int>(r * mine));
-        std::vector<float> parts(size_ * mine), sums(mine);
+        equal_.assign(size_, counts[rank_]);
+        beside_.clear();
+        for (std::size_t r = 0; r < size_; ++r) beside_.push_back(static_cast<int>(r * mine));
+        numbers_.assign(numbers.begin(), numbers.end());
+        parts_.resize(size_ * mine);
+        sums_.assign(mine, 0.0f);
         MPI_Request request = MPI_REQUEST_NULL;
-        MPI_Ialltoallv(numbers.data(), counts.data(), places.data(), MPI_FLOAT, parts.data(), same.data(),
-                       beside.data(), MPI_FLOAT, all_, &request);
+        MPI_Ialltoallv(numbers_.data(), counts.data(), places.data(), MPI_FLOAT, parts_.data(), equal_.data(),
+                       beside_.data(), MPI_FLOAT, all_, &request);
         wait(request);
         for (std::size_t i = 0; i < mine; ++i)
-            for (std::size_t r = 0; r < size_; ++r) sums[i] += parts[r * mine + i];
-        MPI_Iallgatherv(sums.data(), counts[rank_], MPI_FLOAT, numbers.data(), counts.data(), places.data(), MPI_FLOAT,
-                        all_, &request);
+            for (std::size_t r = 0; r < size_; ++r) sums_[i] += parts_[r * mine + i];
+        MPI_Iallgatherv(sums_.data(), counts[rank_], MPI_FLOAT, numbers_.data(), counts.data(), places.data(),
+                        MPI_FLOAT, all_, &request);
         wait(request);
+        std::copy(numbers_.begin(), numbers_.end(), numbers.begin());
     }
 
     MPI_Comm all_ = MPI_COMM_NULL;
     std::size_t rank_ = 0, size_ = 1, neighbours_ = 1;
     bool failed_ = false;
     std::string reason_;
+    // What an operation reads and writes lies here, because wait() may throw while it goes on.
+    std::uint64_t length_ = 0;
+    std::vector<std::uint64_t> lengths_;
+    std::vector<std::byte> mine_, theirs_;
+    std::vector<int> counts_, places_, equal_, beside_;
+    std::vector<float> numbers_, parts_, sums_;
 };
 
 }  // namespace gptq
