@@ -65,7 +65,7 @@ TEST_CASE("one process and threads keep every sentence of Communicator", "[commu
     CHECK(gptq::testing::check_communicator(alone) == gptq::testing::violations());
     gptq::communicator_ref nobody;
     CHECK(gptq::testing::check_communicator(nobody) == gptq::testing::violations());
-    for (const std::size_t size : {1, 2, 3, 5})
+    for (const std::size_t size : {1u, 2u, 3u, 5u})
         for (const auto& found : found_on_ranks<gptq::thread_ranks::communicator>(size))
             CHECK(found == gptq::testing::violations());
     CHECK_THROWS_AS(gptq::thread_ranks(0), gptq::option_error);
