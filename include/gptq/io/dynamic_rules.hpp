@@ -30,6 +30,9 @@ struct dynamic_match {
 
 namespace detail {
 
+/// A regular expression for a name.
+std::string escaped(std::string_view name);
+
 /// A compiled regular expression that matches from the start of a name. Copies share the compiled code.
 class anchored_pattern {
  public:

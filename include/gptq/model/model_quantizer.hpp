@@ -18,6 +18,8 @@
 #include <utility>
 #include <vector>
 
+#include <unistd.h>
+
 #include <gptq/communicator.hpp>
 #include <gptq/half.hpp>
 #include <gptq/io/file.hpp>
@@ -104,11 +106,12 @@ class model_quantizer {
         }
     }
 
-    /// `places` says where the states of the calibration tokens are.
-    void run(const token_windows& windows, const chunk_places& places, std::optional<io::output_file> file) {
+    /// `share` of the calibration tokens is this rank's, and `places` says where their states are.
+    void run(const token_windows& windows, chunk_range share, const chunk_places& places,
+             std::optional<io::output_file> file) {
         if (restored_ == plan_.pieces()) return;
         states_type states(backend_, config_, load_embedding(config_, folder_, backend_), windows,
-                           options_.config.settings.correct_drift, places, std::move(file), share_of(windows));
+                           options_.config.settings.correct_drift, places, std::move(file), share);
         block_reader blocks(config_, folder_, B::beside_host);
         for (std::size_t i = 0; i < config_.blocks; ++i) {
             quantize_block(i, blocks.take(i), states);
@@ -179,11 +182,6 @@ class model_quantizer {
         else if (plan.settings)
             quantize_stage(modules, plan, x);
         weights_done_ += static_cast<double>(plan.weights());
-    }
-
-    chunk_range share_of(const token_windows& windows) const {
-        const std::size_t of_chunk = windows_of_chunk<B>(windows);
-        return chunks_of_rank((windows.count() + of_chunk - 1) / of_chunk, ranks_.rank(), ranks_.size());
     }
 
     void restore_stage(const std::vector<weights*>& modules, const stage_plan& plan) {
@@ -323,9 +321,9 @@ inline void check_ranks(const quantize_model_options& options, const quantizatio
 }
 
 /// A file without a name for what memory does not hold, on the disk of this rank.
-inline io::output_file scratch_file(const std::optional<io::run_folder>& run, std::size_t rank) {
+inline io::output_file scratch_file(const std::optional<io::run_folder>& run) {
     if (run) return run->scratch();
-    return io::unnamed_file(std::filesystem::temp_directory_path(), "gptq-rank-" + std::to_string(rank));
+    return io::unnamed_file(std::filesystem::temp_directory_path(), "gptq-" + std::to_string(::getpid()));
 }
 
 /// What quantize_model does, for each rank.
@@ -364,13 +362,13 @@ quantize_result quantize_as_rank(const io::model_folder& folder, const std::file
         check_numbers(config, folder, plan);
     }
     std::optional<io::output_file> file;
-    if (memory.file_bytes != 0) file.emplace(scratch_file(run, ranks.rank()));
+    if (memory.file_bytes != 0) file.emplace(scratch_file(run));
     std::optional<token_weights> guide;
     if (options.config.settings.guided && restored != plan.pieces())
         guide.emplace(folder, windows, [&] { observer.on_progress(0.0, "the loss"); });
     model_quantizer<B>(backend, config, folder, plan, options, record ? &*record : nullptr, restored, observer,
                        guide ? &*guide : nullptr)
-        .run(windows, memory.places, std::move(file));
+        .run(windows, share, memory.places, std::move(file));
     quantize_result result;
     if (ranks.leads()) result = write_result(*run, *record, folder, plan, described, config.ignores_tying);
     ranks.exchange({});  // all is written when any rank returns

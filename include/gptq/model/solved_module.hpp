@@ -2,12 +2,14 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <type_traits>
 #include <vector>
 
+#include <gptq/error.hpp>
 #include <gptq/messages.hpp>
 #include <gptq/model/quantize_log.hpp>
 #include <gptq/quantized.hpp>
@@ -23,20 +25,14 @@ struct solved_module {
 
 namespace detail {
 
-/// The numbers that a message carries as they are.
-struct solved_numbers {
-    std::uint64_t out_features, in_features, group_features;
-    std::int64_t bits, sym;
-    double error, rtn_error, damp_percent, seconds, relative_error, drift_share;
-    std::uint64_t samples;
-};
 static_assert(std::is_trivially_copyable_v<solve_report>);
 
 inline void put(message_writer& to, const solved_module& solved) {
     const quantized_layer& q = solved.codes;
-    const module_record& r = solved.record;
-    to.put(solved_numbers{q.out_features(), q.in_features(), q.group_features, q.bits, q.sym, r.error, r.rtn_error,
-                          r.damp_percent, r.seconds, r.relative_error, r.drift_share, r.samples});
+    to.put_text(quant_log({solved.record}));
+    to.put(std::array<std::uint64_t, 3>{q.out_features(), q.in_features(), q.group_features});
+    to.put(q.bits);
+    to.put(q.sym);
     to.put(q.report);
     const auto put_all = [&to](const auto& container) { to.put_list(std::span(container.data(), container.size())); };
     put_all(q.codes);
@@ -48,10 +44,13 @@ inline void put(message_writer& to, const solved_module& solved) {
 
 /// What put() has written. Throws format_error for another message.
 inline solved_module get_solved(message_reader& from) {
-    const auto n = from.get<solved_numbers>();
     solved_module solved;
+    solved.record = parse_quant_log(from.get_text(), "a message of another rank").at(0);
     quantized_layer& q = solved.codes;
-    allocate(q, static_cast<int>(n.bits), n.sym != 0, n.out_features, n.in_features, n.group_features);
+    const auto [out_features, in_features, group_features] = from.get<std::array<std::uint64_t, 3>>();
+    const int bits = from.get<int>();
+    const bool sym = from.get<bool>();
+    allocate(q, bits, sym, out_features, in_features, group_features);
     q.report = from.get<solve_report>();
     const auto get_all = [&from]<class C>(C& container) {
         const auto numbers = from.get_list<typename C::value_type>();
@@ -63,14 +62,6 @@ inline solved_module get_solved(message_reader& from) {
     get_all(q.zeros);
     get_all(q.g_idx);
     q.levels = from.get_list<float>();
-    module_record& r = solved.record;
-    r.error = n.error;
-    r.rtn_error = n.rtn_error;
-    r.damp_percent = n.damp_percent;
-    r.seconds = n.seconds;
-    r.relative_error = n.relative_error;
-    r.drift_share = n.drift_share;
-    r.samples = n.samples;
     return solved;
 }
 

@@ -13,9 +13,6 @@
 namespace gptq::model {
 namespace detail {
 
-/// A regular expression for a name.
-std::string escaped(std::string_view name);
-
 /// Adds the rule that leaves alone what `expression` matches.
 void spare(nlohmann::ordered_json& rules, const std::string& expression);
 

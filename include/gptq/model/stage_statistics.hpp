@@ -96,6 +96,8 @@ struct moved_sums {
     matrix<float> drift{0, 0};  ///< [K, K] or [N, K]; none without a drift
     std::uint64_t samples = 0, drift_samples = 0;
     bool of_layer = false;  ///< the drift is of one layer
+
+    std::array<std::uint64_t, 3> counts() const { return {samples, drift_samples, of_layer}; }
 };
 
 /// The mean over `samples` tokens becomes one over the tokens of all ranks.
@@ -133,9 +135,11 @@ class token_sums {
     /// The sums over the tokens of all ranks.
     void share(const communicator_ref& ranks, const stage_weights& weights) {
         moved_sums sums = to_host();
-        const auto counts = all_counts(ranks, sums);
+        message_writer mine;
+        mine.put(sums.counts());
         std::uint64_t samples = 0, drift_samples = 0;
-        for (const auto& c : counts) {
+        for (const auto& message : ranks.exchange(mine.bytes())) {
+            const auto c = message_reader(message).get<std::array<std::uint64_t, 3>>();
             samples += c[0];
             drift_samples += c[1];
             sums.of_layer = sums.of_layer || c[2] != 0;
@@ -153,7 +157,7 @@ class token_sums {
         message_writer mine;
         if (ranks.rank() == from) {
             const moved_sums sums = to_host();
-            mine.put(std::array{sums.samples, sums.drift_samples, std::uint64_t{sums.of_layer}});
+            mine.put(sums.counts());
             mine.put_list(numbers_of(sums.H));
             mine.put_list(numbers_of(sums.drift));
         }
@@ -173,16 +177,6 @@ class token_sums {
     static void put_numbers(const std::vector<float>& numbers, matrix<float>& m) {
         if (numbers.size() != m.rows() * m.cols()) throw communication_error("ranks quantize layers of other shapes");
         std::copy(numbers.begin(), numbers.end(), m.view().data);
-    }
-
-    /// Samples, samples of the drift, and whether it is of a layer, of each rank.
-    static std::vector<std::array<std::uint64_t, 3>> all_counts(const communicator_ref& ranks, const moved_sums& sums) {
-        message_writer mine;
-        mine.put(std::array{sums.samples, sums.drift_samples, std::uint64_t{sums.of_layer}});
-        std::vector<std::array<std::uint64_t, 3>> counts;
-        for (const auto& message : ranks.exchange(mine.bytes()))
-            counts.push_back(message_reader(message).get<std::array<std::uint64_t, 3>>());
-        return counts;
     }
 
     matrix<float> room_for_drift(bool of_layer, const stage_weights& weights) const {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
@@ -24,6 +25,15 @@
 
 namespace gptq::io {
 namespace detail {
+
+GPTQ_INLINE std::string escaped(std::string_view name) {
+    std::string expression;
+    for (const char c : name) {
+        if (std::isalnum(static_cast<unsigned char>(c)) == 0 && c != '_') expression += '\\';
+        expression += c;
+    }
+    return expression;
+}
 
 GPTQ_INLINE anchored_pattern::anchored_pattern(const std::string& text, const std::string& where)
     : text_(text), where_(where) {

@@ -323,16 +323,6 @@ GPTQ_INLINE void check_agreement(const description& a, const description& b) {
     }
 }
 
-/// `text` as a regular expression.
-inline std::string escaped(std::string_view text) {
-    std::string expression;
-    for (const char c : text) {
-        if (std::isalnum(static_cast<unsigned char>(c)) == 0 && c != '_') expression += '\\';
-        expression += c;
-    }
-    return expression;
-}
-
 /// A regular expression that matches exactly `text`.
 inline std::string exact_expression(std::string_view text) { return "^" + escaped(text) + "$"; }
 

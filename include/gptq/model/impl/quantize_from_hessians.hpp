@@ -46,7 +46,7 @@ inline std::string with_numbers_as(const std::string& name, const std::string& n
     bool inside = false;
     for (const char c : name) {
         const bool digit = std::isdigit(static_cast<unsigned char>(c)) != 0;
-        if (!digit || !inside) kind += digit ? number : escaped({&c, 1});
+        if (!digit || !inside) kind += digit ? number : io::detail::escaped({&c, 1});
         inside = digit;
     }
     return kind;

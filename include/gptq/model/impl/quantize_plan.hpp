@@ -273,9 +273,8 @@ inline void warn_about_readers(const io::quantization_config& config, const std:
             "compressed-tensors is read by both transformers and vLLM");
     if (scattered)
         warnings.push_back(
-            "vLLM does not look at the order of inputs (g_idx) in groups in the order of activations; --order gar is "
-            "as "
-            "good and needs none");
+            "vLLM does not look at the order of inputs (g_idx) in groups in the order of activations; "
+            "--order gar is as good and needs none");
 }
 
 inline std::vector<std::string> plan_warnings(const io::quantization_config& config,

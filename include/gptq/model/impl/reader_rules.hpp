@@ -18,7 +18,6 @@
 #include <gptq/io/quantization_config.hpp>
 #include <gptq/model/quantize_plan.hpp>
 #include <gptq/model/reader_rules.hpp>
-#include <gptq/model/spared_layers.hpp>
 
 namespace gptq::model {
 
@@ -46,13 +45,15 @@ inline io::dynamic_rules with_fused_layers(const io::dynamic_rules& wanted, cons
         std::string& list = numbers[{decides, *fused_name(first.name_in_layer)}];
         list.append(list.empty() ? "" : "|").append(std::to_string(stage.layer));
     }
+    if (numbers.empty()) return wanted;
     auto rules = nlohmann::ordered_json::object();
     for (const rule& r : wanted.rules()) {
         const std::string prefix = r.effect.skip ? "-:" : "+:";
         rules[prefix + r.expression] = r.settings;
         for (const auto& [what, list] : numbers)
             if (what.first == &r)
-                rules[prefix + escaped(blocks) + "(?:" + list + ")\\." + escaped(what.second) + "$"] = r.settings;
+                rules[prefix + io::detail::escaped(blocks) + "(?:" + list + ")\\." + io::detail::escaped(what.second) +
+                      "$"] = r.settings;
     }
     return {rules, "the rules of fused layers", io::unknown_settings::kept};
 }

@@ -1,7 +1,6 @@
 // The bodies of <gptq/model/spared_layers.hpp>.
 #pragma once
 
-#include <cctype>
 #include <cstddef>
 #include <string>
 #include <string_view>
@@ -19,13 +18,6 @@
 namespace gptq::model {
 namespace detail {
 
-GPTQ_INLINE std::string escaped(std::string_view name) {
-    std::string text;
-    for (const char c : name)
-        text += (std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_' ? "" : "\\") + std::string(1, c);
-    return text;
-}
-
 GPTQ_INLINE void spare(nlohmann::ordered_json& rules, const std::string& expression) {
     rules["-:" + expression] = nullptr;
 }
@@ -39,7 +31,7 @@ inline void spare_parts_without_text(const model_config& config, const io::model
         if (is_of(names.blocks) || is_of(names.embedding) || is_of(names.final_norm) || is_of(names.head)) continue;
         const std::string inner = tensor.starts_with("model.") ? tensor.substr(6) : tensor;
         const std::string part = inner.substr(0, inner.find('.'));
-        if (part != "language_model") spare(rules, "(?:.*\\.)?" + escaped(part) + "\\.");
+        if (part != "language_model") spare(rules, "(?:.*\\.)?" + io::detail::escaped(part) + "\\.");
     }
 }
 
@@ -52,7 +44,8 @@ GPTQ_INLINE io::quantization_config spare_others(const model_config& config, con
     const expert_rules& experts = config.arch.experts;
     for (const std::string_view layer : {experts.router, experts.shared_gate})
         if (config.experts != 0 && !layer.empty())
-            detail::spare(rules, detail::escaped(config.arch.names.blocks) + "\\d+\\." + detail::escaped(layer) + "$");
+            detail::spare(rules,
+                          io::detail::escaped(config.arch.names.blocks) + "\\d+\\." + io::detail::escaped(layer) + "$");
     if (find_wrapped(folder.config()) != nullptr) detail::spare_parts_without_text(config, folder, rules);
     if (rules.size() != before) wanted.dynamic = io::dynamic_rules(rules, "the rules of layers that stay as they are");
     return wanted;

@@ -21,6 +21,7 @@
 
 #include <gptq/compiled.hpp>
 #include <gptq/error.hpp>
+#include <gptq/io/dynamic_rules.hpp>
 #include <gptq/model/reader_rules.hpp>
 #include <gptq/quote.hpp>
 #include <gptq/settings.hpp>
@@ -200,13 +201,6 @@ inline std::vector<knapsack_item> choices_of(const allocation_problem& problem) 
     return items;
 }
 
-/// A name with what regular expressions know as special taken literally.
-inline std::string literal(std::string_view name) {
-    std::string text;
-    for (const char c : name) text += c == '.' ? std::string("\\.") : std::string(1, c);
-    return text;
-}
-
 /// The names, and those under which vLLM fuses them.
 inline std::vector<std::string> with_fused_names(std::vector<std::string> modules) {
     if (modules.size() > 1)
@@ -291,9 +285,10 @@ GPTQ_INLINE nlohmann::ordered_json allocation_rules(const allocation_problem& pr
     auto rules = nlohmann::ordered_json::object();
     for (const auto& [what, layers] : blocks) {
         std::vector<std::string> names;
-        for (const std::string& name : detail::with_fused_names(what.second)) names.push_back(detail::literal(name));
+        for (const std::string& name : detail::with_fused_names(what.second))
+            names.push_back(io::detail::escaped(name));
         const quantize_settings& s = problem.settings[what.first].settings;
-        rules[detail::literal(block_prefix) + detail::any_of(layers) + "\\." + detail::any_of(names) + "$"] = {
+        rules[io::detail::escaped(block_prefix) + detail::any_of(layers) + "\\." + detail::any_of(names) + "$"] = {
             {"bits", s.bits}, {"group_size", s.group_size}, {"sym", s.sym}};
     }
     return rules;

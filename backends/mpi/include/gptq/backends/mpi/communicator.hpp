@@ -48,8 +48,6 @@ class mpi_communicator {
     std::size_t rank() const { return rank_; }
     std::size_t size() const { return size_; }
     std::size_t neighbours() const { return neighbours_; }
-    /// Whether this rank or another one has stopped: then MPI_Abort ends the processes, and MPI_Finalize would wait.
-    bool failed() const { return failed_; }
 
     rank_messages exchange(std::span<const std::byte> bytes) {
         mine_.assign(bytes.begin(), bytes.end());
@@ -125,47 +123,45 @@ class mpi_communicator {
         const auto length_of = [first, piece](std::uint64_t size) {
             return static_cast<int>(std::min<std::uint64_t>(piece, size - std::min(size, first)));
         };
-        std::vector<int>&lengths = counts_, &places = places_;
-        lengths.clear();
-        places.clear();
+        counts_.clear();
+        places_.clear();
         int all = 0;
         for (const auto& message : given) {
-            lengths.push_back(length_of(message.size()));
-            places.push_back(all);
-            all += lengths.back();
+            counts_.push_back(length_of(message.size()));
+            places_.push_back(all);
+            all += counts_.back();
         }
         theirs_.resize(static_cast<std::size_t>(all));
         MPI_Request request = MPI_REQUEST_NULL;
-        MPI_Iallgatherv(mine_.data() + std::min<std::uint64_t>(mine_.size(), first), lengths[rank_], MPI_BYTE,
-                        theirs_.data(), lengths.data(), places.data(), MPI_BYTE, all_, &request);
+        MPI_Iallgatherv(mine_.data() + std::min<std::uint64_t>(mine_.size(), first), counts_[rank_], MPI_BYTE,
+                        theirs_.data(), counts_.data(), places_.data(), MPI_BYTE, all_, &request);
         wait(request);
         for (std::size_t r = 0; r < size_; ++r)
-            if (lengths[r] != 0)
-                std::memcpy(given[r].data() + first, theirs_.data() + places[r], static_cast<std::size_t>(lengths[r]));
+            if (counts_[r] != 0)
+                std::memcpy(given[r].data() + first, theirs_.data() + places_[r], static_cast<std::size_t>(counts_[r]));
     }
 
     void sum_piece(std::span<float> numbers) {
-        std::vector<int>&counts = counts_, &places = places_;
-        counts.clear();
-        places.clear();
+        counts_.clear();
+        places_.clear();
         for (std::size_t r = 0; r < size_; ++r) {
-            places.push_back(static_cast<int>(numbers.size() * r / size_));
-            counts.push_back(static_cast<int>(numbers.size() * (r + 1) / size_) - places.back());
+            places_.push_back(static_cast<int>(numbers.size() * r / size_));
+            counts_.push_back(static_cast<int>(numbers.size() * (r + 1) / size_) - places_.back());
         }
-        const std::size_t mine = static_cast<std::size_t>(counts[rank_]);
-        equal_.assign(size_, counts[rank_]);
+        const std::size_t mine = static_cast<std::size_t>(counts_[rank_]);
+        equal_.assign(size_, counts_[rank_]);
         beside_.clear();
         for (std::size_t r = 0; r < size_; ++r) beside_.push_back(static_cast<int>(r * mine));
         numbers_.assign(numbers.begin(), numbers.end());
         parts_.resize(size_ * mine);
         sums_.assign(mine, 0.0f);
         MPI_Request request = MPI_REQUEST_NULL;
-        MPI_Ialltoallv(numbers_.data(), counts.data(), places.data(), MPI_FLOAT, parts_.data(), equal_.data(),
+        MPI_Ialltoallv(numbers_.data(), counts_.data(), places_.data(), MPI_FLOAT, parts_.data(), equal_.data(),
                        beside_.data(), MPI_FLOAT, all_, &request);
         wait(request);
         for (std::size_t i = 0; i < mine; ++i)
             for (std::size_t r = 0; r < size_; ++r) sums_[i] += parts_[r * mine + i];
-        MPI_Iallgatherv(sums_.data(), counts[rank_], MPI_FLOAT, numbers_.data(), counts.data(), places.data(),
+        MPI_Iallgatherv(sums_.data(), counts_[rank_], MPI_FLOAT, numbers_.data(), counts_.data(), places_.data(),
                         MPI_FLOAT, all_, &request);
         wait(request);
         std::copy(numbers_.begin(), numbers_.end(), numbers.begin());
@@ -173,7 +169,7 @@ class mpi_communicator {
 
     MPI_Comm all_ = MPI_COMM_NULL;
     std::size_t rank_ = 0, size_ = 1, neighbours_ = 1;
-    bool failed_ = false;
+    bool failed_ = false;  // this rank or another one has stopped
     std::string reason_;
     // What an operation reads and writes lies here, because wait() may throw while it goes on.
     std::uint64_t length_ = 0;
