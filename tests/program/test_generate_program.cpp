@@ -124,7 +124,8 @@ TEST_CASE("a stop string ends the text before it") {
 TEST_CASE("--chat puts the prompt into the model's template, and shows the answer only") {
     if (skipped()) return;
     const scene s;
-    CHECK(mentions(s.run({"--prompt", "Hi", "--chat"}).err, "no chat template", "write out what it would make"));
+    CHECK(mentions(s.run({"--prompt", "Hi", "--chat"}).err, "no chat template",
+                   "write out the text that the template makes"));
     gptq_test::write_file(s.model + "/chat_template.jinja",
                           "{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>'}}");
     const auto chat = s.json({"--prompt", "Hi", "--chat", "--system", "Be brief.", "-n", "8"});
@@ -136,5 +137,5 @@ TEST_CASE("--chat puts the prompt into the model's template, and shows the answe
     gptq_test::write_file(s.model + "/chat_template.jinja", "{{ messages }}");
     const auto result = s.run({"--prompt", "Hi", "--chat"});
     CHECK(result.status == 1);
-    CHECK(mentions(result.err, "chat_template.jinja", "write out what it would make"));
+    CHECK(mentions(result.err, "chat_template.jinja", "write out the text that the template makes"));
 }

@@ -28,7 +28,7 @@ GPTQ_INLINE chat_template chat_template::load(const std::filesystem::path& folde
         if (const auto source = source_in(io::read_json(config), config.string()))
             return {*source, config.string() + ": chat_template"};
     throw format_error(folder.string() + ": has no chat template (chat_template.jinja, or chat_template in " +
-                       "tokenizer_config.json); write out what it would make");
+                       "tokenizer_config.json); write out the text that the template makes");
 }
 
 GPTQ_INLINE std::string chat_template::end_of_turn() const {
@@ -128,7 +128,7 @@ GPTQ_INLINE chat_family chat_template::family_of() const {
     if (has("<|user|>") && has("eos_token") && !has("<|end|>")) return chat_family::zephyr;
     throw unsupported_error(where_ +
                             ": a chat template of none of the families that are known (ChatML, Llama 2, Llama 3, "
-                            "Gemma, Zephyr, Mistral); write out what it would make");
+                            "Gemma, Zephyr, Mistral); write out the text that the template makes");
 }
 
 GPTQ_INLINE std::string chat_template::trimmed(const std::string& text) {
